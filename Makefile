@@ -1,0 +1,44 @@
+VENV := .venv/bin
+# The Python for .venv: the one it has, else python3, unless given (make setup PYTHON=python3.12).
+PYTHON ?= $(firstword $(wildcard $(VENV)/python) python3)
+
+# A sourced ROS 2 also needs this workspace sourced; without one, .venv's Python sees to it.
+RUN := $(if $(ROS_DISTRO),test ! -f install/setup.sh || . install/setup.sh;)
+
+export ROS_LOG_DIR ?= $(CURDIR)/out/log
+export PYTHONUNBUFFERED = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-training demo test lint bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+SET_UP = @$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	{ echo "error: $(PYTHON) is no Python 3.10 to 3.13; name one, as in: make $@ PYTHON=python3.12" >&2; exit 1; }; \
+	$(PYTHON) tools/set_up.py
+
+setup:  ## .venv with all that the vehicle's side needs, both packages built into install/
+	$(SET_UP)
+
+setup-training:  ## the same, and what tests, linters and training need (PyTorch)
+	$(SET_UP) --training
+
+demo: setup  ## the whole job on a recording [BAG=dir] [TOPIC=name], results in out/demo
+	$(RUN) $(VENV)/demo $(if $(BAG),--bag "$(BAG)") $(if $(TOPIC),--topic "$(TOPIC)") --out out/demo
+
+test: setup-training  ## all tests
+	$(RUN) $(VENV)/python -m pytest test training/test
+
+lint: setup-training  ## ruff and mypy
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(VENV)/mypy
+
+bench: setup-training  ## all benchmarks, results in out/bench/*.json
+	mkdir -p out/bench
+	$(RUN) set -e; for benchmark in benchmarks/*.py; do \
+	    $(VENV)/python $$benchmark --out out/bench/$$(basename $$benchmark .py).json; done
+
+clean:  ## remove all that was built or installed here
+	rm -rf .venv build install log out

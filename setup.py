@@ -1,0 +1,46 @@
+"""Installs coop_perception: by colcon (ament_python), and by pip into a virtual environment."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "coop_perception"
+SHARE = f"share/{NAME}"
+
+
+def files(*patterns: str) -> list[str]:
+    """Files that match `patterns`, relative to the repository's root; none is fine."""
+    root = Path(__file__).resolve().parent
+    return sorted(str(path.relative_to(root)) for pattern in patterns for path in root.glob(pattern) if path.is_file())
+
+
+def shared(*patterns: str) -> list[tuple[str, list[str]]]:
+    """Data files that keep their folder below share/coop_perception."""
+    folders: dict[str, list[str]] = {}
+    for file in files(*patterns):
+        folders.setdefault(f"{SHARE}/{Path(file).parent}", []).append(file)
+    return list(folders.items())
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Cooperative semantic segmentation and image restoration for vehicle cameras in adverse conditions.",
+    maintainer="coop_perception maintainers",
+    maintainer_email="maintainers@coop-perception.dev",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed", "report/*.html", "report/*.j2"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (SHARE, ["package.xml"]),
+        *shared("launch/*.py", "config/**/*", "models/street/**/*"),
+    ],
+    entry_points={
+        "console_scripts": [
+            f"{script} = {NAME}.{script}:main" for script in ("demo", "evaluate_bag", "make_bag", "perception_node")
+        ]
+    },
+    zip_safe=False,
+)
