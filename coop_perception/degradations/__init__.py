@@ -1,0 +1,181 @@
+"""Adverse conditions, applied to clear images: the one implementation for training, recordings and tests.
+
+Every condition is a plain function in a module of its own. ``CONDITIONS`` holds them all under one signature, with
+their published levels; ``degrade`` applies one by name and level, ``Condition.apply`` with any value of its parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from coop_perception.camera import Intrinsics
+from coop_perception.degradations.arrays import FloatArray, UInt8Array
+from coop_perception.degradations.blur import chromatic_aberration, gaussian_blur
+from coop_perception.degradations.compression import jpeg
+from coop_perception.degradations.fog import fog
+from coop_perception.degradations.noise import gaussian_noise, impulse_noise
+
+__all__ = ["CONDITIONS", "Condition", "degrade"]
+
+Effect = Callable[[UInt8Array, float, np.random.Generator, FloatArray | None, Intrinsics], UInt8Array]
+"""(image, parameter, rng, depth, intrinsics) -> image; depth is given where the condition needs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One adverse condition with its published levels."""
+
+    name: str
+    summary: str
+    parameter: str
+    """What a level is a value of, with the unit."""
+    levels: tuple[float, ...]
+    """The parameter at level 1, 2, ..., from mild to severe."""
+    effect: Effect
+    needs_depth: bool = False
+
+    def apply(
+        self,
+        image: UInt8Array,
+        parameter: float,
+        rng: np.random.Generator,
+        depth: FloatArray | None = None,
+        intrinsics: Intrinsics | None = None,
+    ) -> UInt8Array:
+        """Applies the condition with any value of its parameter, between the levels too.
+
+        Args:
+            image: uint8 [H, W, 3] RGB, clear; left unchanged.
+            parameter: on the scale of ``levels``.
+            rng: the only source of randomness.
+            depth: float32 [H, W], metres along the optical axis, inf for the sky. Only for conditions that need it.
+            intrinsics: of the camera, for the image's size; a 60 degree field of view when None.
+
+        Returns:
+            uint8 [H, W, 3] RGB.
+
+        Raises:
+            TypeError: an array's dtype is wrong.
+            ValueError: an array's shape is wrong, depth is missing, or the parameter is out of its domain.
+        """
+        if image.dtype != np.uint8:
+            raise TypeError(f"{self.name}: image is {image.dtype}, expected uint8 (RGB, 0..255)")
+        if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(f"{self.name}: image has shape {image.shape}, expected [H, W, 3] (RGB)")
+        height, width = image.shape[:2]
+        if self.needs_depth:
+            if depth is None:
+                raise ValueError(
+                    f"{self.name}: needs the depth of each pixel; give `depth`, float32 [H, W] in metres (exact from "
+                    "the sample drive, or from labels by coop_perception.degradations.depth.depth_from_labels)"
+                )
+            if depth.dtype != np.float32:
+                raise TypeError(f"{self.name}: depth is {depth.dtype}, expected float32 (metres, inf for the sky)")
+            if depth.shape != (height, width):
+                raise ValueError(f"{self.name}: depth has shape {depth.shape}, expected {(height, width)} as the image")
+        if intrinsics is None:
+            intrinsics = Intrinsics.from_fov(width, height)
+        elif (intrinsics.width, intrinsics.height) != (width, height):
+            raise ValueError(
+                f"{self.name}: intrinsics are for {intrinsics.width}x{intrinsics.height} images, "
+                f"this one is {width}x{height}; scale them to the image's size"
+            )
+        return self.effect(image, parameter, rng, depth, intrinsics)
+
+
+def _fog(
+    image: UInt8Array, beta: float, rng: np.random.Generator, depth: FloatArray | None, intrinsics: Intrinsics
+) -> UInt8Array:
+    assert depth is not None  # Condition.apply has seen to it
+    return fog(image, depth, beta, intrinsics)
+
+
+CONDITIONS: Mapping[str, Condition] = MappingProxyType(
+    {
+        condition.name: condition
+        for condition in (
+            Condition(
+                name="gaussian_blur",
+                summary="Gaussian blur",
+                parameter="standard deviation in pixels",
+                levels=(1.2, 2.5, 6.5, 15.2),
+                effect=lambda image, sigma, rng, depth, intrinsics: gaussian_blur(image, sigma),
+            ),
+            Condition(
+                name="gaussian_noise",
+                summary="additive white Gaussian noise",
+                parameter="standard deviation on the scale 0..1",
+                levels=(0.05, 0.09, 0.13, 0.2),
+                effect=lambda image, sigma, rng, depth, intrinsics: gaussian_noise(image, sigma, rng),
+            ),
+            Condition(
+                name="impulse_noise",
+                summary="salt and pepper noise",
+                parameter="share of values hit",
+                levels=(0.005, 0.01, 0.05, 0.1),
+                effect=lambda image, density, rng, depth, intrinsics: impulse_noise(image, density, rng),
+            ),
+            Condition(
+                name="jpeg",
+                summary="JPEG compression",
+                parameter="quality factor",
+                levels=(43, 12, 7, 4),
+                effect=lambda image, quality, rng, depth, intrinsics: jpeg(image, quality),
+            ),
+            Condition(
+                name="chromatic_aberration",
+                summary="lateral chromatic aberration",
+                parameter="shift of red in pixels, twice that of blue",
+                levels=(2, 6, 10, 14),
+                effect=lambda image, shift, rng, depth, intrinsics: chromatic_aberration(image, shift),
+            ),
+            Condition(
+                name="fog",
+                summary="homogeneous fog",
+                parameter="attenuation coefficient beta in 1/m",
+                levels=(0.005, 0.01, 0.02),
+                effect=_fog,
+                needs_depth=True,
+            ),
+        )
+    }
+)
+"""The conditions by name."""
+
+
+def degrade(
+    image: UInt8Array,
+    condition: str,
+    level: int,
+    *,
+    seed: int,
+    depth: FloatArray | None = None,
+    intrinsics: Intrinsics | None = None,
+) -> UInt8Array:
+    """Applies a condition at one of its published levels; equal arguments give equal bytes.
+
+    Args:
+        image: uint8 [H, W, 3] RGB, clear; left unchanged.
+        condition: a name in ``CONDITIONS``.
+        level: 1 (mild) to ``len(CONDITIONS[condition].levels)``.
+        seed: of the condition's randomness; not negative.
+        depth: float32 [H, W], metres along the optical axis, inf for the sky. Only for conditions that need it.
+        intrinsics: of the camera, for the image's size; a 60 degree field of view when None.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+
+    Raises:
+        TypeError: an array's dtype is wrong.
+        ValueError: unknown condition, level out of range, wrong shape, or missing depth.
+    """
+    if condition not in CONDITIONS:
+        raise ValueError(f"unknown condition {condition!r}; known are {', '.join(CONDITIONS)}")
+    chosen = CONDITIONS[condition]
+    if not 1 <= level <= len(chosen.levels):
+        raise ValueError(f"{condition}: level is {level}, expected 1 to {len(chosen.levels)}")
+    return chosen.apply(image, chosen.levels[level - 1], np.random.default_rng(seed), depth, intrinsics)

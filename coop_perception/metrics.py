@@ -1,0 +1,176 @@
+"""Scores of masks and images: the one implementation, for training, evaluation and reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from coop_perception.classes import IGNORE_ID
+
+PSNR_CAP = 100.0
+"""dB: what an image that equals its reference (infinite PSNR) counts as in a mean."""
+
+_SSIM_WINDOW = 11
+_SSIM_SIGMA = 1.5
+_SSIM_C1 = (0.01 * 255) ** 2
+_SSIM_C2 = (0.03 * 255) ** 2
+
+
+def confusion_matrix(
+    reference: npt.NDArray[np.integer],
+    prediction: npt.NDArray[np.integer],
+    num_classes: int,
+    ignore_id: int = IGNORE_ID,
+) -> npt.NDArray[np.int64]:
+    """Counts pixels by true and predicted class. Matrices of several images add up to that of the whole set.
+
+    Args:
+        reference: integers, any shape: 0..num_classes-1, or ``ignore_id`` where a pixel is not scored.
+        prediction: integers of the same shape. An id outside 0..num_classes-1 on a scored pixel says nothing about it:
+            it counts as wrong, for the pixel's true class, and against no other class.
+        num_classes: number of classes C.
+        ignore_id: id of unscored pixels in the reference.
+
+    Returns:
+        int64 [C, C + 1]: row = true class, column = predicted class, last column = an id that is no class.
+
+    Raises:
+        ValueError: the shapes differ, or the reference holds an id that is neither a class nor ``ignore_id``.
+    """
+    if reference.shape != prediction.shape:
+        raise ValueError(f"reference has shape {reference.shape}, prediction {prediction.shape}; expected equal shapes")
+    scored = reference != ignore_id
+    true = reference[scored].astype(np.int64)
+    if true.size and not 0 <= true.min() <= true.max() < num_classes:
+        wrong = sorted(set(np.unique(true).tolist()) - set(range(num_classes)))
+        raise ValueError(f"reference holds ids {wrong}, expected 0..{num_classes - 1}, or {ignore_id} where not scored")
+    predicted = prediction[scored].astype(np.int64)
+    predicted[(predicted < 0) | (predicted >= num_classes)] = num_classes
+    counts = np.bincount(true * (num_classes + 1) + predicted, minlength=num_classes * (num_classes + 1))
+    return counts.reshape(num_classes, num_classes + 1).astype(np.int64, copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationScores:
+    """Scores of one pooled confusion matrix, all in 0..1. A class absent from the reference enters no mean."""
+
+    pa: float
+    """Pixel accuracy: the share of scored pixels that have their true class."""
+    mpa: float
+    """Mean over classes of the share of a class's pixels that are found."""
+    miou: float
+    """Mean over classes of intersection over union."""
+    fwiou: float
+    """Mean of intersection over union, weighted by a class's share of the reference's pixels."""
+    iou: tuple[float | None, ...]
+    """Intersection over union by class id; None for a class absent from the reference."""
+
+
+def segmentation_scores(matrix: npt.NDArray[np.int64]) -> SegmentationScores:
+    """Scores of a whole set from its pooled confusion matrix.
+
+    Source: Garcia-Garcia et al., "A Review on Deep Learning Techniques Applied to Semantic Segmentation", 2017.
+
+    Args:
+        matrix: int64 [C, C + 1], the sum of the images' :func:`confusion_matrix`.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: the matrix is empty: no pixel was scored.
+    """
+    total = int(matrix.sum())
+    if total == 0:
+        raise ValueError("no pixel was scored: the reference masks hold nothing but unlabelled pixels")
+    hits = np.diagonal(matrix).astype(np.float64)
+    in_reference = matrix.sum(axis=1)
+    in_prediction = matrix[:, :-1].sum(axis=0)
+    present = in_reference > 0
+    iou = hits[present] / (in_reference + in_prediction - hits)[present]
+    by_class: list[float | None] = [None] * len(matrix)
+    for class_id, value in zip(np.flatnonzero(present), iou, strict=True):
+        by_class[class_id] = float(value)
+    return SegmentationScores(
+        pa=float(hits.sum() / total),
+        mpa=float((hits[present] / in_reference[present]).mean()),
+        miou=float(iou.mean()),
+        fwiou=float((in_reference[present] / total * iou).sum()),
+        iou=tuple(by_class),
+    )
+
+
+def _check_pair(reference: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> None:
+    if reference.dtype != np.uint8 or image.dtype != np.uint8:
+        raise TypeError(f"images are {reference.dtype} and {image.dtype}, expected uint8")
+    if reference.shape != image.shape or reference.ndim != 3 or reference.size == 0:
+        raise ValueError(f"images have shapes {reference.shape} and {image.shape}, expected the same [H, W, 3]")
+
+
+def psnr(reference: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> float:
+    r"""Peak signal-to-noise ratio, :math:`10 \log_{10}(255^2 / MSE)`, over all pixels and channels.
+
+    Args:
+        reference: uint8 [H, W, 3] RGB.
+        image: uint8 [H, W, 3] RGB.
+
+    Returns:
+        dB; inf for equal images. Average with :func:`mean_psnr`.
+
+    Raises:
+        TypeError: an image is not uint8.
+        ValueError: the shapes differ.
+    """
+    _check_pair(reference, image)
+    squared_error = float(cv2.norm(reference, image, cv2.NORM_L2SQR))
+    return 10 * math.log10(255**2 * reference.size / squared_error) if squared_error else math.inf
+
+
+def mean_psnr(values: Sequence[float]) -> float:
+    """Mean of per-image PSNRs, dB, with each capped at ``PSNR_CAP`` so that one perfect image leaves it finite."""
+    return float(np.mean(np.minimum(values, PSNR_CAP)))
+
+
+def ssim(reference: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> float:
+    """Structural similarity: 11x11 Gaussian window of sigma 1.5, data range 255, mean over pixels and RGB channels.
+
+    The mean runs over the pixels whose window lies inside the image, as in the authors' code and in scikit-image;
+    torchmetrics averages over mirrored borders too. Source: Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment:
+    From Error Visibility to Structural Similarity", IEEE TIP 2004.
+
+    Args:
+        reference: uint8 [H, W, 3] RGB, at least 11 pixels each way.
+        image: uint8 [H, W, 3] RGB.
+
+    Returns:
+        At most 1, which equal images have.
+
+    Raises:
+        TypeError: an image is not uint8.
+        ValueError: the shapes differ, or the images are smaller than the window.
+    """
+    _check_pair(reference, image)
+    if min(reference.shape[:2]) < _SSIM_WINDOW:
+        raise ValueError(f"images are {reference.shape[:2]}, expected at least {_SSIM_WINDOW} pixels each way for SSIM")
+    margin = _SSIM_WINDOW // 2
+
+    def window_mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        blurred = cv2.GaussianBlur(values, (_SSIM_WINDOW, _SSIM_WINDOW), _SSIM_SIGMA)
+        return np.asarray(blurred[margin:-margin, margin:-margin], np.float32)
+
+    # Variances do not change with an offset, and float32 keeps more of E[x^2] - E[x]^2 around zero.
+    x = reference.astype(np.float32) - 128
+    y = image.astype(np.float32) - 128
+    mean_x, mean_y = window_mean(x), window_mean(y)
+    variances = window_mean(x * x + y * y) - mean_x * mean_x - mean_y * mean_y
+    covariance = window_mean(x * y) - mean_x * mean_y
+    mean_x += 128
+    mean_y += 128
+    structure = (2 * covariance + _SSIM_C2) / (variances + _SSIM_C2)
+    luminance = (2 * mean_x * mean_y + _SSIM_C1) / (mean_x * mean_x + mean_y * mean_y + _SSIM_C1)
+    return float((structure * luminance).mean(dtype=np.float64))
