@@ -1,0 +1,1 @@
+"""Training, evaluation and export of cooperative segmentation and restoration networks."""

@@ -1,0 +1,1 @@
+"""The three networks: segmenter, refinement (G1) and restoration (G2)."""

@@ -1,0 +1,45 @@
+"""G1: {S_d, I_d} → S_r, the semantically guided adaptation of section 3.2."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+import torch
+
+from coop_training.networks.blocks import EMBEDDING, ConditionEncoder, ModulatedUNet, conv3x3, zeroed
+
+SMALLEST_PROBABILITY = 1e-4
+
+
+class Refinement(nn.Module):
+    """Refines a segmentation of a degraded image; starts as identity, since it learns a correction to log S_d.
+
+    log S_r = α·log S_d + Δ, up to normalisation: Δ [N,C,H/4,W/4] from the trunk, α [N] from the condition embedding,
+    for under a strong condition the given segmentation is confidently wrong and must be heard less.
+
+    Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,h,w] of any h, w.
+    Outputs: refined logits [N,C,H/4,W/4]; condition logits [N,K]; strength [N] in 0..1.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        conditions: int,
+        widths: tuple[int, int, int] = (32, 64, 96),
+        blocks: tuple[int, int, int] = (1, 2, 3),
+    ) -> None:
+        super().__init__()
+        self.encoder = ConditionEncoder(conditions)
+        self.trust = zeroed(nn.Linear(EMBEDDING, 1))
+        self.trunk = ModulatedUNet(48 + classes, widths, blocks)
+        self.correction = zeroed(conv3x3(widths[0], classes))
+
+    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        folded = F.pixel_unshuffle(image - 0.5, 4)
+        embedding, condition, strength = self.encoder(folded)
+        if probabilities.shape[-2:] != folded.shape[-2:]:
+            probabilities = F.interpolate(probabilities, size=folded.shape[-2:], mode="bilinear", align_corners=False)
+        log_probabilities = probabilities.clamp(min=SMALLEST_PROBABILITY).log()
+        x = self.trunk(torch.cat([folded, log_probabilities * 0.1], 1), embedding)
+        alpha = 1 + self.trust(embedding)[:, :, None, None]
+        return alpha * log_probabilities + self.correction(F.relu(x)), condition, strength
