@@ -119,7 +119,12 @@ def install_vehicle(ros: str | None) -> Iterable[Command]:
 
 def colcon_build(ros: str | None, package: str) -> Command:
     path = f"{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = [f"PATH={path}", f"COLCON_DEFAULTS_FILE={ROOT / 'colcon_defaults.yaml'}", f"COLCON_LOG_PATH={LOGS}"]
+    environment = [
+        f"PATH={path}",
+        f"COLCON_DEFAULTS_FILE={ROOT / 'colcon_defaults.yaml'}",
+        f"COLCON_LOG_PATH={LOGS}",
+        f"MAKEFLAGS=-j{os.cpu_count()}",  # else those of the make that runs this, and a limit on the machine's load
+    ]
     if not ros:
         environment += [f"AMENT_PREFIX_PATH={VENV}", f"CMAKE_PREFIX_PATH={VENV}"]
     # Run by .venv's Python, which so becomes that of the executables that it installs.
@@ -152,7 +157,8 @@ def steps(ros: str | None, *, training: bool) -> Iterable[Step]:
     development = digest(installed, *requirements, TRAINING / "pyproject.toml")
 
     yield Step("Python environment", VENV / ".python", python, lambda: create_venv(ros))
-    yield Step("ROS 2 and vehicle requirements", VENV / ".vehicle", installed, lambda: install_vehicle(ros))
+    title = "Vehicle requirements" if ros else "ROS 2 and vehicle requirements"
+    yield Step(title, VENV / ".vehicle", installed, lambda: install_vehicle(ros))
     yield Step("Messages", INSTALL / ".messages", messages, lambda: [colcon_build(ros, "coop_perception_msgs")])
     yield Step("Package", INSTALL / ".package", package, lambda: install_package(ros))
     if training:

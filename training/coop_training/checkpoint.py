@@ -32,7 +32,7 @@ def save_progress(path: Path, stage: str, steps: int, networks: Mapping[str, nn.
     tensors = _named_weights(networks)
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
-            tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+            tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
     _write(path, tensors, {"stage": stage, "steps": str(steps)})
 
 

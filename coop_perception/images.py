@@ -1,0 +1,289 @@
+"""sensor_msgs Image and CompressedImage to NumPy arrays and back.
+
+Any object with the messages' fields will do: rclpy's messages (``data`` an ``array.array``), and those that rosbags
+deserialises (``data`` an ndarray). Encodings are those of sensor_msgs/image_encodings.hpp.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+UInt8Array = NDArray[np.uint8]
+CompressedFormat = Literal["jpeg", "png"]
+
+
+class ImageError(ValueError):
+    """An image message that cannot be used, or an array that cannot become one."""
+
+
+class ImageMessage(Protocol):
+    """The fields of sensor_msgs/Image that are used here; ``data`` is bytes-like."""
+
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
+
+
+@runtime_checkable
+class CompressedImageMessage(Protocol):
+    """The fields of sensor_msgs/CompressedImage that are used here; ``data`` is bytes-like."""
+
+    format: str
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How an encoding lays out its pixels, and OpenCV's conversion from it to RGB (None: it is RGB)."""
+
+    channels: int
+    to_rgb: int | None
+    bits: int = 8
+    horizontal_pairs: bool = False
+    half_height_chroma: bool = False
+
+
+_YUYV = _Layout(2, cv2.COLOR_YUV2RGB_YUY2, horizontal_pairs=True)
+_UYVY = _Layout(2, cv2.COLOR_YUV2RGB_UYVY, horizontal_pairs=True)
+# OpenCV names a Bayer pattern after its second row's second and third pixel, ROS after its first two rows.
+_BAYER = {
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
+}
+_LAYOUTS = {
+    "rgb8": _Layout(3, None),
+    "bgr8": _Layout(3, cv2.COLOR_BGR2RGB),
+    "rgba8": _Layout(4, cv2.COLOR_RGBA2RGB),
+    "bgra8": _Layout(4, cv2.COLOR_BGRA2RGB),
+    "mono8": _Layout(1, cv2.COLOR_GRAY2RGB),
+    "rgb16": _Layout(3, None, 16),
+    "bgr16": _Layout(3, cv2.COLOR_BGR2RGB, 16),
+    "rgba16": _Layout(4, cv2.COLOR_RGBA2RGB, 16),
+    "bgra16": _Layout(4, cv2.COLOR_BGRA2RGB, 16),
+    "mono16": _Layout(1, cv2.COLOR_GRAY2RGB, 16),
+    # Types without a colour meaning: drivers that use them mean OpenCV's order.
+    "8UC1": _Layout(1, cv2.COLOR_GRAY2RGB),
+    "8UC3": _Layout(3, cv2.COLOR_BGR2RGB),
+    "8UC4": _Layout(4, cv2.COLOR_BGRA2RGB),
+    "yuv422": _UYVY,
+    "uyvy": _UYVY,
+    "yuv422_yuy2": _YUYV,
+    "yuyv": _YUYV,
+    "nv12": _Layout(1, cv2.COLOR_YUV2RGB_NV12, horizontal_pairs=True, half_height_chroma=True),
+    "nv21": _Layout(1, cv2.COLOR_YUV2RGB_NV21, horizontal_pairs=True, half_height_chroma=True),
+    **{f"bayer_{name}8": _Layout(1, code, horizontal_pairs=True) for name, code in _BAYER.items()},
+    **{f"bayer_{name}16": _Layout(1, code, 16, horizontal_pairs=True) for name, code in _BAYER.items()},
+}
+_MASK_ENCODINGS = ("mono8", "8UC1")
+_WRITTEN_CHANNELS = {"rgb8": 3, "mono8": 1}
+
+
+def decode(message: ImageMessage | CompressedImageMessage) -> UInt8Array:
+    """An Image or CompressedImage message as uint8 [H,W,3] RGB, 0..255.
+
+    Raises:
+        ImageError: as ``to_rgb`` and ``decode_compressed``.
+    """
+    return decode_compressed(message) if isinstance(message, CompressedImageMessage) else to_rgb(message)
+
+
+def to_rgb(message: ImageMessage) -> UInt8Array:
+    """An Image message as uint8 [H,W,3] RGB, 0..255.
+
+    ``rgb8`` comes back as a view of the message's data, whatever its row padding; everything else is converted.
+    Sixteen-bit encodings are scaled to eight bits. Encodings not known here go through a ROS installation's cv_bridge.
+
+    Raises:
+        ImageError: no pixels, a size that the encoding cannot have, ``step``, ``height`` and data length that disagree,
+            or an encoding that nothing here can convert.
+    """
+    layout = _LAYOUTS.get(message.encoding)
+    if layout is None:
+        return _through_cv_bridge(message)
+    return _convert(_samples(message, layout), layout)
+
+
+def decode_compressed(message: CompressedImageMessage) -> UInt8Array:
+    """A CompressedImage message (JPEG, PNG or what else OpenCV reads) as uint8 [H,W,3] RGB, 0..255.
+
+    ``format`` is image_transport's, such as ``jpeg`` or ``rgb8; jpeg compressed bgr8``. Where its last word says RGB,
+    the sender compressed RGB samples as if they were BGR; a Bayer encoding with one channel inside is a mosaic still.
+
+    Raises:
+        ImageError: the data cannot be decoded.
+    """
+    image = _decode_file(message)
+    if image.ndim == 2:
+        source = message.format.partition(";")[0]
+        layout = _LAYOUTS[source] if source.startswith("bayer") and source in _LAYOUTS else _LAYOUTS["mono8"]
+        return _convert(image[:, :, np.newaxis], layout)
+    if image.shape[2] == 4:
+        return _convert(image, _LAYOUTS["bgra8"])
+    return _convert(image, _LAYOUTS["rgb8" if "compressed rgb" in message.format else "bgr8"])
+
+
+def to_mask(message: ImageMessage | CompressedImageMessage) -> UInt8Array:
+    """A mask of class ids, mono8 or PNG, as uint8 [H,W]; mono8 comes back as a view of the message's data.
+
+    Raises:
+        ImageError: another encoding, a lossy format, or data that ``decode`` would refuse as well.
+    """
+    if isinstance(message, CompressedImageMessage):
+        if "png" not in message.format:
+            raise ImageError(f"mask in format {message.format!r}: only PNG keeps class ids; send png or mono8")
+        image = _decode_file(message)
+        if image.ndim != 2 or image.dtype != np.uint8:
+            raise ImageError(f"mask of {image.dtype} and shape {image.shape}: expected one channel of 8-bit class ids")
+        return np.asarray(image, np.uint8)
+    if message.encoding not in _MASK_ENCODINGS:
+        raise ImageError(f"mask in encoding {message.encoding!r}: expected mono8 (class ids)")
+    return np.asarray(_samples(message, _LAYOUTS["mono8"])[:, :, 0], np.uint8)
+
+
+def fill_image(message: ImageMessage, image: UInt8Array, encoding: Literal["rgb8", "mono8"]) -> None:
+    """Sets every field of an Image message but its header.
+
+    Args:
+        message: rclpy's (its data becomes an ``array.array``, the one type it does not check element by element) or
+            any other (its data becomes a flat ndarray, sharing the image's memory where that is contiguous).
+        image: uint8 [H,W,3] RGB for ``rgb8``, uint8 [H,W] for ``mono8``.
+        encoding: of the message.
+
+    Raises:
+        ImageError: the array does not fit the encoding, or has no pixels.
+    """
+    _check_array(image, encoding)
+    message.height, message.width = image.shape[:2]
+    message.encoding = encoding
+    message.is_bigendian = 0
+    message.step = image.nbytes // image.shape[0]
+    message.data = _data_like(message.data, np.ascontiguousarray(image).reshape(-1))
+
+
+def fill_compressed(
+    message: CompressedImageMessage, image: UInt8Array, file_format: CompressedFormat, quality: int = 95
+) -> None:
+    """Sets every field of a CompressedImage message but its header; arguments as for ``encode_compressed``.
+
+    Raises:
+        ImageError: as ``encode_compressed``.
+    """
+    data = encode_compressed(image, file_format, quality)
+    message.format = (
+        f"rgb8; {file_format} compressed bgr8" if image.ndim == 3 else f"mono8; {file_format} compressed mono8"
+    )
+    message.data = _data_like(message.data, np.frombuffer(data, np.uint8))
+
+
+def encode_compressed(image: UInt8Array, file_format: CompressedFormat, quality: int = 95) -> bytes:
+    """An image as the bytes of a JPEG or PNG file.
+
+    Args:
+        image: uint8 [H,W,3] RGB or [H,W].
+        file_format: ``jpeg`` or ``png``.
+        quality: of JPEG, 0..100.
+
+    Raises:
+        ImageError: no such array, or it cannot be encoded.
+    """
+    _check_array(image, "mono8" if image.ndim == 2 else "rgb8")
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality] if file_format == "jpeg" else []
+    try:
+        _, data = cv2.imencode(f".{file_format}", pixels, parameters)
+    except cv2.error as error:
+        raise ImageError(
+            f"{image.shape[1]}x{image.shape[0]} image cannot be encoded as {file_format}: {error}"
+        ) from error
+    return data.tobytes()
+
+
+def _samples(message: ImageMessage, layout: _Layout) -> NDArray[Any]:
+    """The message's samples as a view [rows, W, channels], uint8 or uint16 of the message's byte order."""
+    width, height, step = int(message.width), int(message.height), int(message.step)
+    found = f"{message.encoding} image of {width}x{height}, step {step}, {len(message.data)} bytes"
+    if width <= 0 or height <= 0:
+        raise ImageError(f"{found}: it has no pixels")
+    if layout.horizontal_pairs and width % 2:
+        raise ImageError(f"{found}: the width must be even, as this encoding describes pixels in pairs")
+    if layout.half_height_chroma and height % 2:
+        raise ImageError(f"{found}: the height must be even, as this encoding describes rows in pairs")
+    row_bytes = width * layout.channels * layout.bits // 8
+    if step < row_bytes:
+        raise ImageError(f"{found}: a row takes {row_bytes} bytes, so step must be at least that")
+    rows = height * 3 // 2 if layout.half_height_chroma else height
+    if len(message.data) != step * rows:
+        raise ImageError(
+            f"{found}: step x {rows} rows = {step * rows} bytes were expected; the sender's fields disagree"
+        )
+    lines = np.frombuffer(message.data, np.uint8).reshape(rows, step)[:, :row_bytes]
+    if layout.bits == 16:
+        lines = lines.view(">u2" if message.is_bigendian else "<u2")
+    return lines.reshape(rows, width, layout.channels)
+
+
+def _convert(samples: NDArray[Any], layout: _Layout) -> UInt8Array:
+    if samples.dtype != np.uint8:  # 65535 is white: 257 steps of 16 bits to one of 8
+        samples = cv2.convertScaleAbs(samples.astype(np.uint16), alpha=1 / 257).reshape(samples.shape)
+    rgb = samples if layout.to_rgb is None else cv2.cvtColor(samples, layout.to_rgb)
+    return np.asarray(rgb, np.uint8)
+
+
+def _decode_file(message: CompressedImageMessage) -> NDArray[Any]:
+    """uint8 or uint16, [H,W] or [H,W,3 or 4] in OpenCV's order."""
+    found = f"compressed image in format {message.format!r} of {len(message.data)} bytes"
+    if not len(message.data):
+        raise ImageError(f"{found}: it is empty")
+    try:
+        # Unchanged: EXIF orientation must not turn a frame away from its mask, and masks stay one channel.
+        image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ImageError(f"{found}: cannot be decoded ({error})") from error
+    if image is None:
+        raise ImageError(f"{found}: cannot be decoded; expected a whole JPEG or PNG file")
+    return np.asarray(image)
+
+
+def _through_cv_bridge(message: ImageMessage) -> UInt8Array:
+    unknown = f"encoding {message.encoding!r} of a {message.width}x{message.height} image is not supported"
+    known = f"publish one of {', '.join(_LAYOUTS)}"
+    # Only a ROS installation's: the package of that name on PyPI is a copy for ROS 1 that ignores `step`.
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    if not any(prefix and Path(prefix, "share", "cv_bridge", "package.xml").is_file() for prefix in prefixes):
+        raise ImageError(f"{unknown}, and cv_bridge, which may know it, is not installed; {known}")
+    from cv_bridge import CvBridge
+
+    try:
+        image = CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8")
+    except Exception as error:  # its own CvBridgeError, and whatever NumPy and OpenCV raise inside it
+        raise ImageError(f"{unknown}, nor by cv_bridge ({error}); {known}") from error
+    return np.asarray(image, np.uint8)
+
+
+def _check_array(image: UInt8Array, encoding: str) -> None:
+    channels = _WRITTEN_CHANNELS[encoding]
+    expected = 2 if channels == 1 else 3
+    if image.dtype != np.uint8 or image.ndim != expected or image.size == 0 or image.shape[2:] not in ((), (channels,)):
+        shape = "[H,W]" if channels == 1 else f"[H,W,{channels}]"
+        raise ImageError(f"array of {image.dtype} and shape {image.shape}: {encoding} needs uint8 {shape} with pixels")
+
+
+def _data_like(current: Any, flat: UInt8Array) -> Any:
+    if not isinstance(current, array):
+        return flat
+    data = array("B")
+    data.frombytes(flat.data)
+    return data

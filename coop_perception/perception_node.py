@@ -1,0 +1,298 @@
+"""The lifecycle node: camera images in, masks and restored images out."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rclpy
+from builtin_interfaces.msg import Time
+from coop_perception_msgs.msg import DropCount, ModelInfo, PipelineStatus
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from coop_perception import status_messages, topics
+from coop_perception.bundle import BundleError, load_bundle
+from coop_perception.camera_outputs import CameraOutputs
+from coop_perception.camera_statistics import CameraStatistics
+from coop_perception.engines import EngineError
+from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.frame_slots import FrameSlots
+from coop_perception.images import ImageError, decode
+from coop_perception.parameters import PARAMETERS, Definition
+from coop_perception.pipeline import Pipeline
+from coop_perception.resources import default_bundle
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+REPEAT_LOG_S = 5.0
+"""A camera that sends nothing but broken frames logs one line in this time."""
+
+
+class ConfigurationError(ValueError):
+    """Parameters that the node cannot work with; the message names the parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An image message as it waits for its turn, and when it was received (monotonic seconds)."""
+
+    message: Image | CompressedImage
+    received: float
+
+
+Callback = TypeVar("Callback", bound=Callable[..., TransitionCallbackReturn])
+
+
+def logged(transition: Callback) -> Callback:
+    """rclpy swallows what a lifecycle callback raises: log it, and let the transition fail."""
+
+    @wraps(transition)
+    def wrapper(node: PerceptionNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except (ConfigurationError, BundleError, EngineError) as error:
+            node.get_logger().error(f"{transition.__name__}: {error}")
+        except Exception as error:
+            node.get_logger().error(f"{transition.__name__}: {type(error).__name__}: {error}")
+        return TransitionCallbackReturn.FAILURE
+
+    return wrapper  # type: ignore[return-value]
+
+
+class PerceptionNode(LifecycleNode):  # type: ignore[misc]
+    """configure loads the bundle; activate serves the cameras; deactivate stops; cleanup frees everything.
+
+    Images wait in one slot per camera; one worker thread runs the networks on whatever waits, so that a frame is never
+    queued behind an older one, and a frame that is superseded is never even decoded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(topics.NODE)
+        for definition in PARAMETERS:
+            self.declare_parameter(definition.name, _ros_value(definition), _descriptor(definition))
+        self._pipeline: Pipeline | None = None
+        self._outputs: dict[str, CameraOutputs] = {}
+        self._latched: list[Publisher] = []
+        self._stop_serving: list[Callable[[], object]] = []
+        self._statistics: dict[str, CameraStatistics] = {}
+        self._camera_info: dict[str, CameraInfo] = {}
+        self._slots: FrameSlots[Frame] = FrameSlots(())
+
+    @logged
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._check_choices()
+        cameras = self._cameras()
+        directory = Path(self._value("bundle") or default_bundle())
+        self.get_logger().info(f"loading bundle {directory}")
+        begun = time.perf_counter()
+        bundle = load_bundle(directory)
+        pipeline = Pipeline(bundle, partial(OnnxRuntimeEngine, threads=self._value("threads")))
+        pipeline.warm_up()
+        self._pipeline = pipeline
+        self._outputs = {c: CameraOutputs(self, c, bundle, self._value("overlay_opacity")) for c in cameras}
+        self._latch(topics.MODEL_INFO, status_messages.model_info(bundle, pipeline.engines, self._now()))
+        label_info = status_messages.label_info(bundle, self._now())
+        for camera in cameras if label_info is not None else ():
+            self._latch(topics.of(camera, topics.LABEL_INFO), label_info)
+        engine = pipeline.engines["segmenter"]
+        self.get_logger().info(
+            f"bundle {bundle.name}: {len(bundle.classes)} classes at {bundle.width}x{bundle.height}, {engine.backend} "
+            f"{engine.precision} on {engine.device}, ready in {time.perf_counter() - begun:.1f} s"
+        )
+        return TransitionCallbackReturn.SUCCESS
+
+    @logged
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._statistics = {camera: CameraStatistics() for camera in self._outputs}
+        self._camera_info = {}
+        self._slots = FrameSlots(list(self._outputs))
+        worker = threading.Thread(target=self._work, args=(self._slots,), name="networks", daemon=True)
+        self._stop_serving = [self._slots.close, worker.join]
+        worker.start()
+        compressed = self._value("image_transport") == "compressed"
+        for camera in self._outputs:
+            topic = topics.of(camera, topics.IMAGE) + (topics.COMPRESSED if compressed else "")
+            self._subscribe(CompressedImage if compressed else Image, topic, partial(self._on_image, camera))
+            self._subscribe(CameraInfo, topics.of(camera, topics.CAMERA_INFO), partial(self._on_camera_info, camera))
+            self.get_logger().info(f"camera {camera}: waiting for images on {self.resolve_topic_name(topic)}")
+        status = self.create_publisher(PipelineStatus, topics.STATUS, 10)
+        diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
+        report = partial(self._report, status, diagnostics, time.monotonic())
+        timer = self.create_timer(self._value("status_period"), report)
+        self._stop_serving += [
+            partial(self.destroy_timer, timer),
+            partial(self.destroy_publisher, status),
+            partial(self.destroy_publisher, diagnostics),
+        ]
+        return super().on_activate(state)
+
+    @logged
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop()
+        return super().on_deactivate(state)
+
+    @logged
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    @logged
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop()
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        self._stop()
+        super().destroy_node()
+
+    def _stop(self) -> None:
+        """Stop serving; the engines and output topics stay. Frames that wait are let go."""
+        for stop in self._stop_serving:
+            stop()
+        self._stop_serving = []
+
+    def _free(self) -> None:
+        for outputs in self._outputs.values():
+            outputs.destroy()
+        for publisher in self._latched:
+            self.destroy_publisher(publisher)
+        self._outputs, self._latched, self._pipeline = {}, [], None
+
+    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+        self._statistics[camera].received()
+        if self._slots.put(camera, Frame(message, time.monotonic())) is not None:
+            self._statistics[camera].dropped(DropCount.SUPERSEDED)
+
+    def _on_camera_info(self, camera: str, message: CameraInfo) -> None:
+        self._camera_info[camera] = message
+
+    def _work(self, slots: FrameSlots[Frame]) -> None:
+        """The worker thread: whatever waits is one batch."""
+        while frames := slots.take():
+            try:
+                self._process(frames)
+            except Exception as error:  # whatever it was, the next frame deserves its chance
+                for camera in frames:
+                    self._drop(camera, DropCount.FAILED, f"{type(error).__name__}: {error}")
+
+    def _process(self, frames: dict[str, Frame]) -> None:
+        assert self._pipeline is not None
+        images, wanted = {}, {}
+        for camera, frame in frames.items():
+            wanted[camera] = self._outputs[camera].wanted()
+            if not wanted[camera]:
+                self._statistics[camera].dropped(DropCount.UNWATCHED)
+                continue
+            try:
+                images[camera] = decode(frame.message)
+            except ImageError as error:
+                self._drop(camera, DropCount.MALFORMED, str(error))
+        if not images:
+            return
+        try:
+            results = self._pipeline.run(list(images.values()), set().union(*(wanted[camera] for camera in images)))
+        except EngineError as error:
+            for camera in images:
+                self._drop(camera, DropCount.FAILED, str(error))
+            return
+        for (camera, image), result in zip(images.items(), results, strict=True):
+            message = frames[camera].message
+            self._outputs[camera].publish(message.header, image, result, self._camera_info.get(camera))
+            latency_ms = (time.monotonic() - frames[camera].received) * 1e3
+            self._statistics[camera].processed(latency_ms, result.stages_ms)
+
+    def _drop(self, camera: str, reason: str, why: str) -> None:
+        self._statistics[camera].dropped(reason)
+        self.get_logger().warning(f"camera {camera}: frame {reason}: {why}", throttle_duration_sec=REPEAT_LOG_S)
+
+    def _report(self, status: Publisher, diagnostics: Publisher, since: float) -> None:
+        cameras = {camera: statistics.summary() for camera, statistics in self._statistics.items()}
+        status.publish(status_messages.status(cameras, time.monotonic() - since, self._now()))
+        diagnostics.publish(status_messages.diagnostics(self.get_name(), cameras, self._now()))
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
+        subscription = self.create_subscription(
+            kind,
+            topic,
+            callback,
+            qos_profile_sensor_data,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        # First to go when serving stops, so that nothing fills the slots any more.
+        self._stop_serving.insert(0, partial(self.destroy_subscription, subscription))
+
+    def _latch(self, topic: str, message: Any) -> None:
+        publisher = self.create_publisher(type(message), topic, LATCHED)
+        publisher.publish(message)
+        self._latched.append(publisher)
+
+    def _cameras(self) -> Sequence[str]:
+        cameras = [name.strip("/") for name in self._value("cameras")]
+        if not cameras or not all(cameras) or len(set(cameras)) != len(cameras):
+            raise ConfigurationError(f"parameter cameras is {cameras}, expected distinct names such as ['front']")
+        return cameras
+
+    def _check_choices(self) -> None:
+        for definition in PARAMETERS:
+            value = self._value(definition.name)
+            if definition.choices and value not in definition.choices:
+                raise ConfigurationError(
+                    f"parameter {definition.name} is {value!r}, expected one of {', '.join(definition.choices)}"
+                )
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _now(self) -> Time:
+        return self.get_clock().now().to_msg()
+
+
+def _ros_value(definition: Definition) -> Any:
+    return list(definition.default) if isinstance(definition.default, tuple) else definition.default
+
+
+def _descriptor(definition: Definition) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=definition.description)
+    if definition.choices:
+        descriptor.additional_constraints = "one of: " + ", ".join(definition.choices)
+    if definition.low is not None and definition.high is not None:
+        if isinstance(definition.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=int(definition.low), to_value=int(definition.high))]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=definition.low, to_value=definition.high)
+            ]
+    return descriptor
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the executable: spin until interrupted."""
+    rclpy.init(args=args)
+    node = PerceptionNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""Frames through segmenter, refinement and restoration. Knows no ROS; knows engines only by their interface."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_perception.bundle import CONTRACTS, Bundle, BundleError
+from coop_perception.engines import Engine, TensorSpec
+from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+
+STAGES = ("segmenter", "refinement", "restoration")
+OUTPUTS = ("mask_raw", "mask", "confidence", "restored", "condition")
+_OF_REFINEMENT = ("mask", "confidence", "condition")
+
+
+class FrameError(ValueError):
+    """A frame that the pipeline cannot take; the message says what was found and what is expected."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What the networks say of one frame, at the frame's own size; None where it was not wanted.
+
+    mask_raw, mask uint8 [H,W] class ids; confidence uint8 [H,W], 255 = certain; restored uint8 [H,W,3] RGB; condition
+    float32 [K] probabilities in the bundle's order; strength 0..1.
+    """
+
+    mask_raw: NDArray[np.uint8] | None = None
+    mask: NDArray[np.uint8] | None = None
+    confidence: NDArray[np.uint8] | None = None
+    restored: NDArray[np.uint8] | None = None
+    condition: NDArray[np.float32] | None = None
+    strength: float | None = None
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    """Wall time of each network that ran, for the whole batch this frame was in."""
+
+
+class Pipeline:
+    """The three networks of a bundle, loaded.
+
+    Args:
+        bundle: checked manifest.
+        load: makes an engine of an ONNX file; ONNX Runtime by default.
+
+    Raises:
+        BundleError: a graph's tensors do not agree with the contract or with the bundle's classes or size.
+        EngineError: a network cannot be loaded.
+    """
+
+    def __init__(self, bundle: Bundle, load: Callable[[Path], Engine] = OnnxRuntimeEngine) -> None:
+        self.bundle = bundle
+        self.engines: dict[str, Engine] = {name: load(bundle.networks[name].path) for name in STAGES}
+        for name, engine in self.engines.items():
+            check_engine(bundle, name, engine)
+
+    def warm_up(self) -> None:
+        """Run every stage once: the first run of an engine allocates its memory."""
+        self.run([np.zeros((self.bundle.height, self.bundle.width, 3), np.uint8)], OUTPUTS)
+
+    def run(self, frames: Sequence[NDArray[np.uint8]], wanted: Collection[str]) -> list[Result]:
+        """One batch through the networks that the wanted outputs need.
+
+        Args:
+            frames: uint8 [H,W,3] RGB each, of any sizes.
+            wanted: names out of OUTPUTS.
+
+        Returns:
+            One result per frame, in order.
+
+        Raises:
+            FrameError: a frame's type or shape is wrong.
+            EngineError: a network failed.
+        """
+        image = self._batch(frames)
+        stages_ms: dict[str, float] = {}
+        values: dict[str, NDArray[np.generic]] = {"image": image}
+
+        def stage(name: str, outputs: Collection[str]) -> None:
+            begun = time.perf_counter()
+            engine = self.engines[name]
+            values.update(engine.run({key: values[key] for key in engine.inputs}, tuple(outputs)))
+            stages_ms[name] = (time.perf_counter() - begun) * 1e3
+
+        restore = "restored" in wanted
+        refine = restore or any(output in wanted for output in _OF_REFINEMENT)
+        stage("segmenter", [*(["mask_raw"] if "mask_raw" in wanted else []), *(["probabilities"] if refine else [])])
+        if refine:
+            outputs = [output for output in _OF_REFINEMENT if output in wanted]
+            outputs += ["strength"] if "condition" in wanted else []
+            stage("refinement", [*outputs, *(["refined_probabilities"] if restore else [])])
+        if restore:
+            stage("restoration", ["restored"])
+        return [self._result(index, frame, values, stages_ms) for index, frame in enumerate(frames)]
+
+    def _batch(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """uint8 [N,H,W,3] at the network's size; a single frame of that size is passed on without a copy."""
+        size = (self.bundle.width, self.bundle.height)
+        fitted = []
+        for frame in frames:
+            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+                raise FrameError(f"frame is {frame.dtype} {frame.shape}, expected uint8 [H, W, 3] RGB")
+            if frame.shape[1::-1] != size:
+                shrinks = frame.shape[0] > size[1] or frame.shape[1] > size[0]
+                interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+                frame = np.asarray(cv2.resize(frame, size, interpolation=interpolation), np.uint8)  # noqa: PLW2901
+            fitted.append(frame)
+        return np.ascontiguousarray(fitted[0])[None] if len(fitted) == 1 else np.stack(fitted)
+
+    def _result(
+        self,
+        index: int,
+        frame: NDArray[np.uint8],
+        values: Mapping[str, NDArray[np.generic]],
+        stages_ms: dict[str, float],
+    ) -> Result:
+        size = (frame.shape[1], frame.shape[0])
+
+        def at_own_size(name: str, interpolation: int) -> NDArray[np.uint8] | None:
+            if name not in values:
+                return None
+            value = np.asarray(values[name][index], np.uint8)
+            if value.shape[1::-1] == size:
+                return value
+            return np.asarray(cv2.resize(value, size, interpolation=interpolation), np.uint8)
+
+        # INTER_NEAREST_EXACT maps pixel centres to pixel centres; INTER_NEAREST would shift masks by half a pixel.
+        return Result(
+            mask_raw=at_own_size("mask_raw", cv2.INTER_NEAREST_EXACT),
+            mask=at_own_size("mask", cv2.INTER_NEAREST_EXACT),
+            confidence=at_own_size("confidence", cv2.INTER_LINEAR),
+            restored=at_own_size("restored", cv2.INTER_LINEAR),
+            condition=np.asarray(values["condition"][index], np.float32) if "condition" in values else None,
+            strength=float(values["strength"][index]) if "strength" in values else None,
+            stages_ms=stages_ms,
+        )
+
+
+def check_engine(bundle: Bundle, name: str, engine: Engine) -> None:
+    """Compare a loaded graph's tensors with the contract, the bundle's classes, conditions and input size.
+
+    Raises:
+        BundleError: naming the file, the tensor, what was found and what is expected.
+    """
+    path = bundle.networks[name].path
+    size, classes = (bundle.height, bundle.width), len(bundle.classes)
+    expected: dict[str, tuple[type[np.generic], tuple[int | None, ...]]] = {
+        "image": (np.uint8, (None, *size, 3)),
+        "probabilities": (np.float32, (None, classes, None, None)),
+        "refined_probabilities": (np.float32, (None, classes, None, None)),
+        "mask_raw": (np.uint8, (None, *size)),
+        "mask": (np.uint8, (None, *size)),
+        "confidence": (np.uint8, (None, *size)),
+        "restored": (np.uint8, (None, *size, 3)),
+        "condition": (np.float32, (None, len(bundle.conditions))),
+        "strength": (np.float32, (None,)),
+    }
+    contract = CONTRACTS[name]
+    for side, names, specs in (("input", contract.inputs, engine.inputs), ("output", contract.outputs, engine.outputs)):
+        missing = [tensor for tensor in names if tensor not in specs]
+        if missing:
+            raise BundleError(f"{path}: the {name} has no {side} {missing[0]!r}; its {side}s are {sorted(specs)}")
+        for tensor in names:
+            dtype, shape = expected[tensor]
+            spec = specs[tensor]
+            if spec.dtype != dtype or not _fits(spec, shape):
+                raise BundleError(
+                    f"{path}: {side} {tensor!r} is {spec.dtype} {_words(spec.shape)}, expected {np.dtype(dtype)} "
+                    f"{_words(shape)} for {classes} classes, {len(bundle.conditions)} conditions and "
+                    f"{size[1]}x{size[0]} input"
+                )
+
+
+def _fits(spec: TensorSpec, shape: tuple[int | None, ...]) -> bool:
+    """Dimensions that either side leaves open agree with anything; the batch must be open or 1."""
+    if len(spec.shape) != len(shape):
+        return False
+    return all(found is None or want is None or found == want for found, want in zip(spec.shape, shape, strict=True))
+
+
+def _words(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("any" if d is None else str(d) for d in shape) + "]"

@@ -1,0 +1,192 @@
+"""The figures of a summary in words and digits: one wording for the page and for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+DASH = "–"
+"""Stands for a number that does not exist."""
+
+
+def number(value: Any) -> float | None:
+    """A summary's value as a finite float; None for null, NaN and infinities."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def text(value: float | None, digits: int = 1, unit: str = "") -> str:
+    """e.g. "61.3 %"."""
+    return DASH if value is None else f"{value:.{digits}f}{unit and ' ' + unit}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 1, unit: str = "") -> str:
+    """A difference, e.g. "+17.9 points"; "±0.0" where it vanishes in rounding."""
+    if value is None:
+        return DASH
+    sign = "±" if round(value, digits) == 0 else "+" if value > 0 else "−"
+    return f"{sign}{abs(value):.{digits}f}{unit and ' ' + unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A score, better when higher, before and after the networks' work on it."""
+
+    name: str
+    before: float | None
+    after: float | None
+    digits: int
+    unit: str = ""
+    difference_unit: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    @property
+    def verdict(self) -> str:
+        """better, worse, or same (also where there is nothing to compare)."""
+        difference = round(self.difference or 0.0, self.digits)
+        return "better" if difference > 0 else "worse" if difference < 0 else "same"
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Before, after, difference."""
+        return (
+            text(self.before, self.digits, self.unit),
+            text(self.after, self.digits, self.unit),
+            signed(self.difference, self.digits, self.difference_unit),
+        )
+
+
+def mask_scores(summary: Mapping[str, Any]) -> list[Comparison]:
+    """Raw against refined masks, in percent, mIoU first; empty where no mask was scored."""
+    names = {"miou": "mIoU", "mpa": "mPA", "pa": "PA", "fwiou": "FWIoU"}
+    pair = _pair(summary, "mask_raw", "mask")
+    return [_percent(name, pair[0].get(key), pair[1].get(key)) for key, name in names.items()] if pair else []
+
+
+def class_scores(summary: Mapping[str, Any]) -> list[Comparison]:
+    """Intersection over union per class, raw against refined, in percent; empty where no mask was scored."""
+    pair = _pair(summary, "mask_raw", "mask")
+    if pair is None:
+        return []
+    raw, refined = (scores.get("iou", {}) for scores in pair)
+    return [_percent(name, raw.get(name), refined.get(name)) for name in dict.fromkeys([*raw, *refined])]
+
+
+def image_scores(summary: Mapping[str, Any]) -> list[Comparison]:
+    """Degraded against restored images: PSNR in dB, SSIM; empty where no image was scored."""
+    pair = _pair(summary, "image_degraded", "image_restored")
+    if pair is None:
+        return []
+    degraded, restored = pair
+    return [
+        Comparison("PSNR", number(degraded.get("psnr")), number(restored.get("psnr")), 2, "dB", "dB"),
+        Comparison("SSIM", number(degraded.get("ssim")), number(restored.get("ssim")), 3),
+    ]
+
+
+def recording_name(summary: Mapping[str, Any]) -> str:
+    """The recording's own name, without the directories it lies in."""
+    return PurePath(summary["recording"]).name or str(summary["recording"])
+
+
+def bundle_name(summary: Mapping[str, Any]) -> str:
+    bundle = summary["bundle"]
+    return str(bundle.get("name", DASH)) if isinstance(bundle, Mapping) else PurePath(str(bundle)).name or str(bundle)
+
+
+def unaccounted(frames: Mapping[str, int]) -> int:
+    """Frames read that were neither processed nor counted as dropped; negative where one was counted twice."""
+    return frames["read"] - frames["processed"] - frames["dropped"]
+
+
+def statement(summary: Mapping[str, Any]) -> str:
+    """What was run and what came out, in a few sentences."""
+    how = "played to the running node" if summary["mode"] == "live" else "read frame by frame, without a node,"
+    sentences = [
+        f"The recording {recording_name(summary)} was {how} and taken through the bundle {bundle_name(summary)} "
+        f"({summary['backend']} on {summary['device']}).",
+        _frames(summary),
+        *_masks(summary),
+        *_images(summary),
+        *_conditions(summary),
+    ]
+    return " ".join(sentences)
+
+
+def _frames(summary: Mapping[str, Any]) -> str:
+    frames, fps = summary["frames"], number(summary.get("fps"))
+    sentence = f"{frames['processed']} of {frames['read']} frames were processed"
+    sentence += "" if fps is None else f", at {text(fps)} frames/s"
+    p50, p99 = (number(summary.get("latency_ms", {}).get(key)) for key in ("p50", "p99"))
+    if p50 is not None and p99 is not None:
+        sentence += f"; the median latency was {text(p50)} ms, and 99 of 100 frames took at most {text(p99)} ms"
+    if frames["dropped"]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in summary.get("dropped_by_reason", {}).items())
+        sentence += f". Dropped: {frames['dropped']}{reasons and f' ({reasons})'}"
+    if unaccounted(frames):
+        sentence += f". The counts disagree by {abs(unaccounted(frames))}: not every frame is accounted for"
+    return sentence + "."
+
+
+def _masks(summary: Mapping[str, Any]) -> list[str]:
+    scores = mask_scores(summary)
+    if not scores:
+        return ["No masks could be scored: there was nothing to compare them with."]
+    miou = scores[0]
+    if miou.after is None:
+        return [] if miou.before is None else [f"The raw masks score {text(miou.before)} % mIoU."]
+    score = f"The refined masks score {text(miou.after)} % mIoU"
+    if miou.difference is None:
+        return [f"{score}."]
+    words = {"better": f"{_size(miou)} points above", "worse": f"{_size(miou)} points below", "same": "the same as"}
+    return [f"{score}, {words[miou.verdict]} the raw ones."]
+
+
+def _images(summary: Mapping[str, Any]) -> list[str]:
+    scores = image_scores(summary)
+    if not scores:
+        return ["No images could be scored: there were no clean ones to compare them with."]
+    psnr = scores[0]
+    if psnr.difference is None:
+        return []
+    words = {
+        "better": f"{_size(psnr)} dB closer to the clean ones than the input is",
+        "worse": f"{_size(psnr)} dB further from the clean ones than the input is",
+        "same": "as far from the clean ones as the input is",
+    }
+    return [f"Restored images are {words[psnr.verdict]} (PSNR {text(psnr.before, 2)} → {text(psnr.after, 2)} dB)."]
+
+
+def _conditions(summary: Mapping[str, Any]) -> list[str]:
+    counts = summary.get("condition", {}).get("most_likely", {})
+    if not counts:
+        return []
+    name = max(counts, key=lambda key: counts[key])
+    strength = number(summary["condition"].get("strength"))
+    return [
+        f"The networks' own estimate of the condition is {name.replace('_', ' ')} for {counts[name]} of "
+        f"{sum(counts.values())} frames"
+        + ("." if strength is None else f", with a mean strength of {text(strength, 2)} of 1.")
+    ]
+
+
+def _size(comparison: Comparison) -> str:
+    return f"{abs(comparison.difference or 0.0):.{comparison.digits}f}"
+
+
+def _pair(summary: Mapping[str, Any], before: str, after: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Both sides' scores, with nothing in a missing one; None where both are missing."""
+    if before not in summary and after not in summary:
+        return None
+    return summary.get(before, {}), summary.get(after, {})
+
+
+def _percent(name: str, before: Any, after: Any) -> Comparison:
+    shares = number(before), number(after)
+    raw, refined = (None if share is None else 100 * share for share in shares)
+    return Comparison(name, raw, refined, 1, "%", "points")

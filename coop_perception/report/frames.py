@@ -1,0 +1,41 @@
+"""What a report is told about single frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One frame of a recording with what the system made of it; None where there is no such picture.
+
+    image, restored, reference_image uint8 [H,W,3] RGB; mask_raw, mask, reference_mask uint8 [H,W] class ids.
+    """
+
+    title: str
+    """Which frame it is, e.g. "frame 37, 2.47 s"."""
+    image: NDArray[np.uint8]
+    """As the system got it."""
+    mask_raw: NDArray[np.uint8] | None
+    mask: NDArray[np.uint8] | None
+    restored: NDArray[np.uint8] | None
+    reference_image: NDArray[np.uint8] | None
+    reference_mask: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameScore:
+    """One frame's numbers; None where they do not exist: the frame was dropped, or has no reference."""
+
+    time_s: float
+    """Since the recording's first frame."""
+    latency_ms: float | None
+    miou_raw: float | None
+    """0..1, over the classes that this frame's reference holds."""
+    miou: float | None
+    psnr_degraded: float | None
+    """dB; inf for an image that equals its reference."""
+    psnr_restored: float | None

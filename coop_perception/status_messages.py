@@ -1,0 +1,108 @@
+"""The node's own state as messages: model info, label info, status, diagnostics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from coop_perception_msgs.msg import (
+    CameraStatus,
+    DropCount,
+    ModelInfo,
+    ModelNetwork,
+    PipelineStatus,
+    SemanticClass,
+    StageTime,
+)
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
+
+from coop_perception.bundle import FORMAT_VERSION, Bundle
+from coop_perception.camera_statistics import Summary
+from coop_perception.engines import Engine
+
+
+def model_info(bundle: Bundle, engines: Mapping[str, Engine], stamp: Time) -> ModelInfo:
+    engine = next(iter(engines.values()))
+    return ModelInfo(
+        header=Header(stamp=stamp),
+        bundle_name=bundle.name,
+        bundle_path=str(bundle.directory.resolve()),
+        format_version=FORMAT_VERSION,
+        classes=[SemanticClass(id=c.id, name=c.name, rgb=list(c.rgb)) for c in bundle.classes],
+        networks=[
+            ModelNetwork(name=n, file=bundle.networks[n].path.name, sha256=bundle.networks[n].sha256) for n in engines
+        ],
+        conditions=list(bundle.conditions),
+        input_height=bundle.height,
+        input_width=bundle.width,
+        backend=engine.backend,
+        device=engine.device,
+        precision=engine.precision,
+    )
+
+
+def label_info(bundle: Bundle, stamp: Time) -> Any | None:
+    """A vision_msgs/LabelInfo of the classes; None where vision_msgs is not installed."""
+    try:
+        from vision_msgs.msg import LabelInfo, VisionClass
+    except ImportError:
+        return None
+    return LabelInfo(
+        header=Header(stamp=stamp),
+        class_map=[VisionClass(class_id=c.id, class_name=c.name) for c in bundle.classes],
+        threshold=0.0,
+    )
+
+
+def status(cameras: Mapping[str, Summary], uptime_s: float, stamp: Time) -> PipelineStatus:
+    return PipelineStatus(
+        header=Header(stamp=stamp),
+        uptime_s=uptime_s,
+        cameras=[_camera(name, summary) for name, summary in cameras.items()],
+    )
+
+
+def _camera(name: str, summary: Summary) -> CameraStatus:
+    p50, p95, p99 = summary.latency_ms
+    return CameraStatus(
+        name=name,
+        frames_received=summary.received,
+        frames_processed=summary.processed,
+        dropped=[DropCount(reason=reason, count=count) for reason, count in sorted(summary.dropped.items())],
+        input_rate_hz=summary.input_rate,
+        output_rate_hz=summary.output_rate,
+        latency_p50_ms=p50,
+        latency_p95_ms=p95,
+        latency_p99_ms=p99,
+        stages=[StageTime(name=stage, median_ms=value) for stage, value in summary.stages_ms.items()],
+    )
+
+
+def diagnostics(node: str, cameras: Mapping[str, Summary], stamp: Time) -> DiagnosticArray:
+    """One entry per camera: OK while frames arrive, STALE where none did in the last window."""
+    return DiagnosticArray(
+        header=Header(stamp=stamp), status=[_diagnostic(node, name, summary) for name, summary in cameras.items()]
+    )
+
+
+def _diagnostic(node: str, camera: str, summary: Summary) -> DiagnosticStatus:
+    silent = math.isnan(summary.input_rate)
+    values = {
+        "input rate (Hz)": f"{summary.input_rate:.1f}",
+        "output rate (Hz)": f"{summary.output_rate:.1f}",
+        "latency p50 (ms)": f"{summary.latency_ms[0]:.1f}",
+        "latency p99 (ms)": f"{summary.latency_ms[2]:.1f}",
+        "frames received": str(summary.received),
+        "frames processed": str(summary.processed),
+        **{f"frames dropped, {reason}": str(count) for reason, count in sorted(summary.dropped.items())},
+    }
+    return DiagnosticStatus(
+        level=DiagnosticStatus.STALE if silent else DiagnosticStatus.OK,
+        name=f"{node}: {camera}",
+        message="no image arrives; check the topic's name and its publisher" if silent else "running",
+        hardware_id=camera,
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )

@@ -1,0 +1,30 @@
+"""Names of the topics, each defined once. All are relative: a namespace or remapping applies."""
+
+from __future__ import annotations
+
+IMAGE = "image_raw"
+CAMERA_INFO = "camera_info"
+COMPRESSED = "/compressed"
+REFERENCE_IMAGE = "reference/image"
+REFERENCE_MASK = "reference/mask"
+
+MASK = "coop/mask"
+MASK_RAW = "coop/mask_raw"
+CONFIDENCE = "coop/confidence"
+RESTORED = "coop/image_restored"
+OVERLAY = "coop/overlay"
+OUT_CAMERA_INFO = "coop/camera_info"
+LABEL_INFO = "coop/label_info"
+CONDITION = "coop/condition"
+
+MODEL_INFO = "~/model_info"
+STATUS = "~/status"
+DIAGNOSTICS = "/diagnostics"
+
+NODE = "coop_perception"
+"""The node's default name, which `~` stands for."""
+
+
+def of(camera: str, topic: str) -> str:
+    """A camera's topic, e.g. of("front", MASK) = "front/coop/mask"."""
+    return f"{camera}/{topic}"

@@ -1,0 +1,222 @@
+"""evaluate_bag and demo on small recordings whose scores are known."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from node_harness import environment
+from toy_bundle import HEIGHT, WIDTH, edit_manifest, write_toy_bundle
+
+from coop_perception import evaluate_bag
+from coop_perception.camera import Intrinsics
+from coop_perception.metrics import psnr
+from coop_perception.recorded_frames import frames, header_stamp, with_header_stamp
+from coop_perception.recordings import (
+    CAMERA_INFO_TYPE,
+    COMPRESSED_IMAGE_TYPE,
+    IMAGE_TYPE,
+    Recording,
+    RecordingWriter,
+    camera_info_message,
+    compressed_image_message,
+    image_message,
+)
+
+DOMAIN = 42
+COUNT = 8
+SECOND = 10**9
+
+
+def picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 11, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def write_bag(path: Path, camera: str = "front", compressed: bool = False, spacing_ns: int = SECOND // 10) -> Path:
+    """Frames whose true mask is their green channel: the toy bundle's refined mask is right everywhere."""
+    with RecordingWriter(path) as writer:
+        for index in range(COUNT):
+            stamp, image = 100 * SECOND + index * spacing_ns, picture(index)
+            info = camera_info_message(Intrinsics.from_fov(WIDTH, HEIGHT), camera, stamp)
+            writer.write(f"/{camera}/camera_info", info, CAMERA_INFO_TYPE, stamp)
+            if compressed:
+                message = compressed_image_message(image, "png", camera, stamp)
+                writer.write(f"/{camera}/image_raw/compressed", message, COMPRESSED_IMAGE_TYPE, stamp)
+            else:
+                writer.write(f"/{camera}/image_raw", image_message(image, "rgb8", camera, stamp), IMAGE_TYPE, stamp)
+            clear = image_message(255 - image, "rgb8", camera, stamp)
+            writer.write(f"/{camera}/reference/image", clear, IMAGE_TYPE, stamp)
+            mask = image_message(np.ascontiguousarray(image[..., 1]), "mono8", camera, stamp)
+            writer.write(f"/{camera}/reference/mask", mask, IMAGE_TYPE, stamp)
+    return path
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_toy_bundle(tmp_path / "toy")
+
+
+def run(*arguments: object) -> None:
+    evaluate_bag.main([str(argument) for argument in arguments])
+
+
+def check_scores(summary: dict) -> None:
+    raw = np.mean([np.mean(picture(i)[..., 0] == picture(i)[..., 1]) for i in range(COUNT)])
+    assert summary["mask"]["pa"] == summary["mask"]["miou"] == 1.0
+    assert summary["mask_raw"]["pa"] == pytest.approx(raw)
+    assert summary["image_restored"] == {"psnr": 100.0, "ssim": 1.0}
+    expected = np.mean([psnr(255 - picture(i), picture(i)) for i in range(COUNT)])
+    assert summary["image_degraded"]["psnr"] == pytest.approx(expected)
+    assert set(summary["stages_ms"]) == {"segmenter", "refinement", "restoration"}
+    assert summary["latency_ms"]["p50"] <= summary["latency_ms"]["p95"] <= summary["latency_ms"]["p99"]
+    assert summary["condition"]["most_likely"] == {"clear": COUNT}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_offline_scores(tmp_path: Path, bundle: Path, compressed: bool) -> None:
+    bag, out = write_bag(tmp_path / "bag", compressed=compressed), tmp_path / "out"
+    run("--bag", bag, "--bundle", bundle, "--out", out)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames"] == {"read": COUNT, "processed": COUNT, "dropped": 0}
+    check_scores(summary)
+    assert (out / "overview.png").stat().st_size > 0
+    assert (out / "report.html").stat().st_size > 0
+
+
+def test_malformed_frames_are_dropped_and_counted(tmp_path: Path, bundle: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(4):
+            message = image_message(picture(index), "rgb8", "front", index * SECOND)
+            if index == 2:
+                message.data = message.data[:-3]
+            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND)
+    run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["frames"] == {"read": 4, "processed": 3, "dropped": 1}
+    assert summary["dropped_by_reason"] == {"malformed": 1}
+    assert "mask" not in summary  # no reference, no score
+
+
+def test_a_cut_recording_is_evaluated_up_to_the_damage(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / "bag")
+    storage = next(bag.glob("*.mcap"))
+    storage.write_bytes(storage.read_bytes()[: storage.stat().st_size * 2 // 3])
+    run("--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert 0 < summary["frames"]["read"] < COUNT
+    assert "damaged recording" in " ".join(capsys.readouterr().err.split())
+
+
+def no_bag(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    return tmp_path / "none", bundle
+
+
+def without_images(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        info = camera_info_message(Intrinsics.from_fov(WIDTH, HEIGHT), "front", 0)
+        writer.write("/front/camera_info", info, CAMERA_INFO_TYPE, 0)
+    return tmp_path / "bag", bundle
+
+
+def two_cameras(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for camera in ("front", "rear"):
+            writer.write(f"/{camera}/image_raw", image_message(picture(0), "rgb8", camera, 0), IMAGE_TYPE, 0)
+    return tmp_path / "bag", bundle
+
+
+def altered_bundle(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    (bundle / "segmenter.onnx").write_bytes(b"no network")
+    return write_bag(tmp_path / "bag"), bundle
+
+
+def other_classes(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    edit_manifest(bundle, classes=[{"id": 0, "name": "Road", "rgb": [1, 2, 3]}])
+    return write_bag(tmp_path / "bag"), bundle
+
+
+def references_of_another_size(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        writer.write("/front/image_raw", image_message(picture(0), "rgb8", "front", 0), IMAGE_TYPE, 0)
+        mask = image_message(np.zeros((5, 5), np.uint8), "mono8", "front", 0)
+        writer.write("/front/reference/mask", mask, IMAGE_TYPE, 0)
+    return tmp_path / "bag", bundle
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        (no_bag, "there is no such recording"),
+        (without_images, "there is no image topic"),
+        (two_cameras, "has 2 image topics: /front/image_raw, /rear/image_raw; choose one with --image-topic"),
+        (altered_bundle, "segmenter.onnx: altered"),
+        (other_classes, "expected .* for 1 classes"),
+        (references_of_another_size, "frame 0, 0.0 s: reference mask: "),
+    ],
+)
+def test_what_cannot_be_evaluated_ends_in_one_line(
+    tmp_path: Path, bundle: Path, case: Callable[[Path, Path], tuple[Path, Path]], says: str
+) -> None:
+    bag, bundle = case(tmp_path, bundle)
+    with pytest.raises(SystemExit, match=says) as stopped:
+        run("--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    assert str(stopped.value.code).startswith("evaluate_bag: ")
+    assert "\n" not in str(stopped.value.code)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_demo_plays_through_a_real_node_and_accounts_for_every_frame(
+    tmp_path: Path, bundle: Path, compressed: bool
+) -> None:
+    bag, out = write_bag(tmp_path / "bag", "left/cam", compressed), tmp_path / "out"
+    command = [sys.executable, "-m", "coop_perception.demo", "--bag", bag, "--bundle", bundle, "--out", out]
+    done = subprocess.run(list(map(str, command)), env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    counts = summary["frames"]
+    assert counts["read"] == COUNT == counts["processed"] + counts["dropped"]
+    assert counts["processed"] > 0
+    assert summary["mode"] == "live"
+    if counts["processed"] == COUNT:  # a machine that keeps up with 10 frames/s
+        check_scores(summary)
+    assert summary["mask"]["pa"] == 1.0
+    with Recording(out / "outputs") as outputs:
+        assert set(outputs.topics) == {f"/left/cam/coop/{name}" for name in ("mask", "mask_raw", "image_restored")}
+        assert outputs.topics["/left/cam/coop/mask"].count >= counts["processed"]
+
+
+def test_demo_says_why_a_node_does_not_come_up(tmp_path: Path, bundle: Path) -> None:
+    bag = write_bag(tmp_path / "bag")
+    edit_manifest(bundle, classes=[{"id": 0, "name": "Road", "rgb": [1, 2, 3]}])
+    command = [sys.executable, "-m", "coop_perception.demo", "--bag", bag, "--bundle", bundle, "--out", tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "configure failed" in done.stderr
+    assert "for 1 classes" in " ".join(done.stderr.split())
+
+
+def test_frames_group_messages_by_header_stamp_though_logged_apart(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index, (topic, stamp, logged) in enumerate(
+            [("/a", 1, 10), ("/a", 2, 20), ("/b", 1, 30), ("/b", 2, 40), ("/a", 3, 50)]
+        ):
+            writer.write(topic, image_message(picture(index), "rgb8", "f", stamp), IMAGE_TYPE, logged)
+    with Recording(tmp_path / "bag") as recording:
+        groups = [(stamp, sorted(group)) for stamp, group in frames(recording, ["/a", "/b"])]
+    assert groups == [(1, ["/a", "/b"]), (2, ["/a", "/b"]), (3, ["/a"])]
+
+
+@pytest.mark.parametrize("little", [True, False])
+def test_header_stamp_in_both_byte_orders(little: bool) -> None:
+    raw = bytes([0, 1 if little else 0, 0, 0]) + struct.pack("<iI" if little else ">iI", 7, 8) + b"rest"
+    assert header_stamp(raw) == 7 * SECOND + 8
+    assert header_stamp(with_header_stamp(raw, 9 * SECOND + 1)) == 9 * SECOND + 1
+    assert with_header_stamp(raw, 9)[12:] == b"rest"

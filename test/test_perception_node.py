@@ -1,0 +1,244 @@
+"""The node as its users meet it: a process of its own, spoken to over DDS."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from coop_perception_msgs.msg import ImageCondition, ModelInfo
+from diagnostic_msgs.msg import DiagnosticArray
+from node_harness import NODE, QOS, Client, client, image_message, node_process
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from toy_bundle import CONDITIONS, HEIGHT, WIDTH, edit_manifest, write_toy_bundle
+
+from coop_perception.classes import CAMVID_CLASSES
+from coop_perception.images import decode, fill_compressed, to_mask
+from coop_perception.lifecycle_client import LifecycleError, bring_up
+from coop_perception.visualization import overlay
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+DOMAIN = 41
+RELIABLE = {
+    f"qos_overrides./{camera}/{topic}.subscription.{policy}": value
+    for camera in ("front", "rear")
+    for topic in ("image_raw", "image_raw/compressed")
+    for policy, value in (("reliability", "reliable"), ("depth", "100"))
+}
+
+
+def pixels(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 11, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy")
+
+
+@pytest.fixture
+def active(bundle: Path, tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    """Starts a node with the toy bundle and gives a client of it, once it is active."""
+    with client(DOMAIN) as ours:
+        started = []
+
+        def start(**parameters: str) -> Client:
+            process = node_process(DOMAIN, tmp_path / "node.log", bundle=str(bundle), **{**RELIABLE, **parameters})
+            started.append(process)
+            process.__enter__()
+            bring_up(ours.node, ours.executor, NODE)
+            ours.spin()
+            return ours
+
+        yield start
+        for process in started:
+            process.__exit__(None, None, None)
+
+
+def connected(ours: Client, kind: type, topic: str) -> Publisher:
+    publisher = ours.node.create_publisher(kind, topic, QOS)
+    ours.wait(lambda: publisher.get_subscription_count() == 1, f"the node subscribes to {topic}")
+    return publisher
+
+
+def publish_until(ours: Client, publisher: Publisher, message: object, condition: Callable[[], bool], what: str) -> None:
+    """Discovery is asymmetric: that we see the node's publishers does not mean that it sees our subscriptions yet."""
+
+    def sent() -> bool:
+        publisher.publish(message)
+        return condition()
+
+    ours.wait(lambda: condition() or sent(), what)
+
+
+def test_outputs_are_the_networks_with_the_frames_header(active: Callable[..., Client]) -> None:
+    ours = active()
+    masks = {name: ours.listen(Image, f"/front/coop/{name}") for name in ("mask", "mask_raw", "confidence")}
+    pictures = {name: ours.listen(Image, f"/front/coop/{name}") for name in ("image_restored", "overlay")}
+    compressed = ours.listen(CompressedImage, "/front/coop/image_restored/compressed")
+    conditions = ours.listen(ImageCondition, "/front/coop/condition")
+    infos = ours.listen(CameraInfo, "/front/coop/camera_info")
+    info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model="plumb_bob")
+    info_publisher = connected(ours, CameraInfo, "/front/camera_info")
+    publisher = connected(ours, Image, "/front/image_raw")
+    image = pixels()
+    message = image_message(image, 17)
+    info.header = message.header
+    outputs = [*masks.values(), *pictures.values(), compressed, conditions, infos]
+    info_publisher.publish(info)
+    publish_until(ours, publisher, message, lambda: all(outputs), "every output of a frame")
+    for output in outputs:
+        assert output[-1].header == message.header
+    for channel, name in enumerate(("mask_raw", "mask", "confidence")):
+        assert masks[name][-1].encoding == "mono8"
+        np.testing.assert_array_equal(to_mask(masks[name][-1]), image[..., channel])
+    np.testing.assert_array_equal(decode(pictures["image_restored"][-1]), 255 - image)
+    drawn = overlay(image, np.ascontiguousarray(image[..., 1]), CAMVID_CLASSES, 0.5)
+    np.testing.assert_array_equal(decode(pictures["overlay"][-1]), drawn)
+    assert np.abs(decode(compressed[-1]).astype(int) - (255 - image)).mean() < 12
+    assert tuple(conditions[-1].conditions) == CONDITIONS
+    assert conditions[-1].most_likely == "clear"
+    assert conditions[-1].probabilities[1] == pytest.approx(image[..., 0].mean() / 255, abs=1e-5)
+    assert (infos[-1].width, infos[-1].height) == (WIDTH, HEIGHT)
+
+
+def test_a_frame_of_another_size_keeps_its_size(active: Callable[..., Client]) -> None:
+    ours = active()
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    large = np.repeat(np.repeat(pixels(), 3, 0), 3, 1)
+    publish_until(ours, publisher, image_message(large, 1), lambda: bool(masks), "a mask")
+    np.testing.assert_array_equal(to_mask(masks[-1]), large[..., 1])
+
+
+def test_two_cameras_do_not_mix(active: Callable[..., Client]) -> None:
+    ours = active(cameras="[front, rear]")
+    for camera, seed in (("front", 1), ("rear", 2)):
+        masks = ours.listen(Image, f"/{camera}/coop/mask")
+        publisher = connected(ours, Image, f"/{camera}/image_raw")
+        publish_until(ours, publisher, image_message(pixels(seed), seed, camera), lambda m=masks: bool(m), "a mask")
+    for camera, seed in (("front", 1), ("rear", 2)):
+        mask = ours.received[f"/{camera}/coop/mask"][-1]
+        np.testing.assert_array_equal(to_mask(mask), pixels(seed)[..., 1])
+        assert (mask.header.frame_id, mask.header.stamp.sec) == (camera, seed)
+
+
+def test_compressed_input(active: Callable[..., Client]) -> None:
+    ours = active(image_transport="compressed")
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, CompressedImage, "/front/image_raw/compressed")
+    message = CompressedImage()
+    fill_compressed(message, pixels(), "png")
+    publish_until(ours, publisher, message, lambda: bool(masks), "a mask")
+    np.testing.assert_array_equal(to_mask(masks[-1]), pixels()[..., 1])
+
+
+def test_every_frame_is_accounted_for(active: Callable[..., Client]) -> None:
+    """Faster than any machine keeps up with: each frame is processed or dropped, the last one is processed."""
+    ours = active()
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a first mask")
+    count, large = 60, pixels(3, 360, 480)
+    received = ours.status("front").frames_received if ours.status("front") else 0
+    for second in range(100, 100 + count):
+        publisher.publish(image_message(large, second))
+
+    def settled() -> bool:
+        status = ours.status("front")
+        if status is None or status.frames_received < received + count:
+            return False
+        return status.frames_received == status.frames_processed + sum(d.count for d in status.dropped)
+
+    ours.wait(lambda: bool(masks) and masks[-1].header.stamp.sec == 99 + count, "the newest frame's mask")
+    ours.wait(settled, "received = processed + dropped")
+    stamps = [mask.header.stamp.sec for mask in masks]
+    assert stamps == sorted(stamps)
+
+
+def test_nothing_is_computed_for_nobody(active: Callable[..., Client]) -> None:
+    ours = active()
+    publisher = connected(ours, Image, "/front/image_raw")
+    publisher.publish(image_message(pixels(), 1))
+    ours.wait(
+        lambda: any(d.reason == "unwatched" for s in [ours.status("front")] if s for d in s.dropped), "an unwatched frame"
+    )
+    assert ours.status("front").frames_processed == 0
+
+
+def test_malformed_images_are_counted_and_the_node_lives_on(active: Callable[..., Client]) -> None:
+    ours = active()
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a mask")
+
+    def malformed() -> int:
+        status = ours.status("front")
+        return sum(d.count for d in status.dropped if d.reason == "malformed") if status else 0
+
+    short, unknown, empty = (image_message(pixels(), 2) for _ in range(3))
+    short.data = short.data[:-7]
+    unknown.encoding = "rgb7"
+    empty.width = empty.step = 0
+    for number, message in enumerate((short, unknown, empty), 1):
+        publisher.publish(message)
+        ours.wait(lambda n=number: malformed() == n, f"malformed frame {number} counted")
+    publisher.publish(image_message(pixels(5), 3))
+    ours.wait(lambda: masks[-1].header.stamp.sec == 3, "a mask after the malformed frames")
+
+
+def test_model_info_is_latched_and_diagnostics_flow(active: Callable[..., Client], bundle: Path) -> None:
+    ours = active()
+    infos = ours.listen(ModelInfo, f"{NODE}/model_info", LATCHED)
+    diagnostics = ours.listen(DiagnosticArray, "/diagnostics")
+    ours.wait(lambda: bool(infos) and bool(diagnostics), "model info and diagnostics")
+    info = infos[-1]
+    assert (info.bundle_name, info.bundle_path, info.backend) == ("toy", str(bundle.resolve()), "onnxruntime")
+    assert [(c.id, c.name, tuple(c.rgb)) for c in info.classes] == [(c.id, c.name, c.rgb) for c in CAMVID_CLASSES]
+    assert diagnostics[-1].status[0].name == "coop_perception: front"
+
+
+def test_interrupt_ends_the_node_cleanly(bundle: Path, tmp_path: Path) -> None:
+    with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", bundle=str(bundle)) as process:
+        bring_up(ours.node, ours.executor, NODE)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert time.monotonic() - begun < 5
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameters", "says"),
+    [
+        ({"format": 7}, {}, "format is 7"),
+        ({}, {"cameras": "[front, front]"}, "parameter cameras"),
+        ({}, {"image_transport": "theora"}, "parameter image_transport is 'theora', expected one of raw, compressed"),
+    ],
+)
+def test_what_cannot_be_configured_is_said_and_stays_unconfigured(
+    tmp_path: Path, changes: dict[str, object], parameters: dict[str, str], says: str
+) -> None:
+    directory = write_toy_bundle(tmp_path / "toy")
+    edit_manifest(directory, **changes)
+    with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", bundle=str(directory), **parameters):
+        with pytest.raises(LifecycleError, match="configure failed"):
+            bring_up(ours.node, ours.executor, NODE)
+        assert ours.state() == "unconfigured"
+    assert says in (tmp_path / "log").read_text()
+
+
+def test_compressed_picture_decodes_as_others_would(active: Callable[..., Client]) -> None:
+    ours = active()
+    compressed = ours.listen(CompressedImage, "/front/coop/image_restored/compressed")
+    publisher = connected(ours, Image, "/front/image_raw")
+    flat = np.full((HEIGHT, WIDTH, 3), (200, 120, 40), np.uint8)
+    publish_until(ours, publisher, image_message(flat, 1), lambda: bool(compressed), "a compressed image")
+    bgr = cv2.imdecode(np.frombuffer(compressed[-1].data, np.uint8), cv2.IMREAD_COLOR)
+    assert np.abs(bgr[..., ::-1].astype(int) - (255 - flat)).max() <= 3

@@ -1,0 +1,98 @@
+"""Networks: shapes, and that refinement and restoration start as identity."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from coop_training.losses import condition_loss, cross_entropy, l1
+from coop_training.networks.refinement import Refinement
+from coop_training.networks.restoration import Restoration
+from coop_training.networks.segmenter import Segmenter
+from coop_training.stages import smooth_one_hot
+
+CLASSES, CONDITIONS = 5, 3
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def image(height: int = 40, width: int = 64) -> torch.Tensor:
+    return torch.rand(2, 3, height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 64), (360, 480)])
+def test_shapes(height: int, width: int) -> None:
+    """360/8 is odd: skips of a size that does not halve evenly must still meet."""
+    with torch.inference_mode():
+        x = image(height, width)
+        logits = Segmenter(CLASSES).eval()(x)
+        assert logits.shape == (2, CLASSES, height // 4, width // 4)
+        refined, condition, strength = Refinement(CLASSES, CONDITIONS)(x, logits.softmax(1))
+        assert refined.shape == logits.shape
+        assert (condition.shape, strength.shape) == ((2, CONDITIONS), (2,))
+        assert Restoration(CLASSES, CONDITIONS)(x, refined.softmax(1))[0].shape == x.shape
+
+
+def test_refinement_starts_as_identity() -> None:
+    probabilities = torch.rand(2, CLASSES, 10, 16).softmax(1)
+    refined = Refinement(CLASSES, CONDITIONS)(image(), probabilities)[0].softmax(1)
+    torch.testing.assert_close(refined, probabilities)
+
+
+def test_refinement_takes_any_segmentation_size() -> None:
+    refined = Refinement(CLASSES, CONDITIONS)(image(), torch.rand(2, CLASSES, 5, 8).softmax(1))[0]
+    assert refined.shape == (2, CLASSES, 10, 16)
+
+
+def test_restoration_starts_as_identity() -> None:
+    x = image()
+    restored = Restoration(CLASSES, CONDITIONS)(x, torch.rand(2, CLASSES, 10, 16).softmax(1))[0]
+    torch.testing.assert_close(restored, x)
+
+
+def test_no_normalisation_mixes_images() -> None:
+    """An image's result does not depend on what else is in the batch, in training mode either."""
+    network = Restoration(CLASSES, CONDITIONS).train()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    x, guidance = image(), torch.rand(2, CLASSES, 10, 16).softmax(1)
+    torch.testing.assert_close(network(x, guidance)[0][:1], network(x[:1], guidance[:1])[0])
+
+
+def test_restoration_reaches_the_refinement_through_the_guidance() -> None:
+    """Stage 3 needs S_r differentiable."""
+    refinement, restoration = Refinement(CLASSES, CONDITIONS), Restoration(CLASSES, CONDITIONS)
+    for parameter in (*refinement.parameters(), *restoration.parameters()):
+        torch.nn.init.normal_(parameter, std=0.05)
+    logits = refinement(image(), torch.rand(2, CLASSES, 10, 16).softmax(1))[0]
+    l1(restoration(image(), logits.softmax(1))[0], image()).backward()
+    gradient = refinement.correction.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+def test_cross_entropy_ignores_unlabelled_pixels() -> None:
+    logits = torch.randn(1, CLASSES, 4, 4)
+    mask = torch.zeros(1, 4, 4, dtype=torch.long)
+    mask[0, 0] = 255
+    expected = -logits.log_softmax(1)[0, 0, 1:].mean()
+    torch.testing.assert_close(cross_entropy(logits, mask), expected)
+
+
+def test_condition_loss_vanishes_at_the_truth() -> None:
+    logits = torch.tensor([[50.0, 0.0], [0.0, 50.0]])
+    strength = torch.tensor([0.0, 0.7])
+    assert condition_loss(logits, strength, torch.tensor([0, 1]), strength) < 1e-6
+
+
+def test_smooth_one_hot_averages_boxes_and_spreads_unlabelled_pixels() -> None:
+    mask = torch.zeros(1, 8, 8, dtype=torch.long)
+    mask[0, :4, :2] = 1
+    mask[0, 4:, 4:] = 255
+    probabilities = smooth_one_hot(mask, 2, 2)
+    assert probabilities[0, :, 0, 0].tolist() == [0.5, 0.5]
+    assert probabilities[0, :, 0, 1].tolist() == [1.0, 0.0]
+    assert probabilities[0, :, 1, 1].tolist() == [0.5, 0.5]
