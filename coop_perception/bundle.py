@@ -134,7 +134,9 @@ def _classes(path: Path, entries: list[Any]) -> tuple[SemanticClass, ...]:
     except (TypeError, KeyError, ValueError) as error:
         raise BundleError(f"{path}: classes: each needs id, name and rgb [r, g, b] in 0..255 ({error!r})") from error
     if [c.id for c in classes] != list(range(len(classes))) or not 0 < len(classes) <= IGNORE_ID:
-        raise BundleError(f"{path}: class ids are {[c.id for c in classes]}, expected 0..C-1 in order, C at most {IGNORE_ID}")
+        raise BundleError(
+            f"{path}: class ids are {[c.id for c in classes]}, expected 0..C-1 in order, C at most {IGNORE_ID}"
+        )
     names = [c.name for c in classes]
     if len(set(names)) != len(names):
         raise BundleError(f"{path}: class names repeat: {sorted({n for n in names if names.count(n) > 1})}")

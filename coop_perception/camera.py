@@ -1,4 +1,4 @@
-"""Pinhole camera intrinsics, in the convention of sensor_msgs/CameraInfo (REP 103 optical frame: x right, y down, z forward)."""
+"""Pinhole intrinsics as sensor_msgs/CameraInfo has them, in REP 103's optical frame: x right, y down, z forward."""
 
 from __future__ import annotations
 

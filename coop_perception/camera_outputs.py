@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from coop_perception_msgs.msg import ImageCondition
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
@@ -19,6 +18,7 @@ from coop_perception.bundle import Bundle
 from coop_perception.images import fill_compressed, fill_image
 from coop_perception.pipeline import Result
 from coop_perception.visualization import overlay
+from coop_perception_msgs.msg import ImageCondition
 
 # Reliable, so that rviz and recorders connect whatever they ask for; shallow, for a late frame helps nobody.
 OUTPUT_QOS = QoSProfile(depth=5)

@@ -119,4 +119,4 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from coop_perception import topics
-from coop_perception.bundle import Bundle, BundleError, load_bundle, sha256
+from coop_perception.bundle import Bundle, BundleError, load_bundle
 from coop_perception.camera_statistics import percentiles
 from coop_perception.engines import EngineError
 from coop_perception.images import ImageError, decode, to_mask
@@ -94,15 +93,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bag", type=Path, required=True, help="the recording: a rosbag2 directory or storage file")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
     parser.add_argument("--image-topic", help="camera topic to process (default: the recording's only one)")
-    parser.add_argument("--reference-image-topic", help="clear images to compare with (default: <camera>/reference/image)")
+    parser.add_argument(
+        "--reference-image-topic", help="clear images to compare with (default: <camera>/reference/image)"
+    )
     parser.add_argument("--reference-mask-topic", help="true masks to compare with (default: <camera>/reference/mask)")
     parser.add_argument("--backend", default="auto", choices=["auto", "onnxruntime"], help="what runs the networks")
     parser.add_argument("--live", action="store_true", help="play the recording to the running node instead")
-    parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder of results (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/evaluation"), help="folder of results (default: %(default)s)"
+    )
     return parser
 
 
-def choose_topics(recording: Recording, image: str | None, reference_image: str | None, reference_mask: str | None) -> Topics:
+def choose_topics(
+    recording: Recording, image: str | None, reference_image: str | None, reference_mask: str | None
+) -> Topics:
     """The topics named, or else those that the recording has.
 
     Raises:
@@ -111,7 +116,9 @@ def choose_topics(recording: Recording, image: str | None, reference_image: str 
     image = find_image_topic(recording, image)
     for named in (reference_image, reference_mask):
         if named is not None and named not in recording.topics:
-            raise RecordingError(f"there is no topic {named}; topics in {recording.path}: {', '.join(recording.topics)}")
+            raise RecordingError(
+                f"there is no topic {named}; topics in {recording.path}: {', '.join(recording.topics)}"
+            )
 
     def otherwise(topic: str) -> str | None:
         return topic if topic in recording.topics else None
@@ -294,4 +301,4 @@ def _finite(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -41,7 +41,9 @@ def find_pairs(images: Path, labels: Path | None) -> list[Pair]:
     found: dict[str, Path] = {}
     for path in sorted(_files(images)):
         if path.stem in found:
-            raise DatasetError(f"{path}: has the same stem as {found[path.stem].name}; names must be unique without suffix")
+            raise DatasetError(
+                f"{path}: has the same stem as {found[path.stem].name}; names must be unique without suffix"
+            )
         found[path.stem] = path
     if labels is None:
         return [Pair(path, None) for path in found.values()]
@@ -86,13 +88,17 @@ def read_label(path: Path, classes: Sequence[SemanticClass] = CAMVID_CLASSES) ->
     if label is None:
         raise DatasetError(f"{path}: cannot be decoded as an image")
     if label.ndim != 2 or label.dtype != np.uint8:
-        raise DatasetError(f"{path}: is {label.dtype} of shape {label.shape}; a label is one channel of 8-bit class ids")
+        raise DatasetError(
+            f"{path}: is {label.dtype} of shape {label.shape}; a label is one channel of 8-bit class ids"
+        )
     ids = {c.id for c in classes}
     table = np.full(256, IGNORE_ID, np.uint8)
     table[list(ids)] = list(ids)
     wrong = [int(i) for i in np.unique(label) if i not in ids | {IGNORE_ID, CAMVID_VOID}]
     if wrong:
-        raise DatasetError(f"{path}: holds label ids {wrong}; expected 0..{max(ids)}, {CAMVID_VOID} or {IGNORE_ID} (not scored)")
+        raise DatasetError(
+            f"{path}: holds label ids {wrong}; expected 0..{max(ids)}, {CAMVID_VOID} or {IGNORE_ID} (not scored)"
+        )
     return np.asarray(table[label], np.uint8)
 
 
@@ -107,5 +113,7 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return image, np.full(image.shape[:2], IGNORE_ID, np.uint8)
     mask = read_label(pair.label)
     if mask.shape != image.shape[:2]:
-        raise DatasetError(f"{pair.label}: is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}")
+        raise DatasetError(
+            f"{pair.label}: is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
+        )
     return image, mask

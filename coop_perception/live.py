@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from coop_perception_msgs.msg import CameraStatus, ImageCondition, PipelineStatus
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -19,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from coop_perception import topics
 from coop_perception.recorded_frames import frames, header_stamp, with_header_stamp
 from coop_perception.recordings import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, Recording, RecordingError, RecordingWriter
+from coop_perception_msgs.msg import CameraStatus, ImageCondition, PipelineStatus
 
 RECORDED = {"mask_raw": topics.MASK_RAW, "mask": topics.MASK, "restored": topics.RESTORED}
 PLAY_QOS = QoSProfile(depth=10)  # reliable: what is lost shall be lost by the node and counted, not on the way to it
@@ -100,9 +100,7 @@ class _Client:
         self.node = Node("evaluate_bag")
         play_topic = "/" + topics.of(self._camera, topics.IMAGE) + (topics.COMPRESSED if self._compressed else "")
         self._image = self.node.create_publisher(CompressedImage if self._compressed else Image, play_topic, PLAY_QOS)
-        self._info = self.node.create_publisher(
-            CameraInfo, "/" + topics.of(self._camera, topics.CAMERA_INFO), PLAY_QOS
-        )
+        self._info = self.node.create_publisher(CameraInfo, "/" + topics.of(self._camera, topics.CAMERA_INFO), PLAY_QOS)
         for output, topic in RECORDED.items():
             callback = partial(self._on_output, output)
             self.node.create_subscription(Image, "/" + topics.of(self._camera, topic), callback, PLAY_QOS, raw=True)
@@ -127,7 +125,9 @@ class _Client:
                     if image is None:
                         continue
                     if stamp in published:
-                        raise LiveError(f"{self._image_topic}: two images have the stamp {stamp} ns; stamps must differ")
+                        raise LiveError(
+                            f"{self._image_topic}: two images have the stamp {stamp} ns; stamps must differ"
+                        )
                     now = time.monotonic()
                     if not published:
                         begun_log, begun = image.stamp_ns, now
@@ -151,7 +151,9 @@ class _Client:
             result.processed = min(len(whole), after.frames_processed - before.frames_processed)
             result.dropped = _difference(before, after)
             result.stages_ms = {stage.name: stage.median_ms for stage in after.stages}
-            result.latency_ms = {s: (self._mask_time[s] - published[s]) * 1e3 for s in published if s in self._mask_time}
+            result.latency_ms = {
+                s: (self._mask_time[s] - published[s]) * 1e3 for s in published if s in self._mask_time
+            }
             result.conditions = [self._conditions[stamp] for stamp in published if stamp in self._conditions]
             if whole:
                 result.seconds = max(self._mask_time[stamp] for stamp in whole) - begun
@@ -163,13 +165,15 @@ class _Client:
     def _prime(self) -> CameraStatus:
         """Connect both ways: send the first image under an earlier stamp until all its outputs are back. Discovery is
         asymmetric: that we see the node's topics does not mean that it sees ours. Returns the status after that."""
-        first = next((g[self._image_topic] for _, g in frames(self._recording, self._topics()) if self._image_topic in g), None)
+        first = next(
+            (g[self._image_topic] for _, g in frames(self._recording, self._topics()) if self._image_topic in g), None
+        )
         if first is None:
             raise LiveError(f"{self._image_topic}: no image can be read from the recording")
         if not self._wait(lambda: self._image.get_subscription_count() > 0, CONNECT_S):
             raise LiveError(
-                f"nothing subscribes to {self._image.topic_name} within {CONNECT_S:.0f} s; is the node active, with camera "
-                f"{self._camera!r} and image_transport {'compressed' if self._compressed else 'raw'}?"
+                f"nothing subscribes to {self._image.topic_name} within {CONNECT_S:.0f} s; is the node active, with "
+                f"camera {self._camera!r} and image_transport {'compressed' if self._compressed else 'raw'}?"
             )
         stamp = max(header_stamp(first.raw) - 10**9, 0)
         deadline = time.monotonic() + CONNECT_S
@@ -190,10 +194,12 @@ class _Client:
             received = self._status.frames_received
             same = bool(previous) and previous[-1][0] == received
             previous.append((received, self._status_count))
-            return same and received == self._status.frames_processed + _dropped(self._status)
+            return same and bool(received == self._status.frames_processed + _dropped(self._status))
 
         if not self._wait(quiet, CONNECT_S) or self._status is None:
-            raise LiveError(f"{self._node_name}/status says nothing of camera {self._camera!r} within {CONNECT_S:.0f} s")
+            raise LiveError(
+                f"{self._node_name}/status says nothing of camera {self._camera!r} within {CONNECT_S:.0f} s"
+            )
         return self._status
 
     def _settled(self, before: CameraStatus, published: dict[int, float]) -> bool:
@@ -204,7 +210,7 @@ class _Client:
         processed = status.frames_processed - before.frames_processed
         dropped = _dropped(status) - _dropped(before)
         whole = sum(self._arrived.get(stamp) == set(RECORDED) for stamp in published)
-        return processed + dropped >= len(published) and whole >= processed
+        return bool(processed + dropped >= len(published) and whole >= processed)
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Until the condition holds; it is asked again when something arrives, and every 50 ms."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
-from coop_perception_msgs.msg import ModelInfo
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -22,7 +21,9 @@ from coop_perception.images import to_mask, to_rgb
 from coop_perception.live import RECORDED, LiveError, Played, camera_of, play
 from coop_perception.recorded_frames import frames
 from coop_perception.recordings import Message, Recording
+from coop_perception.report import Sample
 from coop_perception.scoring import Scores, condition_summary
+from coop_perception_msgs.msg import ModelInfo
 
 
 def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_name: str, out: Path) -> Evaluation:
@@ -99,7 +100,8 @@ def _score(
     noted = list(problems)
     for frame in track(read_frames(recording, chosen, problems), "scoring", played.frames):
         result = outputs_by_stamp(frame.stamp_ns)
-        if frame.image is None or result is None:
+        # A frame of which some output is missing is not scored at all: differences must compare the same frames.
+        if frame.image is None or result is None or any(value is None for value in result.values()):
             continue
         sample = frame.sample(result["mask_raw"], result["mask"], result["restored"])
         scores.add(sample, frame.time_s, played.latency_ms.get(frame.stamp_ns))

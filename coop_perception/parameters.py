@@ -35,7 +35,10 @@ PARAMETERS: tuple[Definition, ...] = (
 
 def parameters_yaml() -> str:
     """A parameters file with every default and, above it, what it means: `config/pipeline.yaml` is this text."""
-    lines = ["# The perception node's parameters: defaults and meaning. Made from coop_perception/parameters.py.", "/**:"]
+    lines = [
+        "# The perception node's parameters: defaults and meaning. Made from coop_perception/parameters.py.",
+        "/**:",
+    ]
     lines.append("  ros__parameters:")
     for p in PARAMETERS:
         lines += [f"    # {p.description}{_limits(p)}", f"    {p.name}: {_yaml(p.default)}"]

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import rclpy
 from builtin_interfaces.msg import Time
-from coop_perception_msgs.msg import DropCount, ModelInfo, PipelineStatus
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -34,6 +33,7 @@ from coop_perception.images import ImageError, decode
 from coop_perception.parameters import PARAMETERS, Definition
 from coop_perception.pipeline import Pipeline
 from coop_perception.resources import default_bundle
+from coop_perception_msgs.msg import DropCount, PipelineStatus
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPEAT_LOG_S = 5.0
@@ -272,9 +272,7 @@ def _descriptor(definition: Definition) -> ParameterDescriptor:
         if isinstance(definition.default, int):
             descriptor.integer_range = [IntegerRange(from_value=int(definition.low), to_value=int(definition.high))]
         else:
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=definition.low, to_value=definition.high)
-            ]
+            descriptor.floating_point_range = [FloatingPointRange(from_value=definition.low, to_value=definition.high)]
     return descriptor
 
 

@@ -109,7 +109,7 @@ class Pipeline:
             if frame.shape[1::-1] != size:
                 shrinks = frame.shape[0] > size[1] or frame.shape[1] > size[0]
                 interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-                frame = np.asarray(cv2.resize(frame, size, interpolation=interpolation), np.uint8)  # noqa: PLW2901
+                frame = np.asarray(cv2.resize(frame, size, interpolation=interpolation), np.uint8)
             fitted.append(frame)
         return np.ascontiguousarray(fitted[0])[None] if len(fitted) == 1 else np.stack(fitted)
 

@@ -161,7 +161,7 @@ class SampleDrive:
     def _contact_shade(self, canvas: Canvas, s: float, t: float, length: float, width: float) -> None:
         """Darkens the ground under a moving object."""
         camera, k = canvas.camera, self.intrinsics
-        if not 2.0 < s - camera.z < 60.0:
+        if s - camera.z > 60.0:
             return
         sun_x, sun_z = (0.35 * v * min(1.0, sum(self.light.time.sun)) for v in self.light.shadow_offset())
         heading = self._street.line.heading(s)
@@ -179,16 +179,18 @@ class SampleDrive:
                 )
             )
         local = (np.array(points) - (camera.x, camera.height, camera.z)) @ camera.rotation().T
-        if local[:, 2].min() < 0.8:
+        if local[:, 2].max() < 0.8:
             return
+        local[:, 2] = np.maximum(local[:, 2], 0.8)
         pixels = local[:, :2] / local[:, 2:] * k.fx + (k.cx, k.cy)
-        blur = max(1, min(15, int(0.15 * k.fx / (s - camera.z)))) * 2 + 1
+        blur = max(1, min(15, int(0.15 * k.fx / max(s - camera.z, 1.0)))) * 2 + 1
         x0, y0 = np.maximum(np.floor(pixels.min(0)).astype(int) - blur, 0)
         x1, y1 = np.minimum(np.ceil(pixels.max(0)).astype(int) + blur, (k.width, k.height))
         if x1 <= x0 or y1 <= y0:
             return
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        cv2.fillConvexPoly(mask, np.round((pixels - (x0, y0)) * 16).astype(np.int32), 150, cv2.LINE_AA, 4)
+        outline = cv2.convexHull(np.round((pixels - (x0, y0)) * 16).clip(-30000, 30000).astype(np.int32))
+        cv2.fillConvexPoly(mask, outline, 150, cv2.LINE_AA, 4)
         mask = np.asarray(cv2.blur(mask, (blur, max(blur // 3, 1))))
         patch = canvas.color[y0:y1, x0:x1]
         factor = cv2.bitwise_not(mask)

@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
+
+from coop_perception.bundle import FORMAT_VERSION, Bundle
+from coop_perception.camera_statistics import Summary
+from coop_perception.engines import Engine
 from coop_perception_msgs.msg import (
     CameraStatus,
     DropCount,
@@ -16,12 +22,6 @@ from coop_perception_msgs.msg import (
     SemanticClass,
     StageTime,
 )
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from std_msgs.msg import Header
-
-from coop_perception.bundle import FORMAT_VERSION, Bundle
-from coop_perception.camera_statistics import Summary
-from coop_perception.engines import Engine
 
 
 def model_info(bundle: Bundle, engines: Mapping[str, Engine], stamp: Time) -> ModelInfo:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coop_perception_msgs.msg import CameraStatus, PipelineStatus
 from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -23,6 +22,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from coop_perception.images import fill_image
+from coop_perception_msgs.msg import CameraStatus, PipelineStatus
 
 NODE = "/coop_perception"
 DEADLINE = 30.0

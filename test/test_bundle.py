@@ -103,7 +103,9 @@ def test_graph_without_a_tensor_of_the_contract(directory: Path) -> None:
     spec = helper.make_tensor_value_info("picture", TensorProto.UINT8, ["N", HEIGHT, WIDTH, 3])
     out = helper.make_tensor_value_info("restored", TensorProto.UINT8, ["N", HEIGHT, WIDTH, 3])
     graph = helper.make_graph([helper.make_node("Identity", ["picture"], ["restored"])], "g", [spec], [out])
-    rewrite_network(directory, "restoration", helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
+    rewrite_network(
+        directory, "restoration", helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    )
     with pytest.raises(BundleError, match=r"restoration has no input 'image'; its inputs are \['picture'\]"):
         Pipeline(load_bundle(directory))
 
@@ -126,7 +128,9 @@ def test_outputs_are_the_networks(directory: Path) -> None:
     np.testing.assert_array_equal(result.confidence, image[..., 2])
     np.testing.assert_array_equal(result.restored, 255 - image)
     assert result.condition is not None
-    assert result.condition.tolist() == pytest.approx([1 - image[..., 0].mean() / 255, image[..., 0].mean() / 255], abs=1e-6)
+    assert result.condition.tolist() == pytest.approx(
+        [1 - image[..., 0].mean() / 255, image[..., 0].mean() / 255], abs=1e-6
+    )
     assert result.strength == pytest.approx(image[..., 1].mean() / 255, abs=1e-6)
     assert list(result.stages_ms) == ["segmenter", "refinement", "restoration"]
 
@@ -166,7 +170,9 @@ def test_masks_come_out_at_the_frames_size_and_in_place(directory: Path, factor:
     assert result.restored.shape == large.shape
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
+)
 def test_frames_that_are_none(directory: Path, bad: np.ndarray) -> None:
     with pytest.raises(FrameError, match="expected uint8"):
         Pipeline(load_bundle(directory)).run([bad], ["mask"])

@@ -196,7 +196,17 @@ def test_demo_plays_through_a_real_node_and_accounts_for_every_frame(
 def test_demo_says_why_a_node_does_not_come_up(tmp_path: Path, bundle: Path) -> None:
     bag = write_bag(tmp_path / "bag")
     edit_manifest(bundle, classes=[{"id": 0, "name": "Road", "rgb": [1, 2, 3]}])
-    command = [sys.executable, "-m", "coop_perception.demo", "--bag", bag, "--bundle", bundle, "--out", tmp_path / "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "coop_perception.demo",
+        "--bag",
+        bag,
+        "--bundle",
+        bundle,
+        "--out",
+        tmp_path / "out",
+    ]
     done = subprocess.run(list(map(str, command)), env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "configure failed" in done.stderr

@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from coop_perception_msgs.msg import ImageCondition, ModelInfo
 from diagnostic_msgs.msg import DiagnosticArray
 from node_harness import NODE, QOS, Client, client, image_message, node_process
 from rclpy.publisher import Publisher
@@ -22,6 +21,7 @@ from coop_perception.classes import CAMVID_CLASSES
 from coop_perception.images import decode, fill_compressed, to_mask
 from coop_perception.lifecycle_client import LifecycleError, bring_up
 from coop_perception.visualization import overlay
+from coop_perception_msgs.msg import ImageCondition, ModelInfo
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 DOMAIN = 41
@@ -67,7 +67,9 @@ def connected(ours: Client, kind: type, topic: str) -> Publisher:
     return publisher
 
 
-def publish_until(ours: Client, publisher: Publisher, message: object, condition: Callable[[], bool], what: str) -> None:
+def publish_until(
+    ours: Client, publisher: Publisher, message: object, condition: Callable[[], bool], what: str
+) -> None:
     """Discovery is asymmetric: that we see the node's publishers does not mean that it sees our subscriptions yet."""
 
     def sent() -> bool:
@@ -167,7 +169,8 @@ def test_nothing_is_computed_for_nobody(active: Callable[..., Client]) -> None:
     publisher = connected(ours, Image, "/front/image_raw")
     publisher.publish(image_message(pixels(), 1))
     ours.wait(
-        lambda: any(d.reason == "unwatched" for s in [ours.status("front")] if s for d in s.dropped), "an unwatched frame"
+        lambda: any(d.reason == "unwatched" for s in [ours.status("front")] if s for d in s.dropped),
+        "an unwatched frame",
     )
     assert ours.status("front").frames_processed == 0
 

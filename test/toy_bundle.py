@@ -108,7 +108,9 @@ def _graph(name: str, height: int, width: int) -> onnx.ModelProto:
         nodes.append(helper.make_node("Cast", [f"plane{plane}"], [output], to=TensorProto.UINT8))
     if "probabilities" in contract.inputs or "refined_probabilities" in contract.inputs:
         given = contract.inputs[1]
-        nodes.append(helper.make_node("Identity", [given], ["refined" if name == "restoration" else "refined_probabilities"]))
+        nodes.append(
+            helper.make_node("Identity", [given], ["refined" if name == "restoration" else "refined_probabilities"])
+        )
     else:
         nodes.append(helper.make_node("Tile", ["plane0c", "tiles"], ["probabilities"]))
     graph = helper.make_graph(

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from coop_perception.engines import EngineError, TensorSpec
 
-_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+_DTYPES = {
+    "tensor(uint8)": np.uint8,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+}
 
 
 class OnnxRuntimeEngine:
@@ -46,8 +51,8 @@ class OnnxRuntimeEngine:
         self._run_options = ort.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
         self.device = _cpu_name()
-        self.inputs = {node.name: _spec(path, node) for node in self._session.get_inputs()}
-        self.outputs = {node.name: _spec(path, node) for node in self._session.get_outputs()}
+        self.inputs: Mapping[str, TensorSpec] = {node.name: _spec(path, node) for node in self._session.get_inputs()}
+        self.outputs: Mapping[str, TensorSpec] = {node.name: _spec(path, node) for node in self._session.get_outputs()}
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]], wanted: Sequence[str]) -> dict[str, NDArray[np.generic]]:
         try:

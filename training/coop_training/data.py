@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -110,9 +109,7 @@ class AdverseCrops(Dataset[Sample]):
         )
 
 
-def degrade_randomly(
-    frame: LabelledFrame, name: str, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], float]:
+def degrade_randomly(frame: LabelledFrame, name: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], float]:
     """A frame under a condition, evenly in the parameter's logarithm from a little below the first level to a little
     above the last. Image uint8 [H,W,3] and its strength: k/n at level k of n."""
     condition = CONDITIONS[name]

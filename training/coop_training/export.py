@@ -42,7 +42,9 @@ class ExportError(RuntimeError):
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="coop-export", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a stage's .safetensors, as coop-train writes it")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="a stage's .safetensors, as coop-train writes it"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the bundle's directory, replaced if it exists")
     parser.add_argument("--figures", type=Path, help="YAML of measured figures to put into the manifest")
     arguments = parser.parse_args()
@@ -158,7 +160,7 @@ def export_graph(graph: torch.nn.Module, contract: Contract, inputs: tuple[torch
 
 
 def store_weights_halved(proto: onnx.ModelProto) -> None:
-    """Replace large float32 initializers by float16 ones with a Cast behind, which runtimes fold away when they load."""
+    """Replace large float32 initializers by float16 ones with a Cast behind, which runtimes fold away at load."""
     for tensor in list(proto.graph.initializer):
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < HALVED_FROM:
             continue
@@ -166,7 +168,9 @@ def store_weights_halved(proto: onnx.ModelProto) -> None:
         half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name + "_fp16")
         proto.graph.initializer.remove(tensor)
         proto.graph.initializer.append(half)
-        proto.graph.node.insert(0, helper.make_node("Cast", [half.name], [name], name=name + "_cast", to=TensorProto.FLOAT))
+        proto.graph.node.insert(
+            0, helper.make_node("Cast", [half.name], [name], name=name + "_cast", to=TensorProto.FLOAT)
+        )
 
 
 def compare(graph: torch.nn.Module, contract: Contract, inputs: tuple[torch.Tensor, ...], path: Path) -> str:

@@ -20,5 +20,5 @@ def l1(restored: Tensor, clear: Tensor) -> Tensor:
 
 
 def condition_loss(logits: Tensor, strength: Tensor, condition: Tensor, true_strength: Tensor) -> Tensor:
-    """Cross-entropy of the condition plus L1 of its strength. logits [N,K]; the others [N]. Scalar. (Not the paper's.)"""
+    """Cross-entropy of the condition plus L1 of its strength; not the paper's. logits [N,K]; the others [N]. Scalar."""
     return F.cross_entropy(logits.float(), condition) + F.l1_loss(strength.float(), true_strength)

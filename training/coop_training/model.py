@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from coop_perception.classes import CAMVID_CLASSES
 from coop_training.config import TrainConfig
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
 from coop_training.networks.segmenter import Segmenter
-from torch import nn
 
 
 class Cooperative(nn.Module):

@@ -75,7 +75,9 @@ def train(config: TrainConfig, out: Path, only: str | None, resume: bool) -> Non
         if index > 0:
             before = out / f"{names[index - 1]}.safetensors"
             if not before.exists():
-                raise TrainingError(f"{before}: missing; run stage {names[index - 1]} first (--stage {names[index - 1]})")
+                raise TrainingError(
+                    f"{before}: missing; run stage {names[index - 1]} first (--stage {names[index - 1]})"
+                )
             load_weights(before, model.parts())
         run_stage(name, table[name], getattr(config.stages, name), config, model, frames, out, resume, console)
         save_weights(result, model.parts(), {"config": config.model_dump_json(), "stage": name})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from coop_training.losses import condition_loss, cross_entropy, l1
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration

@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from coop_training import export, train
+from coop_training.config import ConfigError, load_config
+from coop_training.data import AdverseCrops, LabelledFrame, load_frames
 from safetensors.torch import load_file
 
 from coop_perception.bundle import load_bundle
 from coop_perception.camera import Intrinsics
 from coop_perception.pipeline import OUTPUTS, Pipeline
 from coop_perception.sample_drive import SampleDrive
-from coop_training import export, train
-from coop_training.config import ConfigError, load_config
-from coop_training.data import AdverseCrops, LabelledFrame, load_frames
 
 HEIGHT, WIDTH = 96, 128
 
@@ -44,7 +44,7 @@ def config_file(root: Path, tmp_path: Path) -> Path:
         "height": HEIGHT,
         "width": WIDTH,
         "data": {"root": str(root), "exclude": ["held"], "sample_drives": 1, "frames_per_drive": 1, "crop": [64, 96]},
-        "stages": {name: stage for name in ("segmenter", "refinement", "restoration", "joint")},
+        "stages": dict.fromkeys(("segmenter", "refinement", "restoration", "joint"), stage),
     }
     path = tmp_path / "smoke.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -77,8 +77,8 @@ def test_all_stages_then_export_then_the_bundle_runs(
     assert facts["training"]["config"]["name"] == "smoke"
 
 
-class Interrupted(Exception):
-    pass
+class StopTrainingError(Exception):
+    """As if the process had been killed."""
 
 
 def test_resumed_stage_ends_where_the_uninterrupted_one_does(
@@ -93,11 +93,11 @@ def test_resumed_stage_ends_where_the_uninterrupted_one_does(
     def save_then_stop(path: Path, stage: str, steps: int, *rest: object) -> None:
         save(path, stage, steps, *rest)  # type: ignore[arg-type]
         if steps == 2:
-            raise Interrupted
+            raise StopTrainingError
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "save_progress", save_then_stop)
-        with pytest.raises(Interrupted):
+        with pytest.raises(StopTrainingError):
             run(patch, train, *arguments, str(tmp_path / "cut"))
     assert run(monkeypatch, train, *arguments, str(tmp_path / "cut"), "--resume") == 0
     whole, cut = (load_file(tmp_path / name / "segmenter.safetensors") for name in ("whole", "cut"))
@@ -164,8 +164,11 @@ def test_intrinsics_follow_the_view() -> None:
 
     frame = frames()[0]
     k = frame.intrinsics
-    off_centre = LabelledFrame(frame.image, frame.mask, frame.depth, Intrinsics(k.width, k.height, k.fx, k.fy, 20.0, k.cy))
+    off_centre = LabelledFrame(
+        frame.image, frame.mask, frame.depth, Intrinsics(k.width, k.height, k.fx, k.fy, 20.0, k.cy)
+    )
     seen = {
-        round(random_view(off_centre, (64, 96), (1.0, 1.0), np.random.default_rng(seed)).intrinsics.cx) for seed in range(8)
+        round(random_view(off_centre, (64, 96), (1.0, 1.0), np.random.default_rng(seed)).intrinsics.cx)
+        for seed in range(8)
     }
     assert seen == {20, WIDTH - 1 - 20}

@@ -26,7 +26,10 @@ def upsample_to(x: Tensor, like: Tensor) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch normalisation around a skip (He et al., 2016). [N,I,h,w] → [N,O,h/stride,w/stride]."""
+    """Two 3x3 convolutions with batch normalisation and a skip (He et al., 2016).
+
+    [N,I,h,w] → [N,O,h/stride,w/stride].
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -112,7 +115,9 @@ class ModulatedUNet(nn.Module):
         guidance: channels of the guidance map at 1/4 (0: none); pooled for the coarser scales.
     """
 
-    def __init__(self, inputs: int, widths: tuple[int, int, int], blocks: tuple[int, int, int], guidance: int = 0) -> None:
+    def __init__(
+        self, inputs: int, widths: tuple[int, int, int], blocks: tuple[int, int, int], guidance: int = 0
+    ) -> None:
         super().__init__()
         w0, w1, w2 = widths
         n0, n1, n2 = blocks

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-import torch
 
 from coop_training.networks.blocks import EMBEDDING, ConditionEncoder, ModulatedUNet, conv3x3, zeroed
 

@@ -1,0 +1,54 @@
+"""What the package promises as a whole: one definition of each fact, no torch on the vehicle, complete commands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coop_perception.parameters import PARAMETERS, parameters_table, parameters_yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_parameters_file_is_made_from_the_definitions() -> None:
+    assert (ROOT / "config/pipeline.yaml").read_text() == parameters_yaml(), (
+        "run: python tools/config_from_parameters.py > config/pipeline.yaml"
+    )
+
+
+def test_readme_has_the_parameters_table() -> None:
+    assert parameters_table() in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("definition", PARAMETERS, ids=lambda p: p.name)
+def test_defaults_are_within_their_own_limits(definition: object) -> None:
+    if definition.low is not None:
+        assert definition.low <= definition.default <= definition.high
+    if definition.choices:
+        assert definition.default in definition.choices
+
+
+def test_the_vehicle_never_imports_torch() -> None:
+    """Every module of the vehicle's side, imported in a fresh process."""
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "coop_perception").rglob("*.py")
+    ]
+    code = f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)\n"
+    code += "assert not {'torch', 'coop_training'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("command", ["make_bag", "evaluate_bag", "demo"])
+def test_commands_have_help(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"from coop_perception.{command} import main; main()", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith(f"usage: {command}")
