@@ -36,9 +36,7 @@ lint: setup-training  ## ruff and mypy
 	$(VENV)/mypy
 
 bench: setup-training  ## all benchmarks, results in out/bench/*.json
-	mkdir -p out/bench
-	$(RUN) set -e; for benchmark in benchmarks/*.py; do \
-	    $(VENV)/python $$benchmark --out out/bench/$$(basename $$benchmark .py).json; done
+	$(RUN) set -e; for benchmark in benchmarks/*.py; do $(VENV)/python $$benchmark; done
 
 clean:  ## remove all that was built or installed here
 	rm -rf .venv build install log out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from coop_perception import status_messages, topics
@@ -30,7 +32,7 @@ from coop_perception.engines import EngineError
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.frame_slots import FrameSlots
 from coop_perception.images import ImageError, decode
-from coop_perception.parameters import PARAMETERS, Definition
+from coop_perception.parameters import PARAMETERS, Definition, parameters_yaml
 from coop_perception.pipeline import Pipeline
 from coop_perception.resources import default_bundle
 from coop_perception_msgs.msg import DropCount, PipelineStatus
@@ -276,8 +278,16 @@ def _descriptor(definition: Definition) -> ParameterDescriptor:
     return descriptor
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None) -> int:
     """Entry point of the executable: spin until interrupted."""
+    args = sys.argv if args is None else list(args)
+    parser = argparse.ArgumentParser(
+        prog="perception_node",
+        description=f"The {topics.NODE} lifecycle node. It starts unconfigured; pipeline.launch.py brings it up.",
+        epilog="parameters (--ros-args -p NAME:=VALUE):\n\n" + parameters_yaml(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(remove_ros_args(args)[1:])
     rclpy.init(args=args)
     node = PerceptionNode()
     executor = SingleThreadedExecutor()

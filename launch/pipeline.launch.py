@@ -3,7 +3,7 @@
 ros2 launch coop_perception pipeline.launch.py bundle:=/path/to/bundle rviz:=true
 """
 
-from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -14,9 +14,43 @@ from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
-from launch import LaunchDescription
+from launch import Action, LaunchContext, LaunchDescription
 
 PACKAGE = "coop_perception"
+
+
+def perception(context: LaunchContext) -> list[Action]:
+    """The node and what brings it up to active."""
+    overrides = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
+    if bundle := LaunchConfiguration("bundle").perform(context):  # empty: the parameters file decides
+        overrides["bundle"] = ParameterValue(bundle, value_type=str)
+    node = LifecycleNode(
+        package=PACKAGE,
+        executable="perception_node",
+        name=PACKAGE,
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[ParameterFile(LaunchConfiguration("params_file"), allow_substs=True), overrides],
+        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        output="screen",
+    )
+    if not IfCondition(LaunchConfiguration("autostart")).evaluate(context):
+        return [node]
+
+    def request(transition_id: int) -> EmitEvent:
+        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition_id))
+
+    # Registered before the node starts, so that its first transition is not missed; once, so that whoever configures
+    # the node again later also decides when to activate it.
+    activate_once_configured = RegisterEventHandler(
+        OnStateTransition(
+            target_lifecycle_node=node,
+            start_state="configuring",
+            goal_state="inactive",
+            entities=[request(Transition.TRANSITION_ACTIVATE)],
+            handle_once=True,
+        )
+    )
+    return [activate_once_configured, node, request(Transition.TRANSITION_CONFIGURE)]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -32,40 +66,10 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("autostart", default_value="true", description="Configure and activate the node."),
         DeclareLaunchArgument("log_level", default_value="info", description="The node's log level."),
         DeclareLaunchArgument(
-            "bundle", default_value=share("models", "street"), description="Directory of the model bundle."
+            "bundle", default_value="", description="Directory of the model bundle; empty: as params_file says."
         ),
         DeclareLaunchArgument("rviz", default_value="false", description="Show the first camera's topics in rviz."),
     ]
-    node = LifecycleNode(
-        package=PACKAGE,
-        executable="perception_node",
-        name=PACKAGE,
-        namespace=LaunchConfiguration("namespace"),
-        parameters=[
-            ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
-            {
-                "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
-                "bundle": ParameterValue(LaunchConfiguration("bundle"), value_type=str),
-            },
-        ],
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-        output="screen",
-    )
-    autostart = IfCondition(LaunchConfiguration("autostart"))
-
-    def transition(transition_id: int) -> EmitEvent:
-        event = ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition_id)
-        return EmitEvent(event=event, condition=autostart)
-
-    # Registered before the node starts, so that its first transition is not missed.
-    activate_once_configured = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=node,
-            start_state="configuring",
-            goal_state="inactive",
-            entities=[transition(Transition.TRANSITION_ACTIVATE)],
-        )
-    )
     rviz = Node(
         package="rviz2",
         executable="rviz2",
@@ -73,6 +77,4 @@ def generate_launch_description() -> LaunchDescription:
         arguments=["-d", share("config", "pipeline.rviz")],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return LaunchDescription(
-        [*arguments, activate_once_configured, node, transition(Transition.TRANSITION_CONFIGURE), rviz]
-    )
+    return LaunchDescription([*arguments, OpaqueFunction(function=perception), rviz])

@@ -78,8 +78,13 @@ def check_tools(ros: str | None) -> None:
         )
 
 
+def remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def create_venv(ros: str | None) -> Iterable[Command]:
-    shutil.rmtree(VENV, ignore_errors=True)
+    remove(VENV, BUILD, INSTALL)
     options = ["--system-site-packages"] if ros else []
     yield [BASE_PYTHON, "-m", "venv", *options, str(VENV)]
     if ros and imports("numpy"):
@@ -102,19 +107,15 @@ def install_editable(project: Path) -> Command:
     return pip_install("--no-deps", "--no-build-isolation", f"--editable={project}")
 
 
-def install_vehicle(ros: str | None) -> Iterable[Command]:
-    for folder in (BUILD, INSTALL):
-        shutil.rmtree(folder, ignore_errors=True)
-    if ros:
-        yield install_requirements(REQUIREMENTS / "vehicle.in")
-    else:
-        yield install_requirements(REQUIREMENTS / "ros.lock", REQUIREMENTS / "vehicle.lock")
-        yield [VENV_PYTHON, str(TOOLS / "repair_ros_wheels.py")]
-        site_packages = next(VENV.glob("lib/python3*/site-packages"))
-        messages = INSTALL / "coop_perception_msgs" / site_packages.relative_to(VENV)
-        module = "coop_perception_environment"
-        shutil.copy(TOOLS / "venv_environment.py", site_packages / f"{module}.py")
-        (site_packages / f"{module}.pth").write_text(f"{messages}\nimport {module}\n")
+def install_ros_wheels() -> Iterable[Command]:
+    remove(BUILD, INSTALL)
+    yield install_requirements(REQUIREMENTS / "ros.lock")
+    yield [VENV_PYTHON, str(TOOLS / "repair_ros_wheels.py")]
+    site_packages = next(VENV.glob("lib/python3*/site-packages"))
+    messages = INSTALL / "coop_perception_msgs" / site_packages.relative_to(VENV)
+    module = "coop_perception_environment"
+    shutil.copy(TOOLS / "venv_environment.py", site_packages / f"{module}.py")
+    (site_packages / f"{module}.pth").write_text(f"{messages}\nimport {module}\n")
 
 
 def colcon_build(ros: str | None, package: str) -> Command:
@@ -148,20 +149,29 @@ def install_training(ros: str | None) -> Iterable[Command]:
 
 def steps(ros: str | None, *, training: bool) -> Iterable[Step]:
     python = digest(BASE_PYTHON, sys.version, str(ros))
-    requirements = [REQUIREMENTS / name for name in ("ros.lock", "vehicle.lock", "vehicle.in")]
-    installed = digest(python, *requirements, TOOLS / "repair_ros_wheels.py", TOOLS / "venv_environment.py")
-    messages = digest(installed, *files(ROOT / "coop_perception_msgs"))
-    linked = map(str, files(ROOT / "launch", ROOT / "config", ROOT / "models/street"))
-    package = digest(installed, *(ROOT / name for name in ("package.xml", "setup.py", "setup.cfg")), *linked)
-    requirements = [REQUIREMENTS / "dev.lock", REQUIREMENTS / "dev.in", TRAINING / "requirements.lock"]
-    development = digest(installed, *requirements, TRAINING / "pyproject.toml")
-
     yield Step("Python environment", VENV / ".python", python, lambda: create_venv(ros))
-    title = "Vehicle requirements" if ros else "ROS 2 and vehicle requirements"
-    yield Step(title, VENV / ".vehicle", installed, lambda: install_vehicle(ros))
+
+    wheels = [REQUIREMENTS / "ros.lock", TOOLS / "repair_ros_wheels.py", TOOLS / "venv_environment.py"]
+    base = python if ros else digest(python, *wheels)
+    if not ros:
+        yield Step("ROS 2 wheels", VENV / ".ros", base, install_ros_wheels)
+
+    vehicle = REQUIREMENTS / ("vehicle.in" if ros else "vehicle.lock")
+    yield Step(
+        "Vehicle requirements", VENV / ".vehicle", digest(base, vehicle), lambda: [install_requirements(vehicle)]
+    )
+
+    messages = digest(base, *files(ROOT / "coop_perception_msgs"))
     yield Step("Messages", INSTALL / ".messages", messages, lambda: [colcon_build(ros, "coop_perception_msgs")])
+
+    # Installed as links, and Python code in place: only what there is matters, not its contents.
+    linked = map(str, files(ROOT / "launch", ROOT / "config", ROOT / "models/street"))
+    package = digest(base, *(ROOT / name for name in ("package.xml", "setup.py", "setup.cfg")), *linked)
     yield Step("Package", INSTALL / ".package", package, lambda: install_package(ros))
+
     if training:
+        requirements = [REQUIREMENTS / "dev.lock", REQUIREMENTS / "dev.in", TRAINING / "requirements.lock"]
+        development = digest(base, *requirements, TRAINING / "pyproject.toml")
         yield Step("Training and test requirements", VENV / ".training", development, lambda: install_training(ros))
 
 

@@ -36,7 +36,7 @@ class Restoration(nn.Module):
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         folded = F.pixel_unshuffle(image - 0.5, 4)
-        embedding, condition, strength = self.encoder(folded)
+        embedding, condition, strength = self.encoder(image)
         if probabilities.shape[-2:] != folded.shape[-2:]:
             probabilities = F.interpolate(probabilities, size=folded.shape[-2:], mode="bilinear", align_corners=False)
         x = F.relu(self.trunk(folded, embedding, self.guidance(probabilities)))
