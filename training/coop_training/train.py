@@ -51,7 +51,7 @@ class TrainingError(RuntimeError):
 def train(config: TrainConfig, out: Path, only: str | None, resume: bool) -> None:
     """Run the stages (or `only` one of them), each from the weights the one before left in `out`.
 
-    Writes out/<stage>.safetensors (weights of all networks after the stage), out/progress.safetensors (to resume
+    Writes out/<stage>.safetensors (weights of the networks trained so far), out/progress.safetensors (to resume
     from) and out/log.jsonl (one object per logged step).
 
     Raises:
@@ -68,19 +68,22 @@ def train(config: TrainConfig, out: Path, only: str | None, resume: bool) -> Non
     console.print(f"{len(frames)} training frames")
     table = stages(config, class_weights(frames, len(CAMVID_CLASSES)))
     names = list(table)
+    trained: dict[str, torch.nn.Module] = {}
     for index, name in enumerate(names):
+        before = dict(trained)
+        trained |= {part: model.parts()[part] for part in table[name].trained}
         result = out / f"{name}.safetensors"
         if (only is not None and name != only) or (resume and only is None and result.exists()):
             continue
         if index > 0:
-            before = out / f"{names[index - 1]}.safetensors"
-            if not before.exists():
+            previous = out / f"{names[index - 1]}.safetensors"
+            if not previous.exists():
                 raise TrainingError(
-                    f"{before}: missing; run stage {names[index - 1]} first (--stage {names[index - 1]})"
+                    f"{previous}: missing; run stage {names[index - 1]} first (--stage {names[index - 1]})"
                 )
-            load_weights(before, model.parts())
+            load_weights(previous, before)
         run_stage(name, table[name], getattr(config.stages, name), config, model, frames, out, resume, console)
-        save_weights(result, model.parts(), {"config": config.model_dump_json(), "stage": name})
+        save_weights(result, trained, {"config": config.model_dump_json(), "stage": name})
 
 
 def run_stage(

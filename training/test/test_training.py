@@ -61,7 +61,7 @@ def test_all_stages_then_export_then_the_bundle_runs(
 ) -> None:
     out, bundle = tmp_path / "run", tmp_path / "bundle"
     assert run(monkeypatch, train, "--config", str(config_file), "--out", str(out)) == 0
-    before = load_file(out / "refinement.safetensors")
+    before = load_file(out / "restoration.safetensors")
     after = load_file(out / "joint.safetensors")
     changed = {key.split(".")[0] for key in after if not np.array_equal(after[key], before[key])}
     assert changed == {"refinement", "restoration"}  # the segmenter is the one that exists already
