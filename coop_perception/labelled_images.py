@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass
+from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 CAMVID_VOID = 11
@@ -78,8 +77,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def read_label(path: Path, classes: Sequence[SemanticClass] = CAMVID_CLASSES) -> NDArray[np.uint8]:
-    """A label file as a mask uint8 [H,W] of class ids and IGNORE_ID; CamVid's void (11) becomes IGNORE_ID.
+def read_label(path: Path) -> NDArray[np.uint8]:
+    """A label file as a mask uint8 [H,W] of CamVid's class ids and IGNORE_ID, which its void (11) becomes.
 
     Raises:
         DatasetError: no single-channel 8-bit image, or an id that is no class.
@@ -91,7 +90,7 @@ def read_label(path: Path, classes: Sequence[SemanticClass] = CAMVID_CLASSES) ->
         raise DatasetError(
             f"{path}: is {label.dtype} of shape {label.shape}; a label is one channel of 8-bit class ids"
         )
-    ids = {c.id for c in classes}
+    ids = {c.id for c in CAMVID_CLASSES}
     table = np.full(256, IGNORE_ID, np.uint8)
     table[list(ids)] = list(ids)
     wrong = [int(i) for i in np.unique(label) if i not in ids | {IGNORE_ID, CAMVID_VOID}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
@@ -82,6 +85,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__(topics.NODE)
+        self._service_change_state.callback = partial(_refusing, self._service_change_state.callback)
         for definition in PARAMETERS:
             self.declare_parameter(definition.name, _ros_value(definition), _descriptor(definition))
         self._pipeline: Pipeline | None = None
@@ -187,6 +191,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             try:
                 self._process(frames)
             except Exception as error:  # whatever it was, the next frame deserves its chance
+                if not self.context.ok():
+                    return
                 for camera in frames:
                     self._drop(camera, DropCount.FAILED, f"{type(error).__name__}: {error}")
 
@@ -262,6 +268,15 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         return self.get_clock().now().to_msg()
 
 
+def _refusing(change_state: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+    """rclpy lets a transition that the state does not allow end the whole process (its issue 1209): refuse it."""
+    try:
+        return change_state(request, response)
+    except RCLError:
+        response.success = False
+        return response
+
+
 def _ros_value(definition: Definition) -> Any:
     return list(definition.default) if isinstance(definition.default, tuple) else definition.default
 
@@ -288,15 +303,25 @@ def main(args: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(remove_ros_args(args)[1:])
-    rclpy.init(args=args)
-    node = PerceptionNode()
+    try:
+        rclpy.init(args=args)
+        node = PerceptionNode()
+    except (RCLError, InvalidParameterTypeException, InvalidParameterValueException) as error:
+        print(f"perception_node: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RCLError:
+        if rclpy.ok():  # else a callback was publishing when the signal came
+            raise
     finally:
+        # Launch and the terminal may both signal: the second one shall not cut the clean end short.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

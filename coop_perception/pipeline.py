@@ -166,6 +166,9 @@ def check_engine(bundle: Bundle, name: str, engine: Engine) -> None:
         missing = [tensor for tensor in names if tensor not in specs]
         if missing:
             raise BundleError(f"{path}: the {name} has no {side} {missing[0]!r}; its {side}s are {sorted(specs)}")
+        unknown = sorted(set(specs) - set(names))
+        if unknown and side == "input":
+            raise BundleError(f"{path}: the {name} wants an input {unknown[0]!r}; expected {', '.join(names)} alone")
         for tensor in names:
             dtype, shape = expected[tensor]
             spec = specs[tensor]
@@ -178,8 +181,8 @@ def check_engine(bundle: Bundle, name: str, engine: Engine) -> None:
 
 
 def _fits(spec: TensorSpec, shape: tuple[int | None, ...]) -> bool:
-    """Dimensions that either side leaves open agree with anything; the batch must be open or 1."""
-    if len(spec.shape) != len(shape):
+    """Dimensions that either side leaves open agree with anything, but for the batch, which must be open."""
+    if len(spec.shape) != len(shape) or spec.shape[0] is not None:
         return False
     return all(found is None or want is None or found == want for found, want in zip(spec.shape, shape, strict=True))
 

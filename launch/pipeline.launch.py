@@ -3,6 +3,7 @@
 ros2 launch coop_perception pipeline.launch.py bundle:=/path/to/bundle rviz:=true
 """
 
+from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.events import matches_action
@@ -13,8 +14,6 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
-
-from launch import Action, LaunchContext, LaunchDescription
 
 PACKAGE = "coop_perception"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,9 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from node_harness import NODE, QOS, Client, client, image_message, node_process
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from node_harness import NODE, QOS, Client, client, environment, image_message, node_process
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -205,6 +209,27 @@ def test_model_info_is_latched_and_diagnostics_flow(active: Callable[..., Client
     assert (info.bundle_name, info.bundle_path, info.backend) == ("toy", str(bundle.resolve()), "onnxruntime")
     assert [(c.id, c.name, tuple(c.rgb)) for c in info.classes] == [(c.id, c.name, c.rgb) for c in CAMVID_CLASSES]
     assert diagnostics[-1].status[0].name == "coop_perception: front"
+
+
+def test_a_transition_that_the_state_does_not_allow_is_refused(active: Callable[..., Client]) -> None:
+    ours = active()
+    service = ours.node.create_client(ChangeState, f"{NODE}/change_state")
+    assert service.wait_for_service(10)
+    future = service.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE)))
+    ours.wait(future.done, "an answer")
+    assert not future.result().success
+    publisher = connected(ours, Image, "/front/image_raw")
+    masks = ours.listen(Image, "/front/coop/mask")
+    publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a mask all the same")
+
+
+@pytest.mark.parametrize("parameter", ["threads:=many", "overlay_opacity:=7.0"])
+def test_a_parameter_of_the_wrong_type_or_range_ends_in_one_line(parameter: str) -> None:
+    command = [sys.executable, "-m", "coop_perception.perception_node", "--ros-args", "-p", parameter]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(DOMAIN))
+    assert done.returncode == 1
+    assert parameter.partition(":")[0] in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_interrupt_ends_the_node_cleanly(bundle: Path, tmp_path: Path) -> None:

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used; the message names the file."""
 
 
 def save_weights(path: Path, networks: Mapping[str, nn.Module], facts: Mapping[str, str]) -> None:
@@ -18,31 +22,56 @@ def save_weights(path: Path, networks: Mapping[str, nn.Module], facts: Mapping[s
 
 
 def load_weights(path: Path, networks: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Read weights into the networks given (others in the file are left alone) and return the file's facts."""
+    """Read weights into the networks given (others in the file are left alone) and return the file's facts.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, lacks a network, or has one of another shape.
+    """
+    facts = read_facts(path)
     tensors = load_file(path)
     for name, network in networks.items():
         own = {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(name + ".")}
-        network.load_state_dict(own)
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
+        if not own:
+            held = sorted({key.split(".")[0] for key in tensors})
+            raise CheckpointError(f"{path}: has no {name}, only {', '.join(held)}; take a later stage's checkpoint")
+        try:
+            network.load_state_dict(own)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path}: its {name} is another network than the configuration's: {error}") from error
+    return facts
 
 
-def save_progress(path: Path, stage: str, steps: int, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
+def read_facts(path: Path) -> dict[str, str]:
+    """The facts that a checkpoint was saved with.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {error}") from error
+
+
+def save_progress(
+    path: Path, facts: Mapping[str, str], steps: int, networks: Mapping[str, nn.Module], optimizer: Optimizer
+) -> None:
     """Write what a stage interrupted after `steps` steps needs to go on as if it had not been interrupted."""
     tensors = _named_weights(networks)
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
-    _write(path, tensors, {"stage": stage, "steps": str(steps)})
+    _write(path, tensors, {**facts, "steps": str(steps)})
 
 
-def load_progress(path: Path, stage: str, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> int:
-    """The reverse of `save_progress`: steps done. 0, and nothing loaded, where the file is of another stage."""
-    with safe_open(path, framework="pt") as file:
-        facts = file.metadata()
-    if facts["stage"] != stage:
-        return 0
-    load_weights(path, networks)
+def load_progress(path: Path, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> int:
+    """The reverse of `save_progress`; returns the steps done.
+
+    Raises:
+        CheckpointError: as `load_weights`.
+    """
+    facts = load_weights(path, networks)
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(path).items():
         if key.startswith("optimizer."):

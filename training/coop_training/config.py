@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from coop_perception.degradations import CONDITIONS
+
+Pixels = Annotated[int, Field(gt=0, multiple_of=4)]
+"""A size that a quarter-resolution trunk divides evenly."""
 
 
 class _Section(BaseModel):
@@ -21,20 +26,20 @@ class DataConfig(_Section):
     split: str = "train"
     exclude: tuple[str, ...] = ()
     """File name prefixes to leave out: a held-out drive."""
-    sample_drives: int = 40
+    sample_drives: int = Field(40, ge=0)
     """Number of sample drives rendered, seeds `first_seed` onwards."""
     first_seed: int = 1000
-    frames_per_drive: int = 10
-    crop: tuple[int, int] = (288, 352)
-    """Height and width in pixels; divisible by 16."""
+    frames_per_drive: int = Field(10, gt=0)
+    crop: tuple[Pixels, Pixels] = (288, 352)
+    """Height and width in pixels."""
 
 
 class StageConfig(_Section):
-    steps: int
-    batch: int = 8
-    learning_rate: float = 1e-3
+    steps: int = Field(gt=0)
+    batch: int = Field(8, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     """Peak; warmed up over the first steps, then cosine to zero."""
-    weight_decay: float = 1e-4
+    weight_decay: float = Field(1e-4, ge=0)
 
 
 class StagesConfig(_Section):
@@ -50,11 +55,11 @@ class TrainConfig(_Section):
 
     name: str
     seed: int = 0
-    height: int = 360
-    width: int = 480
+    height: Pixels = 360
+    width: Pixels = 480
     data: DataConfig = DataConfig()
     conditions: tuple[str, ...] = ("fog", "gaussian_noise")
-    clear: float = 0.2
+    clear: float = Field(0.2, ge=0, le=1)
     """Share of samples that stay clear."""
     guidance: Literal["gt", "refined", "mixed"] = "mixed"
     condition_weight: float = 0.1
@@ -64,6 +69,16 @@ class TrainConfig(_Section):
     stages: StagesConfig
     licence: str = ""
     """Licence of the weights, as the data's terms allow."""
+    data_licence: str = ""
+    """Terms of the data trained on."""
+
+    @field_validator("conditions")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [name for name in names if name not in CONDITIONS or names.count(name) > 1]
+        if wrong:
+            raise ValueError(f"{wrong} unknown or repeated; known: {', '.join(CONDITIONS)}")
+        return names
 
 
 class ConfigError(ValueError):
@@ -78,7 +93,7 @@ def load_config(path: Path) -> TrainConfig:
     """
     try:
         raw = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     try:
         return TrainConfig.model_validate(raw)

@@ -17,7 +17,7 @@ from coop_perception.camera import Intrinsics
 from coop_perception.classes import IGNORE_ID
 from coop_perception.degradations import CONDITIONS
 from coop_perception.degradations.depth import depth_from_labels
-from coop_perception.labelled_images import find_pairs, read_pair
+from coop_perception.labelled_images import DatasetError, find_pairs, read_pair
 from coop_perception.sample_drive import SampleDrive
 from coop_training.config import DataConfig
 
@@ -50,6 +50,10 @@ def load_frames(config: DataConfig) -> list[LabelledFrame]:
             # 2 s apart: neighbouring frames of a drive are nearly the same picture.
             frame = drive.frame(30 * index)
             frames.append(LabelledFrame(frame.image, frame.mask, frame.depth.astype(np.float16), drive.intrinsics))
+    if not frames:
+        raise DatasetError(
+            "no training frame: data.root is not set or data.exclude leaves none, and sample_drives is 0"
+        )
     return frames
 
 
@@ -89,6 +93,8 @@ class AdverseCrops(Dataset[Sample]):
         return self.length - self.first
 
     def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # which ends an iteration
         rng = np.random.default_rng((self.seed, self.first + index))
         frame = random_view(self.frames[rng.integers(len(self.frames))], self.crop, self.scales, rng)
         degraded, condition, strength = frame.image, 0, 0.0
@@ -111,13 +117,18 @@ class AdverseCrops(Dataset[Sample]):
 
 def degrade_randomly(frame: LabelledFrame, name: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], float]:
     """A frame under a condition, evenly in the parameter's logarithm from a little below the first level to a little
-    above the last. Image uint8 [H,W,3] and its strength: k/n at level k of n."""
+    above the last. Image uint8 [H,W,3] and its strength: k/n at level k of n, linear in the logarithm between."""
     condition = CONDITIONS[name]
-    first, last, count = condition.levels[0], condition.levels[-1], len(condition.levels)
+    levels = np.log(condition.levels)
     position = rng.uniform(-0.2, 1.05)
-    parameter = float(first * (last / first) ** position)
-    image = condition.apply(frame.image, parameter, rng, frame.depth.astype(np.float32), frame.intrinsics)
-    return image, float(np.clip(1 / count + (1 - 1 / count) * position, 0, 1))
+    parameter = levels[0] + position * (levels[-1] - levels[0])
+    depth = frame.depth.astype(np.float32)
+    image = condition.apply(frame.image, float(np.exp(parameter)), rng, depth, frame.intrinsics)
+    count = len(levels)
+    if position < 0:
+        return image, (1 + position) / count
+    sign = np.sign(levels[-1] - levels[0])  # JPEG's quality falls as it gets worse
+    return image, float(np.interp(sign * parameter, sign * levels, np.arange(1, count + 1) / count))
 
 
 def random_view(
@@ -125,14 +136,17 @@ def random_view(
 ) -> LabelledFrame:
     """A frame randomly scaled (to `at_least` height and width), mirrored and exposed, with its depth and intrinsics."""
     height, width = frame.mask.shape
-    scale = max(float(np.exp(rng.uniform(*np.log(scales)))), at_least[0] / height, at_least[1] / width)
+    # Half of the views stay as the camera gave them: interpolation blurs, and what runs on a vehicle is not blurred.
+    scale = 1.0 if rng.random() < 0.5 else float(np.exp(rng.uniform(*np.log(scales))))
+    scale = max(scale, at_least[0] / height, at_least[1] / width)
     size = (round(width * scale), round(height * scale))
     image, mask, depth, k = frame.image, frame.mask, frame.depth.astype(np.float32), frame.intrinsics
     if size != (width, height):
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-        depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
-        k = Intrinsics(*size, k.fx * scale, k.fy * scale, k.cx * scale, k.cy * scale)
+        mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        centre = ((k.cx + 0.5) * scale - 0.5, (k.cy + 0.5) * scale - 0.5)  # pixel centres are at integers
+        k = Intrinsics(*size, k.fx * scale, k.fy * scale, *centre)
     if rng.random() < 0.5:
         image, mask, depth = image[:, ::-1], mask[:, ::-1], depth[:, ::-1]
         k = replace(k, cx=k.width - 1 - k.cx)

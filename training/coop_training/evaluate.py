@@ -18,6 +18,7 @@ from rich.table import Table
 
 from coop_perception.bundle import BundleError, load_bundle
 from coop_perception.camera import Intrinsics
+from coop_perception.classes import CAMVID_CLASSES
 from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.degradations.depth import depth_from_labels
 from coop_perception.engines import EngineError
@@ -45,7 +46,7 @@ class Tally:
             "refined": _segmentation(self.refined),
             "degraded": _image(self.degraded),
             "restored": _image(self.restored),
-            "recognised": float(np.mean(self.recognised)),
+            **({"recognised": float(np.mean(self.recognised))} if self.recognised else {}),
         }
 
 
@@ -61,13 +62,13 @@ def main() -> int:
     unknown = [name for name in names if name not in CONDITIONS]
     if unknown:
         parser.error(f"unknown condition {unknown[0]!r}; known: {', '.join(CONDITIONS)}")
+    path = arguments.out / "results.json"
     try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
         results = evaluate(arguments.bundle, arguments.images, arguments.labels, names)
-    except (BundleError, EngineError, DatasetError) as error:
+    except (BundleError, EngineError, DatasetError, OSError) as error:
         print(f"coop-evaluate: {error}", file=sys.stderr)
         return 1
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "results.json"
     path.write_text(json.dumps(results, indent=2) + "\n")
     Console().print(table(results))
     print(path)
@@ -81,6 +82,8 @@ def evaluate(bundle: Path, images: Path, labels: Path, conditions: Sequence[str]
         BundleError, EngineError, DatasetError: as their modules say.
     """
     pipeline = Pipeline(load_bundle(bundle))
+    if pipeline.bundle.classes != CAMVID_CLASSES:
+        raise BundleError(f"{bundle}: its classes are not CamVid's 11, which the labels of a folder are read as")
     pairs = find_pairs(images, labels)
     classes = len(pipeline.bundle.classes)
     empty = np.zeros((classes, classes + 1), np.int64)
@@ -104,7 +107,8 @@ def evaluate(bundle: Path, images: Path, labels: Path, conditions: Sequence[str]
             tally.refined += confusion_matrix(mask, result.mask, classes)
             tally.degraded.append((psnr(image, degraded), ssim(image, degraded)))
             tally.restored.append((psnr(image, result.restored), ssim(image, result.restored)))
-            tally.recognised.append(pipeline.bundle.conditions[int(result.condition.argmax())] == name)
+            if name in pipeline.bundle.conditions:
+                tally.recognised.append(pipeline.bundle.conditions[int(result.condition.argmax())] == name)
     by_level = {name: [tallies[case].scores() for case in cases if case[0] == name] for name in ("clear", *conditions)}
     return {
         "bundle": pipeline.bundle.name,
@@ -130,7 +134,7 @@ def table(results: Mapping[str, Any]) -> Table:
             f"{degraded:.2f}",
             f"{restored:.2f}",
             f"{restored - degraded:+.2f}" if name != "clear" else "",
-            f"{scores['recognised']:.1%}",
+            f"{scores['recognised']:.1%}" if "recognised" in scores else "not trained on",
         )
     return shown
 

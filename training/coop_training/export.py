@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from pydantic import ValidationError
 from rich.console import Console
-from safetensors import safe_open
 
 from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, Contract, load_bundle, sha256
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
@@ -25,7 +24,7 @@ from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.pipeline import Pipeline
 from coop_perception.sample_drive import SampleDrive
-from coop_training.checkpoint import load_weights
+from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
@@ -50,7 +49,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         export(arguments.checkpoint, arguments.out, arguments.figures)
-    except (ExportError, OSError) as error:
+    except (ExportError, CheckpointError, OSError, yaml.YAMLError) as error:
         print(f"coop-export: {error}", file=sys.stderr)
         return 1
     return 0
@@ -60,15 +59,22 @@ def export(checkpoint: Path, out: Path, figures: Path | None = None) -> None:
     """Write the bundle `out` from a checkpoint.
 
     Raises:
-        ExportError: a graph's results differ from PyTorch's by more than rounding.
-        OSError: the checkpoint cannot be read or the bundle not written.
+        ExportError: the checkpoint has no usable configuration, `out` is no bundle to replace, or a graph's results
+            differ from PyTorch's by more than rounding.
+        CheckpointError: the checkpoint cannot be read, or lacks a network.
+        OSError: the bundle cannot be written.
     """
     console = Console(stderr=True)
-    with safe_open(checkpoint, framework="pt") as file:
-        facts = file.metadata() or {}
+    out = out.resolve()
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ExportError(f"{out}: exists and is no bundle, so it is not replaced; choose another --out")
+    facts = read_facts(checkpoint)
     if "config" not in facts:
         raise ExportError(f"{checkpoint}: holds no configuration; give a stage's checkpoint, <stage>.safetensors")
-    config = TrainConfig.model_validate_json(facts["config"])
+    try:
+        config = TrainConfig.model_validate_json(facts["config"])
+    except ValidationError as error:
+        raise ExportError(f"{checkpoint}: its configuration is of another version: {error}") from error
     model = Cooperative(config)
     load_weights(checkpoint, model.parts())
     model.eval()
@@ -100,19 +106,29 @@ def export(checkpoint: Path, out: Path, figures: Path | None = None) -> None:
         "input": {"height": config.height, "width": config.width},
         "conditions": ["clear", *config.conditions],
         "networks": networks,
-        "training": {"stage": facts["stage"], "commit": commit(), "config": json.loads(config.model_dump_json())},
+        "training": {
+            "stage": facts["stage"],
+            "commit": facts.get("commit", "unknown"),
+            "config": json.loads(config.model_dump_json()),
+        },
         "figures": yaml.safe_load(figures.read_text()) if figures else {},
-        "licence": {"weights": config.licence},
+        "licence": {"weights": config.licence, "data": config.data_licence},
     }
     (temporary / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False, width=120))
     Pipeline(load_bundle(temporary)).warm_up()
-    shutil.rmtree(out, ignore_errors=True)
-    temporary.replace(out)
+    replaced = out.with_name(out.name + ".replaced")
+    if out.exists():
+        out.rename(replaced)
+    temporary.rename(out)
+    shutil.rmtree(replaced, ignore_errors=True)
     console.print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
 
 
 def halve_weights(model: Cooperative) -> None:
-    """Round large weights to float16's grid, in place, so that PyTorch and the graphs compute with the same numbers."""
+    """Round large weights to float16's grid, in place: PyTorch and graphs then compute with nearly the same numbers.
+
+    Nearly, as the exporter folds the segmenter's batch normalisations into them, and these products are rounded too.
+    """
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.numel() >= HALVED_FROM:
@@ -198,15 +214,6 @@ def compare(graph: torch.nn.Module, contract: Contract, inputs: tuple[torch.Tens
             raise ExportError(f"{path}: {name} agrees with PyTorch in {agreement:.4%}, expected {least:.1%}")
         report.append(f"{name} {agreement:.3%}")
     return ", ".join(report)
-
-
-def commit() -> str:
-    """The source's commit, marked where the tree differs from it; `unknown` outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 if __name__ == "__main__":

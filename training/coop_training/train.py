@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,14 @@ from torch.utils.data import DataLoader, default_collate
 
 from coop_perception.classes import CAMVID_CLASSES
 from coop_perception.labelled_images import DatasetError
-from coop_training.checkpoint import load_progress, load_weights, save_progress, save_weights
+from coop_training.checkpoint import (
+    CheckpointError,
+    load_progress,
+    load_weights,
+    read_facts,
+    save_progress,
+    save_weights,
+)
 from coop_training.config import ConfigError, StageConfig, TrainConfig, load_config
 from coop_training.data import AdverseCrops, LabelledFrame, Sample, class_weights, load_frames
 from coop_training.model import Cooperative
@@ -25,6 +33,7 @@ from coop_training.stages import Stage, parameters, stages
 WARMUP_STEPS = 100
 CHECKPOINT_SECONDS = 120.0
 LOG_EVERY = 20
+PROGRESS = "progress.safetensors"
 
 
 def main() -> int:
@@ -38,7 +47,7 @@ def main() -> int:
         config = load_config(arguments.config)
         out = arguments.out or Path("out/train") / config.name
         train(config, out, None if arguments.stage == "all" else arguments.stage, arguments.resume)
-    except (ConfigError, DatasetError, TrainingError) as error:
+    except (ConfigError, DatasetError, CheckpointError, TrainingError) as error:
         print(f"coop-train: {error}", file=sys.stderr)
         return 1
     return 0
@@ -52,11 +61,14 @@ def train(config: TrainConfig, out: Path, only: str | None, resume: bool) -> Non
     """Run the stages (or `only` one of them), each from the weights the one before left in `out`.
 
     Writes out/<stage>.safetensors (weights of the networks trained so far), out/progress.safetensors (to resume
-    from) and out/log.jsonl (one object per logged step).
+    from) and out/log.jsonl (one object per logged step). Without `resume`, what an earlier run left of these stages in
+    `out` is removed first.
 
     Raises:
-        TrainingError: a loss is no longer finite, or a stage's starting weights are missing.
+        TrainingError: a loss or gradient is no longer finite, a stage's starting weights are missing, or what is to be
+            resumed was begun with another configuration.
         DatasetError: the data cannot be used.
+        CheckpointError: an earlier stage's weights cannot be used.
     """
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
@@ -64,26 +76,54 @@ def train(config: TrainConfig, out: Path, only: str | None, resume: bool) -> Non
     model = Cooperative(config).to(memory_format=torch.channels_last)
     for name, network in model.parts().items():
         console.print(f"{name}: {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters")
+    results = {name: out / f"{name}.safetensors" for name in type(config.stages).model_fields}
+    progress = out / PROGRESS
+    if not resume:
+        for path in (*(results[name] for name in results if only in (None, name)), progress):
+            path.unlink(missing_ok=True)
+        if only is None:
+            (out / "log.jsonl").unlink(missing_ok=True)
     frames = load_frames(config.data)
     console.print(f"{len(frames)} training frames")
     table = stages(config, class_weights(frames, len(CAMVID_CLASSES)))
-    names = list(table)
     trained: dict[str, torch.nn.Module] = {}
-    for index, name in enumerate(names):
+    previous: Path | None = None
+    for name, result in results.items():
         before = dict(trained)
         trained |= {part: model.parts()[part] for part in table[name].trained}
-        result = out / f"{name}.safetensors"
-        if (only is not None and name != only) or (resume and only is None and result.exists()):
-            continue
-        if index > 0:
-            previous = out / f"{names[index - 1]}.safetensors"
-            if not previous.exists():
-                raise TrainingError(
-                    f"{previous}: missing; run stage {names[index - 1]} first (--stage {names[index - 1]})"
-                )
-            load_weights(previous, before)
-        run_stage(name, table[name], getattr(config.stages, name), config, model, frames, out, resume, console)
-        save_weights(result, trained, {"config": config.model_dump_json(), "stage": name})
+        if only is None and result.exists():
+            check_same_run(result, config)
+        elif only in (None, name):
+            if previous is not None:
+                if not previous.exists():
+                    raise TrainingError(
+                        f"{previous}: missing; run stage {previous.stem} first (--stage {previous.stem})"
+                    )
+                load_weights(previous, before)
+            run_stage(name, table[name], getattr(config.stages, name), config, model, frames, out, console)
+            save_weights(result, trained, stage_facts(name, config))
+            progress.unlink(missing_ok=True)  # only now: a run that is killed in between loses nothing
+        previous = result
+
+
+def stage_facts(stage: str, config: TrainConfig) -> dict[str, str]:
+    return {"stage": stage, "config": config.model_dump_json(), "commit": commit()}
+
+
+def check_same_run(path: Path, config: TrainConfig) -> None:
+    if read_facts(path).get("config") != config.model_dump_json():
+        raise TrainingError(
+            f"{path}: was made with another configuration; give that one, train without --resume, or take another --out"
+        )
+
+
+def commit() -> str:
+    """The source's commit, marked where the tree differs from it; `unknown` outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def run_stage(
@@ -94,14 +134,15 @@ def run_stage(
     model: Cooperative,
     frames: list[LabelledFrame],
     out: Path,
-    resume: bool,
     console: Console,
 ) -> None:
+    """Train one stage in place, from where its progress file, if there is one, says."""
     trained = parameters(model, stage.trained)
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    progress_file, first = out / "progress.safetensors", 0
-    if resume and progress_file.exists():
-        first = load_progress(progress_file, name, model.parts(), optimizer)
+    progress_file, first = out / PROGRESS, 0
+    if progress_file.exists() and read_facts(progress_file)["stage"] == name:
+        check_same_run(progress_file, config)
+        first = load_progress(progress_file, model.parts(), optimizer)
     model.requires_grad_(False)
     model.eval()
     for part in stage.trained:
@@ -136,7 +177,9 @@ def run_stage(
                 raise TrainingError(f"stage {name}, step {step}: loss is {total.item()}; lower its learning_rate")
             optimizer.zero_grad(set_to_none=True)
             total.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            if not torch.isfinite(norm):
+                raise TrainingError(f"stage {name}, step {step}: gradient is {norm.item()}; lower its learning_rate")
             optimizer.step()
             if step % LOG_EVERY == 0:
                 values = {key: round(value.item(), 5) for key, value in losses.items()}
@@ -149,9 +192,8 @@ def run_stage(
             bar.update(task, completed=step + 1)
             waited = time.monotonic()
             if waited - saved > CHECKPOINT_SECONDS:
-                save_progress(progress_file, name, step + 1, model.parts(), optimizer)
+                save_progress(progress_file, stage_facts(name, config), step + 1, model.parts(), optimizer)
                 saved = waited
-    progress_file.unlink(missing_ok=True)
 
 
 def collate(samples: list[Sample]) -> Sample:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from coop_training.losses import condition_loss, cross_entropy, l1
+from coop_training.networks.blocks import EMBEDDING, ModulatedUNet
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
 from coop_training.networks.segmenter import Segmenter
@@ -33,6 +34,16 @@ def test_shapes(height: int, width: int) -> None:
         assert refined.shape == logits.shape
         assert (condition.shape, strength.shape) == ((2, CONDITIONS), (2,))
         assert Restoration(CLASSES, CONDITIONS)(x, refined.softmax(1))[0].shape == x.shape
+
+
+def test_odd_sizes_do_not_shift_the_coarse_scales() -> None:
+    """Rows far from the added ones come out the same, though 47 rows do not halve evenly and 40 do."""
+    trunk = ModulatedUNet(48, (8, 8, 8), (1, 1, 1))
+    for parameter in trunk.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    embedding, folded = torch.zeros(1, EMBEDDING), torch.randn(1, 48, 47, 24)
+    with torch.inference_mode():
+        torch.testing.assert_close(trunk(folded, embedding)[:, :, :8], trunk(folded[:, :, :40], embedding)[:, :, :8])
 
 
 def test_refinement_starts_as_identity() -> None:

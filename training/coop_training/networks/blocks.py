@@ -22,7 +22,12 @@ def zeroed(layer: nn.Module) -> nn.Module:
 
 
 def upsample_to(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    """Twice the size, cropped to that of `like`, which a stride-2 convolution has rounded up.
+
+    Not resized to that size: where it is odd, the coarse map would drift against the fine one along the image.
+    """
+    doubled = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return doubled[..., : like.shape[-2], : like.shape[-1]]
 
 
 class ResidualBlock(nn.Module):
