@@ -112,17 +112,17 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _field(path: Path, mapping: Mapping[str, Any], key: str, kind: type) -> Any:
+def _field(path: Path, mapping: Mapping[str, Any], key: str, kind: type, inside: str = "") -> Any:
     if key not in mapping:
-        raise BundleError(f"{path}: has no field {key!r}")
+        raise BundleError(f"{path}: has no field '{inside}{key}'")
     value = mapping[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise BundleError(f"{path}: {key} is {value!r}, expected {kind.__name__}")
+        raise BundleError(f"{path}: {inside}{key} is {value!r}, expected {kind.__name__}")
     return value
 
 
 def _positive(path: Path, mapping: Mapping[str, Any], key: str) -> int:
-    value: int = _field(path, mapping, key, int)
+    value: int = _field(path, mapping, key, int, "input.")
     if value <= 0:
         raise BundleError(f"{path}: input {key} is {value}, expected a positive number of pixels")
     return value
@@ -157,12 +157,13 @@ def _conditions(path: Path, names: list[Any]) -> tuple[str, ...]:
 
 
 def _network(path: Path, networks: Mapping[str, Any], name: str) -> Network:
-    entry = _field(path, networks, name, dict)
-    file = path.parent / _field(path, entry, "file", str)
-    expected = _field(path, entry, "sha256", str)
+    inside = f"networks.{name}."
+    entry = _field(path, networks, name, dict, "networks.")
+    file = path.parent / _field(path, entry, "file", str, inside)
+    expected = _field(path, entry, "sha256", str, inside)
     for side, names in (("inputs", CONTRACTS[name].inputs), ("outputs", CONTRACTS[name].outputs)):
-        listed = _field(path, entry, side, list)
-        if set(listed) != set(names):
+        listed = _field(path, entry, side, list, inside)
+        if sorted(map(str, listed)) != sorted(names):
             raise BundleError(f"{path}: {name} {side} are {listed}, expected {list(names)}")
     if not file.is_file():
         raise BundleError(f"{file}: missing, though {MANIFEST} names it as the {name}; copy the bundle again, whole")

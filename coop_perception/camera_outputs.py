@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ JPEG_QUALITY = 90
 
 
 class CameraOutputs:
-    """One camera's publishers (see DESIGN of topics in `coop_perception.topics`).
+    """One camera's publishers, on the topics that `coop_perception.topics` names.
 
     Args:
         node: that publishes.
@@ -42,11 +44,11 @@ class CameraOutputs:
             return node.create_publisher(
                 kind,
                 topics.of(camera, topic),
-                OUTPUT_QOS,
+                copy.copy(OUTPUT_QOS),  # rclpy writes a topic's overrides into the profile that it is given
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
 
-        self._images = {
+        self._images: Mapping[str, tuple[Publisher, Literal["rgb8", "mono8"]]] = {
             "mask_raw": (publisher(Image, topics.MASK_RAW), "mono8"),
             "mask": (publisher(Image, topics.MASK), "mono8"),
             "confidence": (publisher(Image, topics.CONFIDENCE), "mono8"),
@@ -59,7 +61,8 @@ class CameraOutputs:
         self._condition = publisher(ImageCondition, topics.CONDITION) if len(bundle.conditions) > 1 else None
 
     def wanted(self) -> set[str]:
-        """The pipeline outputs that a subscriber waits for, directly or through the overlay or a compressed topic."""
+        """The pipeline outputs that a subscriber waits for, directly or through the overlay or a compressed topic, and
+        `camera_info` where one waits for that."""
         names = {name for name, (publisher, _) in self._images.items() if publisher.get_subscription_count()}
         if self._overlay.get_subscription_count():
             names.add("mask")
@@ -67,6 +70,8 @@ class CameraOutputs:
             names.add("restored")
         if self._condition is not None and self._condition.get_subscription_count():
             names.add("condition")
+        if self._camera_info.get_subscription_count():
+            names.add("camera_info")
         return names
 
     def publish(self, header: Header, frame: NDArray[np.uint8], result: Result, info: CameraInfo | None) -> None:
@@ -105,7 +110,9 @@ class CameraOutputs:
         return [p for p in (*(publisher for publisher, _ in self._images.values()), *rest) if p is not None]
 
     @staticmethod
-    def _publish_image(publisher: Publisher, header: Header, array: NDArray[np.uint8], encoding: str) -> None:
+    def _publish_image(
+        publisher: Publisher, header: Header, array: NDArray[np.uint8], encoding: Literal["rgb8", "mono8"]
+    ) -> None:
         message = Image(header=header)
-        fill_image(message, array, "mono8" if encoding == "mono8" else "rgb8")
+        fill_image(message, array, encoding)
         publisher.publish(message)

@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         finish(evaluation, bundle, options.out)
     except (RecordingError, BundleError, ScoringError, EvaluationError, OSError) as error:
         raise SystemExit(f"demo: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,6 +82,7 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
     from rclpy.node import Node
 
     from coop_perception.lifecycle_client import LifecycleError, bring_up
+    from coop_perception.live import RECORDED
 
     image_topic = topics.of(camera, topics.IMAGE) + (topics.COMPRESSED if transport == "compressed" else "")
     parameters = {
@@ -87,9 +90,10 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
         "cameras": f"['{camera}']",
         "image_transport": transport,
         "status_period": "0.2",
-        # Reliable input: a frame may be dropped by the node, which counts it, but not lost on the way.
+        # A frame may be dropped by the node, which counts it, but lost neither on the way to it nor on the way back.
         f"qos_overrides./{image_topic}.subscription.reliability": "reliable",
-        f"qos_overrides./{image_topic}.subscription.depth": "10",
+        f"qos_overrides./{image_topic}.subscription.history": "keep_all",
+        **{f"qos_overrides./{topics.of(camera, t)}.publisher.history": "keep_all" for t in RECORDED.values()},
     }
     command = [sys.executable, "-m", "coop_perception.perception_node", "--ros-args"]
     for name, value in parameters.items():
@@ -101,14 +105,16 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
             client = Node("demo")
             executor = SingleThreadedExecutor()
             executor.add_node(client)
-            bring_up(client, executor, f"/{topics.NODE}")
+            bring_up(client, executor, f"/{topics.NODE}", lambda: process.poll() is None)
             executor.shutdown()
             client.destroy_node()
             rclpy.try_shutdown()
             yield
-        except LifecycleError as error:
-            last = (log.read_text().strip().splitlines() or ["it printed nothing"])[-1]
-            raise EvaluationError(f"{error}; the end of {log}: {last}") from error
+            if process.poll() is not None:
+                raise EvaluationError(f"the node ended with exit code {process.returncode} while it was played to")
+        except (LifecycleError, EvaluationError) as error:
+            end = (log.read_text().strip().splitlines() or ["it printed nothing"])[-1]
+            raise EvaluationError(f"{error}; the end of {log}: {end}") from error
         finally:
             rclpy.try_shutdown()
             process.send_signal(signal.SIGINT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -274,17 +275,18 @@ def finish(evaluation: Evaluation, bundle: Bundle, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     summary = evaluation.summary
     (out / "summary.json").write_text(json.dumps(_finite(summary), indent=2) + "\n")
+    written = ["summary.json", "report.html"]
+    (out / "overview.png").unlink(missing_ok=True)
     if evaluation.samples:
         write_overview(out / "overview.png", evaluation.samples, bundle.classes)
+        written.append("overview.png")
     write_report(out / "report.html", summary, evaluation.samples, bundle.classes, evaluation.scores.series)
-    console = Console()
-    console.print(summary_table(summary))
-    errors = Console(stderr=True)
+    Console().print(summary_table(summary))
     for problem in evaluation.problems[:5]:
-        errors.print(f"[yellow]warning[/]: {problem}")
+        print(f"warning: {problem}", file=sys.stderr)
     if len(evaluation.problems) > 5:
-        errors.print(f"[yellow]warning[/]: and {len(evaluation.problems) - 5} more")
-    console.print(f"results in {out}: summary.json, overview.png, report.html")
+        print(f"warning: and {len(evaluation.problems) - 5} more", file=sys.stderr)
+    print(f"results in {out}: {', '.join(written)}")
     counts = summary["frames"]
     lost = counts["read"] - counts["processed"] - counts["dropped"]
     if lost:

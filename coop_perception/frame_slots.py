@@ -38,9 +38,8 @@ class FrameSlots(Generic[T]):
             self._slots = dict.fromkeys(self._slots)
             return taken
 
-    def close(self) -> int:
-        """Wake the emptying thread for good; returns the number of frames that were still waiting."""
+    def close(self) -> None:
+        """Wake the emptying thread for good; frames that still wait are let go."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            return sum(frame is not None for frame in self._slots.values())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import Executor
@@ -12,13 +15,16 @@ class LifecycleError(RuntimeError):
     """A transition that did not come about; the message names the node and the transition."""
 
 
-def bring_up(client: Node, executor: Executor, name: str, timeout_s: float = 30.0) -> None:
+def bring_up(
+    client: Node, executor: Executor, name: str, alive: Callable[[], bool] = lambda: True, timeout_s: float = 30.0
+) -> None:
     """Configure and activate the node `name`.
 
     Args:
         client: a node to call from.
         executor: that `client` is in; it is spun here.
         name: the lifecycle node's fully qualified name.
+        alive: whether the node's process still runs, where the caller knows.
         timeout_s: for the node to appear, and for each transition.
 
     Raises:
@@ -26,8 +32,12 @@ def bring_up(client: Node, executor: Executor, name: str, timeout_s: float = 30.
     """
     service = client.create_client(ChangeState, f"{name}/change_state")
     try:
-        if not service.wait_for_service(timeout_s):
-            raise LifecycleError(f"{name}: no such lifecycle node within {timeout_s:.0f} s")
+        deadline = time.monotonic() + timeout_s
+        while not service.wait_for_service(0.2):
+            if not alive():
+                raise LifecycleError(f"{name}: its process ended before it could be configured")
+            if time.monotonic() > deadline:
+                raise LifecycleError(f"{name}: no such lifecycle node within {timeout_s:.0f} s")
         for transition, label in (
             (Transition.TRANSITION_CONFIGURE, "configure"),
             (Transition.TRANSITION_ACTIVATE, "activate"),

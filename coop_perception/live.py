@@ -11,17 +11,27 @@ from pathlib import Path
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rich.progress import Progress
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from coop_perception import topics
-from coop_perception.recorded_frames import frames, header_stamp, with_header_stamp
-from coop_perception.recordings import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, Recording, RecordingError, RecordingWriter
+from coop_perception.images import ImageError, decode
+from coop_perception.recorded_frames import header_stamp, with_header_stamp
+from coop_perception.recordings import (
+    COMPRESSED_IMAGE_TYPE,
+    IMAGE_TYPE,
+    Message,
+    Recording,
+    RecordingError,
+    RecordingWriter,
+    camera_prefix,
+)
 from coop_perception_msgs.msg import CameraStatus, ImageCondition, PipelineStatus
 
 RECORDED = {"mask_raw": topics.MASK_RAW, "mask": topics.MASK, "restored": topics.RESTORED}
-PLAY_QOS = QoSProfile(depth=10)  # reliable: what is lost shall be lost by the node and counted, not on the way to it
+PLAY_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+"""What is lost shall be lost by the node, which counts it, and not on the way: keep-last would overwrite frames."""
 CONNECT_S = 20.0
 SETTLE_S = 10.0
 """How long the node may leave a frame unaccounted for after the last one was played."""
@@ -36,6 +46,8 @@ class Played:
     """What came of playing a recording. Times by header stamp in ns."""
 
     frames: int = 0
+    received: int = 0
+    """Frames that reached the node."""
     latency_ms: dict[int, float] = field(default_factory=dict)
     """From publication of the image to reception of its mask."""
     processed: int = 0
@@ -51,7 +63,7 @@ class Played:
 
 def camera_of(image_topic: str) -> str:
     """The camera name under which a recorded topic is played: its prefix, or `camera` where it has none."""
-    return image_topic.removesuffix(topics.COMPRESSED).rpartition("/")[0].strip("/") or "camera"
+    return camera_prefix(image_topic).strip("/") or "camera"
 
 
 def play(recording: Recording, image_topic: str, node_name: str, outputs: Path) -> Played:
@@ -88,7 +100,7 @@ class _Client:
     def __init__(self, recording: Recording, image_topic: str, node_name: str) -> None:
         self._recording, self._image_topic, self._node_name = recording, image_topic, node_name
         self._camera = camera_of(image_topic)
-        self._info_topic = f"{image_topic.removesuffix(topics.COMPRESSED).rpartition('/')[0]}/{topics.CAMERA_INFO}"
+        self._info_topic = topics.of(camera_prefix(image_topic), topics.CAMERA_INFO)
         self._compressed = recording.topics[image_topic].type == COMPRESSED_IMAGE_TYPE
         self._changed = threading.Condition()
         self._arrived: dict[int, set[str]] = {}
@@ -120,24 +132,20 @@ class _Client:
             count = self._recording.topics[self._image_topic].count
             task = progress.add_task(f"playing {self._recording.path.name} to {self._node_name}", total=count)
             try:
-                for stamp, group in frames(self._recording, self._topics()):
-                    image = group.get(self._image_topic)
-                    if image is None:
+                for message in self._recording.messages([self._image_topic, self._info_topic]):
+                    if message.topic == self._info_topic:
+                        self._info.publish(message.raw)
                         continue
+                    stamp = header_stamp(message.raw)
                     if stamp in published:
-                        raise LiveError(
-                            f"{self._image_topic}: two images have the stamp {stamp} ns; stamps must differ"
-                        )
+                        raise LiveError(f"{self._image_topic}: two images have the stamp {stamp} ns; they must differ")
                     now = time.monotonic()
                     if not published:
-                        begun_log, begun = image.stamp_ns, now
+                        begun_log, begun = message.stamp_ns, now
                     # The recording's own pace: an absolute schedule, which does not drift.
-                    time.sleep(max(0.0, begun + (image.stamp_ns - begun_log) / 1e9 - now))
-                    info = group.get(self._info_topic)
-                    if info is not None:
-                        self._info.publish(info.raw)
+                    time.sleep(max(0.0, begun + (message.stamp_ns - begun_log) / 1e9 - now))
                     published[stamp] = time.monotonic()
-                    self._image.publish(image.raw)
+                    self._image.publish(message.raw)
                     progress.advance(task)
             except RecordingError as error:
                 result.damage = str(error)
@@ -148,6 +156,7 @@ class _Client:
             after = self._status
             whole = {stamp for stamp in published if self._arrived.get(stamp) == set(RECORDED)}
             assert after is not None
+            result.received = after.frames_received - before.frames_received
             result.processed = min(len(whole), after.frames_processed - before.frames_processed)
             result.dropped = _difference(before, after)
             result.stages_ms = {stage.name: stage.median_ms for stage in after.stages}
@@ -159,23 +168,34 @@ class _Client:
                 result.seconds = max(self._mask_time[stamp] for stamp in whole) - begun
         return result
 
-    def _topics(self) -> list[str]:
-        return [t for t in (self._image_topic, self._info_topic) if t in self._recording.topics]
+    def _first_usable(self) -> Message:
+        """The first image that can be decoded, as the node will have to.
+
+        Raises:
+            LiveError: there is none; with what is wrong with the first.
+        """
+        wrong = "no image can be read from the recording"
+        try:
+            for index, message in enumerate(self._recording.messages([self._image_topic])):
+                try:
+                    decode(self._recording.deserialize(message))
+                    return message
+                except (ImageError, RecordingError) as error:
+                    wrong = str(error) if index == 0 else wrong
+        except RecordingError as error:
+            wrong = str(error)
+        raise LiveError(f"{self._image_topic}: no image can be used: {wrong}")
 
     def _prime(self) -> CameraStatus:
-        """Connect both ways: send the first image under an earlier stamp until all its outputs are back. Discovery is
+        """Connect both ways: send a usable image under an earlier stamp until all its outputs are back. Discovery is
         asymmetric: that we see the node's topics does not mean that it sees ours. Returns the status after that."""
-        first = next(
-            (g[self._image_topic] for _, g in frames(self._recording, self._topics()) if self._image_topic in g), None
-        )
-        if first is None:
-            raise LiveError(f"{self._image_topic}: no image can be read from the recording")
+        first = self._first_usable()
         if not self._wait(lambda: self._image.get_subscription_count() > 0, CONNECT_S):
             raise LiveError(
                 f"nothing subscribes to {self._image.topic_name} within {CONNECT_S:.0f} s; is the node active, with "
                 f"camera {self._camera!r} and image_transport {'compressed' if self._compressed else 'raw'}?"
             )
-        stamp = max(header_stamp(first.raw) - 10**9, 0)
+        stamp = header_stamp(first.raw) - 10**9
         deadline = time.monotonic() + CONNECT_S
         while self._arrived.get(stamp) != set(RECORDED):
             if time.monotonic() > deadline:

@@ -30,17 +30,18 @@ def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_nam
     """Play the recording to the node, record its outputs to `out`/outputs, and score them.
 
     Raises:
-        EvaluationError: the node is not there, runs other classes than the bundle, or lost a frame's outputs.
+        EvaluationError: the node is not there, runs another bundle, or lost a frame's outputs.
         RecordingError, ScoringError: as their modules say.
     """
     out.mkdir(parents=True, exist_ok=True)
     rclpy.init()
     try:
         info = _model_info(node_name)
-        if [c.name for c in info.classes] != [c.name for c in bundle.classes]:
+        ours = {name: network.sha256 for name, network in bundle.networks.items()}
+        if any(ours.get(network.name) != network.sha256 for network in info.networks):
             raise EvaluationError(
-                f"{node_name} runs bundle {info.bundle_name!r} with classes {[c.name for c in info.classes]}, "
-                f"--bundle {bundle.directory} has {[c.name for c in bundle.classes]}"
+                f"{node_name} runs bundle {info.bundle_path}, whose networks are not those of {bundle.directory}; "
+                "give the one that it runs as --bundle"
             )
         played = play(recording, chosen.image, node_name, out / "outputs")
     except LiveError as error:
@@ -48,6 +49,11 @@ def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_nam
     finally:
         rclpy.try_shutdown()
     problems = [played.damage] if played.damage else []
+    if played.received < played.frames:
+        problems.append(
+            f"{played.frames - played.received} frames were lost on the way to the node; with its parameters "
+            "qos_overrides.<image topic>.subscription.reliability: reliable and .history: keep_all none are"
+        )
     with Recording(out / "outputs") as outputs:
         scores, samples = _score(recording, chosen, bundle, outputs, camera_of(chosen.image), played, problems)
     p50, p95, p99 = percentiles(list(played.latency_ms.values()))

@@ -30,7 +30,7 @@ PARAMETERS: tuple[Definition, ...] = (
     Definition("overlay_opacity", 0.5, "Share of the class colours in the overlay.", low=0.0, high=1.0),
     Definition("status_period", 1.0, "Time between two status messages, in seconds.", low=0.05, high=60.0),
 )
-"""All read when the node is configured, and read-only until it is cleaned up."""
+"""All read when the node is configured; the node refuses to change them until it is cleaned up."""
 
 
 def parameters_yaml() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import signal
 import sys
 import threading
@@ -13,18 +14,27 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from numpy.typing import NDArray
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy._rclpy_pybind11 import RCLError
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    InvalidTopicNameException,
+)
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.utilities import remove_ros_args
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from coop_perception import status_messages, topics
@@ -36,7 +46,7 @@ from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.frame_slots import FrameSlots
 from coop_perception.images import ImageError, decode
 from coop_perception.parameters import PARAMETERS, Definition, parameters_yaml
-from coop_perception.pipeline import Pipeline
+from coop_perception.pipeline import OUTPUTS, Pipeline, Result
 from coop_perception.resources import default_bundle
 from coop_perception_msgs.msg import DropCount, PipelineStatus
 
@@ -71,6 +81,7 @@ def logged(transition: Callback) -> Callback:
             node.get_logger().error(f"{transition.__name__}: {error}")
         except Exception as error:
             node.get_logger().error(f"{transition.__name__}: {type(error).__name__}: {error}")
+        node.undo(transition.__name__)
         return TransitionCallbackReturn.FAILURE
 
     return wrapper  # type: ignore[return-value]
@@ -88,6 +99,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._service_change_state.callback = partial(_refusing, self._service_change_state.callback)
         for definition in PARAMETERS:
             self.declare_parameter(definition.name, _ros_value(definition), _descriptor(definition))
+        self.add_on_set_parameters_callback(self._refuse_while_configured)
         self._pipeline: Pipeline | None = None
         self._outputs: dict[str, CameraOutputs] = {}
         self._latched: list[Publisher] = []
@@ -107,7 +119,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         pipeline = Pipeline(bundle, partial(OnnxRuntimeEngine, threads=self._value("threads")))
         pipeline.warm_up()
         self._pipeline = pipeline
-        self._outputs = {c: CameraOutputs(self, c, bundle, self._value("overlay_opacity")) for c in cameras}
+        for camera in cameras:
+            self._outputs[camera] = CameraOutputs(self, camera, bundle, self._value("overlay_opacity"))
         self._latch(topics.MODEL_INFO, status_messages.model_info(bundle, pipeline.engines, self._now()))
         label_info = status_messages.label_info(bundle, self._now())
         for camera in cameras if label_info is not None else ():
@@ -125,7 +138,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._camera_info = {}
         self._slots = FrameSlots(list(self._outputs))
         worker = threading.Thread(target=self._work, args=(self._slots,), name="networks", daemon=True)
-        self._stop_serving = [self._slots.close, worker.join]
+        self._stop_serving += [self._slots.close, worker.join]
         worker.start()
         compressed = self._value("image_transport") == "compressed"
         for camera in self._outputs:
@@ -136,7 +149,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         status = self.create_publisher(PipelineStatus, topics.STATUS, 10)
         diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
         report = partial(self._report, status, diagnostics, time.monotonic())
-        timer = self.create_timer(self._value("status_period"), report)
+        # Steady: without /clock, or while it stands still, the node's state is what somebody wants to know.
+        timer = self.create_timer(self._value("status_period"), report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._stop_serving += [
             partial(self.destroy_timer, timer),
             partial(self.destroy_publisher, status),
@@ -164,6 +178,12 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._stop()
         super().destroy_node()
 
+    def undo(self, transition: str) -> None:
+        """Leave nothing behind of a transition that failed half-way."""
+        self._stop()
+        if transition == "on_configure":
+            self._free()
+
     def _stop(self) -> None:
         """Stop serving; the engines and output topics stay. Frames that wait are let go."""
         for stop in self._stop_serving:
@@ -187,56 +207,60 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def _work(self, slots: FrameSlots[Frame]) -> None:
         """The worker thread: whatever waits is one batch."""
-        while frames := slots.take():
-            try:
-                self._process(frames)
-            except Exception as error:  # whatever it was, the next frame deserves its chance
-                if not self.context.ok():
-                    return
-                for camera in frames:
-                    self._drop(camera, DropCount.FAILED, f"{type(error).__name__}: {error}")
+        while (frames := slots.take()) and self.context.ok():
+            self._process(frames)
 
     def _process(self, frames: dict[str, Frame]) -> None:
         assert self._pipeline is not None
-        images, wanted = {}, {}
+        images: dict[str, NDArray[np.uint8]] = {}
+        wanted: set[str] = set()
         for camera, frame in frames.items():
-            wanted[camera] = self._outputs[camera].wanted()
-            if not wanted[camera]:
+            asked_for = self._outputs[camera].wanted()
+            if not asked_for:
                 self._statistics[camera].dropped(DropCount.UNWATCHED)
                 continue
             try:
                 images[camera] = decode(frame.message)
+                wanted |= asked_for
             except ImageError as error:
                 self._drop(camera, DropCount.MALFORMED, str(error))
-        if not images:
-            return
+            except Exception as error:
+                self._drop(camera, DropCount.FAILED, f"{type(error).__name__}: {error}")
         try:
-            results = self._pipeline.run(list(images.values()), set().union(*(wanted[camera] for camera in images)))
-        except EngineError as error:
+            # camera_info alone needs no network.
+            compute = wanted & set(OUTPUTS) and images
+            results = self._pipeline.run(list(images.values()), wanted) if compute else [Result() for _ in images]
+        except Exception as error:  # whatever it was, the next frames deserve their chance
             for camera in images:
-                self._drop(camera, DropCount.FAILED, str(error))
+                self._drop(camera, DropCount.FAILED, f"{type(error).__name__}: {error}")
             return
         for (camera, image), result in zip(images.items(), results, strict=True):
-            message = frames[camera].message
-            self._outputs[camera].publish(message.header, image, result, self._camera_info.get(camera))
-            latency_ms = (time.monotonic() - frames[camera].received) * 1e3
-            self._statistics[camera].processed(latency_ms, result.stages_ms)
+            try:
+                header = frames[camera].message.header
+                self._outputs[camera].publish(header, image, result, self._camera_info.get(camera))
+                latency_ms = (time.monotonic() - frames[camera].received) * 1e3
+                self._statistics[camera].processed(latency_ms, result.stages_ms)
+            except Exception as error:
+                self._drop(camera, DropCount.FAILED, f"{type(error).__name__}: {error}")
 
     def _drop(self, camera: str, reason: str, why: str) -> None:
         self._statistics[camera].dropped(reason)
-        self.get_logger().warning(f"camera {camera}: frame {reason}: {why}", throttle_duration_sec=REPEAT_LOG_S)
+        if self.context.ok():
+            # A logger of its own: throttling one camera's warnings shall not hide another's.
+            logger = self.get_logger().get_child(camera.replace("/", "_"))
+            logger.warning(f"frame {reason}: {why}", throttle_duration_sec=REPEAT_LOG_S)
 
     def _report(self, status: Publisher, diagnostics: Publisher, since: float) -> None:
         cameras = {camera: statistics.summary() for camera, statistics in self._statistics.items()}
         status.publish(status_messages.status(cameras, time.monotonic() - since, self._now()))
-        diagnostics.publish(status_messages.diagnostics(self.get_name(), cameras, self._now()))
+        diagnostics.publish(status_messages.diagnostics(self.get_fully_qualified_name(), cameras, self._now()))
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
         subscription = self.create_subscription(
             kind,
             topic,
             callback,
-            qos_profile_sensor_data,
+            copy.copy(qos_profile_sensor_data),  # rclpy writes a topic's overrides into the profile that it is given
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         # First to go when serving stops, so that nothing fills the slots any more.
@@ -248,10 +272,27 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._latched.append(publisher)
 
     def _cameras(self) -> Sequence[str]:
-        cameras = [name.strip("/") for name in self._value("cameras")]
-        if not cameras or not all(cameras) or len(set(cameras)) != len(cameras):
+        cameras = self._value("cameras") or []
+        if not cameras or len(set(cameras)) != len(cameras):
             raise ConfigurationError(f"parameter cameras is {cameras}, expected distinct names such as ['front']")
-        return cameras
+        for camera in cameras:
+            try:
+                validate_topic_name(camera)
+            except InvalidTopicNameException as error:
+                raise ConfigurationError(f"parameter cameras: {camera!r} is no topic name: {error}") from error
+            if camera.startswith(("/", "~")):
+                raise ConfigurationError(
+                    f"parameter cameras: {camera!r} is not relative; write {camera.strip('/~')!r}, and set a namespace"
+                )
+        return list(cameras)
+
+    def _refuse_while_configured(self, changed: list[Parameter]) -> SetParametersResult:
+        names = {definition.name for definition in PARAMETERS}
+        refused = [parameter.name for parameter in changed if parameter.name in names]
+        if refused and self._pipeline is not None:
+            reason = f"{', '.join(refused)}: read when the node is configured; clean it up first"
+            return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
 
     def _check_choices(self) -> None:
         for definition in PARAMETERS:
@@ -262,7 +303,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                 )
 
     def _value(self, name: str) -> Any:
-        return self.get_parameter(name).value
+        return self.get_parameter_or(name).value  # None for an empty list, which has no type
 
     def _now(self) -> Time:
         return self.get_clock().now().to_msg()

@@ -46,7 +46,10 @@ def frames(recording: Recording, topics: Sequence[str]) -> Iterator[tuple[int, M
         except RecordingError as error:
             damage = error
             break
-        waiting.setdefault(header_stamp(message.raw), {})[message.topic] = message
+        stamp = header_stamp(message.raw)
+        if message.topic in waiting.get(stamp, {}):
+            yield stamp, waiting.pop(stamp)  # a stamp that repeats (unset, say) makes another frame, and loses none
+        waiting.setdefault(stamp, {})[message.topic] = message
         while waiting:
             stamp, group = next(iter(waiting.items()))
             first = min(m.stamp_ns for m in group.values())

@@ -23,6 +23,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from coop_perception import topics
 from coop_perception.camera import Intrinsics
 from coop_perception.images import CompressedFormat, fill_compressed, fill_image
 from coop_perception.storage import DamagedFileError, StorageFile, open_storage
@@ -287,24 +288,24 @@ def find_image_topic(recording: Recording, topic: str | None = None) -> str:
     if len(candidates) > 1:
         raise RecordingError(
             f"{recording.path} has {len(candidates)} image topics: {', '.join(candidates)}; "
-            f"choose one with --image-topic {candidates[0]} (make: TOPIC={candidates[0]})"
+            f"choose one with --image-topic {candidates[0]} (make demo: TOPIC={candidates[0]})"
         )
     return candidates[0]
 
 
 def camera_prefix(image_topic: str) -> str:
     """The camera's name space: ``/front`` for ``/front/image_raw`` and ``/front/image_raw/compressed``."""
-    return image_topic.removesuffix("/compressed").rpartition("/")[0]
+    return image_topic.removesuffix(topics.COMPRESSED).rpartition("/")[0]
 
 
 def reference_image_topic(image_topic: str) -> str:
     """Where a recording holds the clear image of each frame of a camera."""
-    return f"{camera_prefix(image_topic)}/reference/image"
+    return topics.of(camera_prefix(image_topic), topics.REFERENCE_IMAGE)
 
 
 def reference_mask_topic(image_topic: str) -> str:
     """Where a recording holds the true mask of each frame of a camera."""
-    return f"{camera_prefix(image_topic)}/reference/mask"
+    return topics.of(camera_prefix(image_topic), topics.REFERENCE_MASK)
 
 
 def image_message(image: NDArray[np.uint8], encoding: Literal["rgb8", "mono8"], frame_id: str, stamp_ns: int) -> Any:

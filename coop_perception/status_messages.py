@@ -82,14 +82,19 @@ def _camera(name: str, summary: Summary) -> CameraStatus:
 
 
 def diagnostics(node: str, cameras: Mapping[str, Summary], stamp: Time) -> DiagnosticArray:
-    """One entry per camera: OK while frames arrive, STALE where none did in the last window."""
+    """One entry per camera: WARN where no image arrived in the last window, ERROR where images arrive and fail."""
     return DiagnosticArray(
         header=Header(stamp=stamp), status=[_diagnostic(node, name, summary) for name, summary in cameras.items()]
     )
 
 
 def _diagnostic(node: str, camera: str, summary: Summary) -> DiagnosticStatus:
-    silent = math.isnan(summary.input_rate)
+    level, message = DiagnosticStatus.OK, "running"
+    broken = summary.dropped.get(DropCount.MALFORMED, 0) + summary.dropped.get(DropCount.FAILED, 0)
+    if math.isnan(summary.input_rate):
+        level, message = DiagnosticStatus.WARN, "no image arrives; check the topic's name, its publisher and its QoS"
+    elif broken and math.isnan(summary.output_rate):
+        level, message = DiagnosticStatus.ERROR, "images arrive, but none can be processed; the node's log says why"
     values = {
         "input rate (Hz)": f"{summary.input_rate:.1f}",
         "output rate (Hz)": f"{summary.output_rate:.1f}",
@@ -100,9 +105,9 @@ def _diagnostic(node: str, camera: str, summary: Summary) -> DiagnosticStatus:
         **{f"frames dropped, {reason}": str(count) for reason, count in sorted(summary.dropped.items())},
     }
     return DiagnosticStatus(
-        level=DiagnosticStatus.STALE if silent else DiagnosticStatus.OK,
+        level=level,
         name=f"{node}: {camera}",
-        message="no image arrives; check the topic's name and its publisher" if silent else "running",
+        message=message,
         hardware_id=camera,
         values=[KeyValue(key=key, value=value) for key, value in values.items()],
     )

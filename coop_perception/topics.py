@@ -7,6 +7,7 @@ CAMERA_INFO = "camera_info"
 COMPRESSED = "/compressed"
 REFERENCE_IMAGE = "reference/image"
 REFERENCE_MASK = "reference/mask"
+"""In recordings: each frame's clear image and true mask."""
 
 MASK = "coop/mask"
 MASK_RAW = "coop/mask_raw"

@@ -67,13 +67,14 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "bundle", default_value="", description="Directory of the model bundle; empty: as params_file says."
         ),
-        DeclareLaunchArgument("rviz", default_value="false", description="Show the first camera's topics in rviz."),
+        DeclareLaunchArgument("rviz", default_value="false", description="Show camera front's topics in rviz."),
     ]
     rviz = Node(
         package="rviz2",
         executable="rviz2",
         namespace=LaunchConfiguration("namespace"),
         arguments=["-d", share("config", "pipeline.rviz")],
+        parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     return LaunchDescription([*arguments, OpaqueFunction(function=perception), rviz])

@@ -26,6 +26,8 @@ from coop_perception_msgs.msg import CameraStatus, PipelineStatus
 
 NODE = "/coop_perception"
 DEADLINE = 30.0
+DOMAIN = 1 + os.getpid() % 100
+"""This test run's own: another one on the same machine shall not hear it."""
 QOS = QoSProfile(depth=100)  # a test's bursts are lost by the node, which counts them, or not at all
 
 
@@ -51,6 +53,7 @@ def node_process(domain: int, log: Path, **parameters: str) -> Iterator[subproce
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            assert process.returncode == 0, log.read_text()
 
 
 class Client:

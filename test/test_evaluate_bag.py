@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from node_harness import environment
+from node_harness import DOMAIN, environment
 from toy_bundle import HEIGHT, WIDTH, edit_manifest, write_toy_bundle
 
 from coop_perception import evaluate_bag
+from coop_perception.bundle import load_bundle
 from coop_perception.camera import Intrinsics
 from coop_perception.metrics import psnr
 from coop_perception.recorded_frames import frames, header_stamp, with_header_stamp
@@ -28,8 +29,8 @@ from coop_perception.recordings import (
     compressed_image_message,
     image_message,
 )
+from coop_perception.scoring import Scores
 
-DOMAIN = 42
 COUNT = 8
 SECOND = 10**9
 
@@ -172,13 +173,40 @@ def test_what_cannot_be_evaluated_ends_in_one_line(
     assert "\n" not in str(stopped.value.code)
 
 
+def test_frames_without_stamps_are_all_read(tmp_path: Path, bundle: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(5):
+            mask = image_message(np.ascontiguousarray(picture(index)[..., 1]), "mono8", "front", 0)
+            writer.write("/front/image_raw", image_message(picture(index), "rgb8", "front", 0), IMAGE_TYPE, index)
+            writer.write("/front/reference/mask", mask, IMAGE_TYPE, index)
+    run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["frames"]["processed"] == 5
+    assert summary["mask"]["pa"] == 1.0
+
+
+def test_a_frame_that_is_unaccounted_for_is_an_error(tmp_path: Path, bundle: Path) -> None:
+    summary = {"recording": "r", "image_topic": "/t", "mode": "live", "bundle": {"name": "b"}, "backend": "x"}
+    summary |= {"frames": {"read": 3, "processed": 1, "dropped": 1}, "dropped_by_reason": {"superseded": 1}, "fps": 1.0}
+    summary |= {"device": "y", "latency_ms": {"p50": 1.0, "p95": 1.0, "p99": 1.0}, "stages_ms": {}}
+    loaded = load_bundle(bundle)
+    evaluation = evaluate_bag.Evaluation(summary, Scores(loaded.classes), [], [])
+    with pytest.raises(evaluate_bag.EvaluationError, match="1 of 3 frames are unaccounted for"):
+        evaluate_bag.finish(evaluation, loaded, tmp_path / "out")
+
+
+def run_demo(tmp_path: Path, bag: Path, bundle: Path) -> subprocess.CompletedProcess[str]:
+    options = ["--bag", str(bag), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "coop_perception.demo", *options]
+    return subprocess.run(command, env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_demo_plays_through_a_real_node_and_accounts_for_every_frame(
     tmp_path: Path, bundle: Path, compressed: bool
 ) -> None:
     bag, out = write_bag(tmp_path / "bag", "left/cam", compressed), tmp_path / "out"
-    command = [sys.executable, "-m", "coop_perception.demo", "--bag", bag, "--bundle", bundle, "--out", out]
-    done = subprocess.run(list(map(str, command)), env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
+    done = run_demo(tmp_path, bag, bundle)
     assert done.returncode == 0, done.stderr
     summary = json.loads((out / "summary.json").read_text())
     counts = summary["frames"]
@@ -193,21 +221,33 @@ def test_demo_plays_through_a_real_node_and_accounts_for_every_frame(
         assert outputs.topics["/left/cam/coop/mask"].count >= counts["processed"]
 
 
+def test_demo_takes_a_malformed_first_frame_as_a_dropped_one(tmp_path: Path, bundle: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(4):
+            message = image_message(picture(index), "rgb8", "front", index * SECOND)
+            if index == 0:
+                message.data = message.data[:-3]
+            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND // 10)
+    done = run_demo(tmp_path, tmp_path / "bag", bundle)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["dropped_by_reason"]["malformed"] == 1
+
+
+def test_demo_names_an_encoding_that_nobody_knows(tmp_path: Path, bundle: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        message = image_message(picture(0), "rgb8", "front", 0)
+        message.encoding = "rgb7"
+        writer.write("/front/image_raw", message, IMAGE_TYPE, 0)
+    done = run_demo(tmp_path, tmp_path / "bag", bundle)
+    assert done.returncode == 1
+    assert "rgb7" in done.stderr
+
+
 def test_demo_says_why_a_node_does_not_come_up(tmp_path: Path, bundle: Path) -> None:
     bag = write_bag(tmp_path / "bag")
     edit_manifest(bundle, classes=[{"id": 0, "name": "Road", "rgb": [1, 2, 3]}])
-    command = [
-        sys.executable,
-        "-m",
-        "coop_perception.demo",
-        "--bag",
-        bag,
-        "--bundle",
-        bundle,
-        "--out",
-        tmp_path / "out",
-    ]
-    done = subprocess.run(list(map(str, command)), env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
+    done = run_demo(tmp_path, bag, bundle)
     assert done.returncode == 1
     assert "configure failed" in done.stderr
     assert "for 1 classes" in " ".join(done.stderr.split())

@@ -24,7 +24,8 @@ def test_newest_wins_and_every_frame_is_taken_or_handed_back(events: list[tuple[
             camera, frame = event
             assert slots.put(camera, frame) == waiting.get(camera)
             waiting[camera] = frame
-    assert slots.close() == len(waiting)
+    if waiting:
+        assert slots.take() == waiting
 
 
 def test_take_waits_for_a_frame_and_close_wakes_it() -> None:

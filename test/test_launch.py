@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from node_harness import DEADLINE, NODE, client, environment
+from node_harness import DEADLINE, DOMAIN, NODE, client, environment
 from toy_bundle import write_toy_bundle
 
 from coop_perception.lifecycle_client import bring_up
@@ -19,7 +19,6 @@ from coop_perception_msgs.msg import PipelineStatus
 
 pytest.importorskip("launch_ros", reason="launch_ros is not installed; the launch file runs under `ros2 launch` only")
 
-DOMAIN = 43
 FILE = Path(__file__).resolve().parent.parent / "launch/pipeline.launch.py"
 VEHICLE = """
 import sys

@@ -8,16 +8,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from node_harness import NODE, QOS, Client, client, environment, image_message, node_process
+from node_harness import DOMAIN, NODE, QOS, Client, client, environment, image_message, node_process
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from toy_bundle import CONDITIONS, HEIGHT, WIDTH, edit_manifest, write_toy_bundle
 
@@ -28,7 +31,6 @@ from coop_perception.visualization import overlay
 from coop_perception_msgs.msg import ImageCondition, ModelInfo
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-DOMAIN = 41
 RELIABLE = {
     f"qos_overrides./{camera}/{topic}.subscription.{policy}": value
     for camera in ("front", "rear")
@@ -60,9 +62,11 @@ def active(bundle: Path, tmp_path: Path) -> Iterator[Callable[..., Client]]:
             ours.spin()
             return ours
 
-        yield start
-        for process in started:
-            process.__exit__(None, None, None)
+        try:
+            yield start
+        finally:
+            for process in started:
+                process.__exit__(None, None, None)
 
 
 def connected(ours: Client, kind: type, topic: str) -> Publisher:
@@ -95,7 +99,7 @@ def test_outputs_are_the_networks_with_the_frames_header(active: Callable[..., C
     publisher = connected(ours, Image, "/front/image_raw")
     image = pixels()
     message = image_message(image, 17)
-    info.header = message.header
+    info.header.stamp.sec = 16  # the camera's driver sends it when it likes
     outputs = [*masks.values(), *pictures.values(), compressed, conditions, infos]
     info_publisher.publish(info)
     publish_until(ours, publisher, message, lambda: all(outputs), "every output of a frame")
@@ -123,16 +127,107 @@ def test_a_frame_of_another_size_keeps_its_size(active: Callable[..., Client]) -
     np.testing.assert_array_equal(to_mask(masks[-1]), large[..., 1])
 
 
-def test_two_cameras_do_not_mix(active: Callable[..., Client]) -> None:
+def test_cameras_of_one_batch_do_not_mix(active: Callable[..., Client]) -> None:
+    """Bursts on both cameras, each with its own subscriptions: whatever is batched, each gets its own results."""
     ours = active(cameras="[front, rear]")
-    for camera, seed in (("front", 1), ("rear", 2)):
-        masks = ours.listen(Image, f"/{camera}/coop/mask")
-        publisher = connected(ours, Image, f"/{camera}/image_raw")
-        publish_until(ours, publisher, image_message(pixels(seed), seed, camera), lambda m=masks: bool(m), "a mask")
-    for camera, seed in (("front", 1), ("rear", 2)):
-        mask = ours.received[f"/{camera}/coop/mask"][-1]
-        np.testing.assert_array_equal(to_mask(mask), pixels(seed)[..., 1])
-        assert (mask.header.frame_id, mask.header.stamp.sec) == (camera, seed)
+    masks = {camera: ours.listen(Image, f"/{camera}/coop/mask") for camera in ("front", "rear")}
+    restored = ours.listen(Image, "/rear/coop/image_restored")
+    publishers = {camera: connected(ours, Image, f"/{camera}/image_raw") for camera in masks}
+    for camera, publisher in publishers.items():
+        first = image_message(pixels(0), 0, camera)
+        publish_until(ours, publisher, first, lambda c=camera: bool(masks[c]), f"a first mask of {camera}")
+    ours.wait(lambda: bool(restored), "a restored image")
+    count = 30
+    for second in range(1, count + 1):
+        for camera, seed in (("front", second), ("rear", 1000 + second)):
+            publishers[camera].publish(image_message(pixels(seed), second, camera))
+    for camera in masks:
+        ours.wait(lambda c=camera: masks[c][-1].header.stamp.sec == count, f"the last mask of {camera}")
+    for camera, offset in (("front", 0), ("rear", 1000)):
+        for mask in masks[camera]:
+            assert mask.header.frame_id == camera
+            if mask.header.stamp.sec:
+                expected = pixels(offset + mask.header.stamp.sec)[..., 1]
+                np.testing.assert_array_equal(to_mask(mask), expected)
+
+
+def call(ours: Client, transition: int) -> bool:
+    service = ours.node.create_client(ChangeState, f"{NODE}/change_state")
+    assert service.wait_for_service(10)
+    future = service.call_async(ChangeState.Request(transition=Transition(id=transition)))
+    ours.wait(future.done, "an answer to a transition")
+    ours.node.destroy_client(service)
+    return bool(future.result().success)
+
+
+def set_cameras(ours: Client, *names: str) -> str:
+    """The node's reason for refusing, empty if it did not."""
+    service = ours.node.create_client(SetParameters, f"{NODE}/set_parameters")
+    assert service.wait_for_service(10)
+    parameter = Parameter("cameras", value=list(names)).to_parameter_msg()
+    future = service.call_async(SetParameters.Request(parameters=[parameter]))
+    ours.wait(future.done, "an answer to set_parameters")
+    ours.node.destroy_client(service)
+    (result,) = future.result().results
+    assert result.successful == (not result.reason)
+    return str(result.reason)
+
+
+def test_deactivate_stops_and_cleanup_lets_another_camera_be_configured(active: Callable[..., Client]) -> None:
+    ours = active()
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a mask")
+    assert "clean it up first" in set_cameras(ours, "left")
+    assert call(ours, Transition.TRANSITION_DEACTIVATE)
+    ours.wait(lambda: publisher.get_subscription_count() == 0, "an inactive node subscribes to nothing")
+    assert call(ours, Transition.TRANSITION_ACTIVATE)
+    ours.wait(lambda: publisher.get_subscription_count() == 1, "an active node subscribes again")
+    masks.clear()
+    publish_until(ours, publisher, image_message(pixels(1), 2), lambda: bool(masks), "a mask after reactivation")
+
+    assert call(ours, Transition.TRANSITION_DEACTIVATE)
+    assert call(ours, Transition.TRANSITION_CLEANUP)
+    ours.wait(lambda: ours.node.count_publishers("/front/coop/mask") == 0, "cleanup removes the outputs")
+    assert set_cameras(ours, "left") == ""
+    assert call(ours, Transition.TRANSITION_CONFIGURE)
+    assert call(ours, Transition.TRANSITION_ACTIVATE)
+    left = ours.listen(Image, "/left/coop/mask")
+    left_publisher = connected(ours, Image, "/left/image_raw")
+    publish_until(ours, left_publisher, image_message(pixels(2), 3), lambda: bool(left), "a mask of the other camera")
+    np.testing.assert_array_equal(to_mask(left[-1]), pixels(2)[..., 1])
+
+
+def test_a_failed_transition_leaves_nothing_behind(bundle: Path, tmp_path: Path) -> None:
+    """A QoS override that is none makes the second camera's subscription fail, after the first one's was made."""
+    parameters = {"cameras": "[front, rear]", "qos_overrides./rear/image_raw.subscription.reliability": "bogus"}
+    with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", bundle=str(bundle), **parameters):
+        with pytest.raises(LifecycleError, match="activate failed"):
+            bring_up(ours.node, ours.executor, NODE)
+        assert ours.state() == "inactive"
+        ours.wait(lambda: ours.node.count_subscribers("/front/image_raw") == 0, "no subscription is left")
+    assert "bogus" in (tmp_path / "log").read_text()
+
+
+def test_qos_overrides_are_each_topics_own(active: Callable[..., Client]) -> None:
+    ours = active(
+        cameras="[front, rear]",
+        **{
+            "qos_overrides./rear/image_raw.subscription.reliability": "best_effort",
+            "qos_overrides./front/coop/mask_raw.publisher.reliability": "best_effort",
+        },
+    )
+
+    def reliability(infos: list[Any]) -> list[ReliabilityPolicy]:
+        return [info.qos_profile.reliability for info in infos]
+
+    node, policy = ours.node, ReliabilityPolicy
+    ours.wait(lambda: bool(node.get_publishers_info_by_topic("/rear/coop/mask")), "the node's topics are known")
+    assert reliability(node.get_subscriptions_info_by_topic("/front/image_raw")) == [policy.RELIABLE]
+    assert reliability(node.get_subscriptions_info_by_topic("/rear/image_raw")) == [policy.BEST_EFFORT]
+    assert reliability(node.get_subscriptions_info_by_topic("/front/camera_info")) == [policy.BEST_EFFORT]
+    assert reliability(node.get_publishers_info_by_topic("/front/coop/mask_raw")) == [policy.BEST_EFFORT]
+    assert reliability(node.get_publishers_info_by_topic("/front/coop/mask")) == [policy.RELIABLE]
 
 
 def test_compressed_input(active: Callable[..., Client]) -> None:
@@ -152,20 +247,25 @@ def test_every_frame_is_accounted_for(active: Callable[..., Client]) -> None:
     publisher = connected(ours, Image, "/front/image_raw")
     publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a first mask")
     count, large = 60, pixels(3, 360, 480)
-    received = ours.status("front").frames_received if ours.status("front") else 0
+
+    def accounted() -> bool:
+        status = ours.status("front")
+        return bool(status) and status.frames_received == status.frames_processed + sum(d.count for d in status.dropped)
+
+    ours.wait(accounted, "the first frames accounted for")
+    received = ours.status("front").frames_received
     for second in range(100, 100 + count):
         publisher.publish(image_message(large, second))
 
     def settled() -> bool:
         status = ours.status("front")
-        if status is None or status.frames_received < received + count:
-            return False
-        return status.frames_received == status.frames_processed + sum(d.count for d in status.dropped)
+        return status.frames_received >= received + count and accounted()
 
     ours.wait(lambda: bool(masks) and masks[-1].header.stamp.sec == 99 + count, "the newest frame's mask")
     ours.wait(settled, "received = processed + dropped")
     stamps = [mask.header.stamp.sec for mask in masks]
     assert stamps == sorted(stamps)
+    assert [d.reason for d in ours.status("front").dropped] == ["superseded"]
 
 
 def test_nothing_is_computed_for_nobody(active: Callable[..., Client]) -> None:
@@ -208,16 +308,13 @@ def test_model_info_is_latched_and_diagnostics_flow(active: Callable[..., Client
     info = infos[-1]
     assert (info.bundle_name, info.bundle_path, info.backend) == ("toy", str(bundle.resolve()), "onnxruntime")
     assert [(c.id, c.name, tuple(c.rgb)) for c in info.classes] == [(c.id, c.name, c.rgb) for c in CAMVID_CLASSES]
-    assert diagnostics[-1].status[0].name == "coop_perception: front"
+    assert diagnostics[-1].status[0].name == "/coop_perception: front"
+    assert diagnostics[-1].status[0].level == DiagnosticStatus.WARN  # no image has arrived
 
 
 def test_a_transition_that_the_state_does_not_allow_is_refused(active: Callable[..., Client]) -> None:
     ours = active()
-    service = ours.node.create_client(ChangeState, f"{NODE}/change_state")
-    assert service.wait_for_service(10)
-    future = service.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE)))
-    ours.wait(future.done, "an answer")
-    assert not future.result().success
+    assert not call(ours, Transition.TRANSITION_ACTIVATE)
     publisher = connected(ours, Image, "/front/image_raw")
     masks = ours.listen(Image, "/front/coop/mask")
     publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a mask all the same")
@@ -247,6 +344,9 @@ def test_interrupt_ends_the_node_cleanly(bundle: Path, tmp_path: Path) -> None:
     [
         ({"format": 7}, {}, "format is 7"),
         ({}, {"cameras": "[front, front]"}, "parameter cameras"),
+        ({}, {"cameras": "[]"}, "parameter cameras is []"),
+        ({}, {"cameras": "['rear cam']"}, "parameter cameras: 'rear cam' is no topic name"),
+        ({}, {"cameras": "[/front]"}, "parameter cameras: '/front' is not relative; write 'front'"),
         ({}, {"image_transport": "theora"}, "parameter image_transport is 'theora', expected one of raw, compressed"),
     ],
 )
