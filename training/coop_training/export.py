@@ -114,7 +114,7 @@ def export(checkpoint: Path, out: Path, figures: Path | None = None) -> None:
         "figures": yaml.safe_load(figures.read_text()) if figures else {},
         "licence": {"weights": config.licence, "data": config.data_licence},
     }
-    (temporary / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False, width=120))
+    (temporary / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False, width=120, default_flow_style=None))
     Pipeline(load_bundle(temporary)).warm_up()
     replaced = out.with_name(out.name + ".replaced")
     if out.exists():

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from coop_training import export, train
+from coop_training import evaluate, export, train
 from coop_training.config import ConfigError, load_config
 from coop_training.data import AdverseCrops, LabelledFrame, load_frames, random_view
 from safetensors.torch import load_file
@@ -56,8 +56,8 @@ def run(monkeypatch: pytest.MonkeyPatch, command: object, *arguments: str) -> in
     return command.main()  # type: ignore[attr-defined, no-any-return]
 
 
-def test_all_stages_then_export_then_the_bundle_runs(
-    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_all_stages_then_export_then_evaluation(
+    root: Path, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, bundle = tmp_path / "run", tmp_path / "bundle"
     assert run(monkeypatch, train, "--config", str(config_file), "--out", str(out)) == 0
@@ -75,6 +75,19 @@ def test_all_stages_then_export_then_the_bundle_runs(
     assert result.restored.shape == (HEIGHT, WIDTH, 3)
     facts = load_bundle(bundle).facts
     assert facts["training"]["config"]["name"] == "smoke"
+
+    folders = ("--images", str(root / "images/train"), "--labels", str(root / "labels/train"))
+    arguments = ("--bundle", str(bundle), *folders, "--conditions", "fog,jpeg", "--out", str(tmp_path / "eval"))
+    assert run(monkeypatch, evaluate, *arguments) == 0
+    results = json.loads((tmp_path / "eval" / "results.json").read_text())
+    assert results["images"] == 4
+    assert [len(results["conditions"][name]["levels"]) for name in ("fog", "jpeg")] == [3, 4]
+    for scores in (results["clean"], results["conditions"]["fog"], *results["conditions"]["jpeg"]["levels"]):
+        assert set(scores["raw"]) == set(scores["refined"]) == {"pa", "mpa", "miou", "fwiou"}
+        assert set(scores["degraded"]) == set(scores["restored"]) == {"psnr", "ssim"}
+    fog = results["conditions"]["fog"]
+    assert fog["degraded"]["psnr"] == pytest.approx(np.mean([level["degraded"]["psnr"] for level in fog["levels"]]))
+    assert results["clean"]["degraded"] == {"psnr": 100.0, "ssim": 1.0}
 
 
 class StopTrainingError(Exception):
