@@ -38,11 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     try:
+        bundle = load_bundle(options.bundle)
         bag = options.bag
         if bag is None:
             bag = options.out / "recording"
             make_bag.main(["--out", str(bag), "--force", *SAMPLE_ARGUMENTS])
-        bundle = load_bundle(options.bundle)
         with Recording(bag) as recording:
             chosen = choose_topics(recording, options.topic, None, None)
             compressed = recording.topics[chosen.image].type == COMPRESSED_IMAGE_TYPE
