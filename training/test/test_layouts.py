@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,14 @@ EXPECTED = {
 
 def test_every_layout_has_a_tree() -> None:
     assert {*TREES} == {*EXPECTED} == {*LAYOUTS} - {SAMPLE_DRIVE}
+
+
+def test_every_layout_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs/data.md").read_text()
+    for name, layout in LAYOUTS.items():
+        count = len(published(layout.classes).classes) if layout.classes else "your own"
+        source = {"labels": "labels", "measured": ("stereo disparity", "rendered"), None: "–"}[layout.depth]
+        assert re.search(rf"^\| `{name}` \| {count} \| ({'|'.join(np.atleast_1d(source))})", text, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("layout", TREES)
