@@ -22,13 +22,13 @@ _RADII = (0.01, 0.005, 0.002)
 
 _EXPOSURE = 1 / 60
 """Seconds: a camera's in a rainy street by day."""
-_NEAREST, _FARTHEST = 0.5, 8.0
+_NEAREST, _FARTHEST = 0.7, 8.0
 """Metres: where drops show as streaks of their own."""
 _DROPS_PER_BETA = 1500.0
 """Drops of that kind per cubic metre, for each 1/m of attenuation: what attenuates is the drops."""
 _BLUR_CIRCLE = 0.002
 """Metres: aperture of a lens focused far away, which is how wide it spreads a point nearby."""
-_BRIGHTEST = 0.7
+_BRIGHTEST = 0.6
 """Opacity of the brightest streak."""
 _WIDE = 1.5
 """Pixels: streaks wider than that are soft at their edges."""

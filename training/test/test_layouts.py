@@ -402,6 +402,12 @@ def fog_of_unknown_density(root: Path) -> str:
     return "foggy_beta_0.03.png: no name of a fog image, whose beta is one of 0.005, 0.01, 0.02"
 
 
+def fog_with_a_garbled_name(root: Path) -> str:
+    path = root / "leftImg8bit_foggyDBF/train/bremen/bremen_000000_000019_leftImg8bit_foggy_beta_0.02.png"
+    path.rename(path.with_name(path.name.replace("0.02", "0..2")))
+    return r"foggy_beta_0\.\.2.png: no name of a fog image"
+
+
 def rain_by_another_name(root: Path) -> str:
     write(root / "leftImg8bit_rain/train/bremen" / f"{trees.CITY_NAMES[2]}_leftImg8bit_rain.png", picture(0))
     return "leftImg8bit_rain.png: no name of a rain image"
@@ -460,6 +466,7 @@ def cut_mask(root: Path) -> str:
         *[("cityscapes", d) for d in (disparity_of_8_bits, disparity_size, no_camera, camera_without_baseline)],
         *[("cityscapes", d) for d in (camera_without_length, camera_no_json)],
         *[("foggy_cityscapes", d) for d in (no_fog, fog_without_clear, fog_of_unknown_density, no_city_label)],
+        ("foggy_cityscapes", fog_with_a_garbled_name),
         ("rain_cityscapes", rain_by_another_name),
         *[("celebamask_hq", d) for d in (no_faces, no_mapping, garbled_mapping, no_face, no_masks)],
         *[("celebamask_hq", d) for d in (mask_of_no_class, mask_size, cut_mask)],

@@ -61,14 +61,14 @@ FOG = Weather(
     "fog",
     # DBF: the later release, whose transmittance a dual-reference bilateral filter has refined.
     ("leftImg8bit_foggyDBF", "leftImg8bit_foggy"),
-    re.compile(r"_foggy_beta_(?P<beta>[\d.]+)\.png"),
+    re.compile(r"_foggy_beta_(?P<beta>\d+(?:\.\d+)?)\.png"),
     (0.005, 0.01, 0.02),
 )
 """Foggy Cityscapes: Sakaridis, Dai, Van Gool, IJCV 2018."""
 RAIN = Weather(
     "rain",
     ("leftImg8bit_rain",),
-    re.compile(r"_rain_alpha_[\d.]+_beta_(?P<beta>[\d.]+)_dropsize_[\d.]+_pattern_\d+\.png"),
+    re.compile(r"_rain_alpha_[\d.]+_beta_(?P<beta>\d+(?:\.\d+)?)_dropsize_[\d.]+_pattern_\d+\.png"),
     (0.005, 0.01, 0.015),
 )
 """RainCityscapes: Hu, Fu, Zhu, Heng, CVPR 2019."""
