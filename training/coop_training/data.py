@@ -79,7 +79,7 @@ class AdverseCrops(Dataset[Sample]):
                 strength = chosen.strength
             else:
                 # The whole frame is degraded, then cropped: airlight is a property of the whole scene.
-                degraded, strength = degrade_randomly(view, name, rng)
+                degraded, strength = degrade_randomly(view, name, rng, self._reflected(name, rng))
         height, width = view.mask.shape
         top = CROP_GRID * int(rng.integers((height - self.crop[0]) // CROP_GRID + 1))
         left = CROP_GRID * int(rng.integers((width - self.crop[1]) // CROP_GRID + 1))
@@ -92,8 +92,16 @@ class AdverseCrops(Dataset[Sample]):
             torch.tensor(strength),
         )
 
+    def _reflected(self, name: str, rng: np.random.Generator) -> NDArray[np.uint8] | None:
+        """What a reflection shows: half the time another frame, else (None) the inside of a vehicle."""
+        if name != "reflection" or rng.random() < 0.5:
+            return None
+        return self.frames[int(rng.integers(len(self.frames)))].image
 
-def degrade_randomly(frame: LabelledFrame, name: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], float]:
+
+def degrade_randomly(
+    frame: LabelledFrame, name: str, rng: np.random.Generator, reflected: NDArray[np.uint8] | None = None
+) -> tuple[NDArray[np.uint8], float]:
     """A frame under a condition, evenly in the parameter's logarithm from a little below the first level to a little
     above the last. Image uint8 [H,W,3] and its strength: k/n at level k of n, linear in the logarithm between."""
     condition = CONDITIONS[name]
@@ -101,7 +109,7 @@ def degrade_randomly(frame: LabelledFrame, name: str, rng: np.random.Generator) 
     position = rng.uniform(-0.2, 1.05)
     parameter = levels[0] + position * (levels[-1] - levels[0])
     depth = frame.depth.astype(np.float32)
-    image = condition.apply(frame.image, float(np.exp(parameter)), rng, depth, frame.intrinsics)
+    image = condition.apply(frame.image, float(np.exp(parameter)), rng, depth, frame.intrinsics, reflected)
     count = len(levels)
     if position < 0:
         return image, (1 + position) / count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,25 @@ def test_crops_keep_the_grid_of_jpeg_blocks() -> None:
         assert (blocks == blocks[:, :1, :, :1]).all()
         seen.add(int(blocks.min()))
     assert len(seen) > 10
+
+
+def test_reflections_show_other_frames_and_the_inside_of_a_vehicle() -> None:
+    """Of a black and a white frame: what is seen in the black one is reflected."""
+    mask = np.zeros((32, 48), np.uint8)
+    frames = [blank(mask), replace(blank(mask), image=np.full((32, 48, 3), 255, np.uint8))]
+    samples = [sample for sample in crops(frames, ("reflection",), clear=0.0) if not sample.clear.any()]
+    black = [sample for sample in samples if not sample.degraded.any()]
+    white = [s for s in samples if s.degraded.any() and (s.degraded == s.degraded[:1]).all()]
+    interior = len(samples) - len(black) - len(white)
+    assert min(len(black), len(white)) >= 2
+    assert 0.3 < interior / len(samples) < 0.7
+
+
+def test_ready_made_rain_needs_no_depth(tmp_path: Path) -> None:
+    config = DataConfig(layout="rain_cityscapes", root=trees.rain_cityscapes(tmp_path))
+    assert config.can_show("rain")
+    samples = list(crops(load_frames(config, ("rain",)), ("rain",), clear=0.0))
+    assert {round(3 * float(sample.strength)) for sample in samples} == {1, 2, 3}
 
 
 def test_a_condition_that_needs_depth_is_refused_where_there_is_none() -> None:
