@@ -18,11 +18,26 @@ from coop_perception.degradations.blur import chromatic_aberration, gaussian_blu
 from coop_perception.degradations.compression import jpeg
 from coop_perception.degradations.fog import fog
 from coop_perception.degradations.noise import gaussian_noise, impulse_noise
+from coop_perception.degradations.rain import rain, random_drift
+from coop_perception.degradations.reflection import reflection
 
 __all__ = ["CONDITIONS", "Condition", "degrade"]
 
-Effect = Callable[[UInt8Array, float, np.random.Generator, FloatArray | None, Intrinsics], UInt8Array]
-"""(image, parameter, rng, depth, intrinsics) -> image; depth is given where the condition needs it."""
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a condition may use besides the image."""
+
+    intrinsics: Intrinsics
+    depth: FloatArray | None
+    """Given where the condition needs it."""
+    reflected: UInt8Array | None
+    steady: np.random.Generator
+    """Randomness of what stays through a clip: the wind, the reflected scene."""
+
+
+Effect = Callable[[UInt8Array, float, np.random.Generator, Scene], UInt8Array]
+"""(image, parameter, rng, scene) -> image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +60,8 @@ class Condition:
         rng: np.random.Generator,
         depth: FloatArray | None = None,
         intrinsics: Intrinsics | None = None,
+        reflected: UInt8Array | None = None,
+        steady: np.random.Generator | None = None,
     ) -> UInt8Array:
         """Applies the condition with any value of its parameter, between the levels too.
 
@@ -54,6 +71,8 @@ class Condition:
             rng: the only source of randomness.
             depth: float32 [H, W], metres along the optical axis, inf for the sky. Only for conditions that need it.
             intrinsics: of the camera, for the image's size; a 60 degree field of view when None.
+            reflected: uint8 [h, w, 3] RGB, what a reflection shows; the inside of a vehicle, invented, when None.
+            steady: source of what stays through a clip, the wind and the reflected scene; ``rng`` when None.
 
         Returns:
             uint8 [H, W, 3] RGB.
@@ -62,10 +81,9 @@ class Condition:
             TypeError: an array's dtype is wrong.
             ValueError: an array's shape is wrong, depth is missing, or the parameter is out of its domain.
         """
-        if image.dtype != np.uint8:
-            raise TypeError(f"{self.name}: image is {image.dtype}, expected uint8 (RGB, 0..255)")
-        if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ValueError(f"{self.name}: image has shape {image.shape}, expected [H, W, 3] (RGB)")
+        self._check_image("image", image)
+        if reflected is not None:
+            self._check_image("reflected", reflected)
         height, width = image.shape[:2]
         if self.needs_depth:
             if depth is None:
@@ -84,14 +102,24 @@ class Condition:
                 f"{self.name}: intrinsics are for {intrinsics.width}x{intrinsics.height} images, "
                 f"this one is {width}x{height}; scale them to the image's size"
             )
-        return self.effect(image, parameter, rng, depth, intrinsics)
+        scene = Scene(intrinsics, depth, reflected, rng if steady is None else steady)
+        return self.effect(image, parameter, rng, scene)
+
+    def _check_image(self, what: str, image: UInt8Array) -> None:
+        if image.dtype != np.uint8:
+            raise TypeError(f"{self.name}: {what} is {image.dtype}, expected uint8 (RGB, 0..255)")
+        if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(f"{self.name}: {what} has shape {image.shape}, expected [H, W, 3] (RGB)")
 
 
-def _fog(
-    image: UInt8Array, beta: float, rng: np.random.Generator, depth: FloatArray | None, intrinsics: Intrinsics
-) -> UInt8Array:
-    assert depth is not None  # Condition.apply has seen to it
-    return fog(image, depth, beta, intrinsics)
+def _fog(image: UInt8Array, beta: float, rng: np.random.Generator, scene: Scene) -> UInt8Array:
+    assert scene.depth is not None  # Condition.apply has seen to it
+    return fog(image, scene.depth, beta, scene.intrinsics)
+
+
+def _rain(image: UInt8Array, beta: float, rng: np.random.Generator, scene: Scene) -> UInt8Array:
+    assert scene.depth is not None  # Condition.apply has seen to it
+    return rain(image, scene.depth, beta, rng, scene.intrinsics, drift=random_drift(scene.steady))
 
 
 CONDITIONS: Mapping[str, Condition] = MappingProxyType(
@@ -103,35 +131,35 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="Gaussian blur",
                 parameter="standard deviation in pixels",
                 levels=(1.2, 2.5, 6.5, 15.2),
-                effect=lambda image, sigma, rng, depth, intrinsics: gaussian_blur(image, sigma),
+                effect=lambda image, sigma, rng, scene: gaussian_blur(image, sigma),
             ),
             Condition(
                 name="gaussian_noise",
                 summary="additive white Gaussian noise",
                 parameter="standard deviation on the scale 0..1",
                 levels=(0.05, 0.09, 0.13, 0.2),
-                effect=lambda image, sigma, rng, depth, intrinsics: gaussian_noise(image, sigma, rng),
+                effect=lambda image, sigma, rng, scene: gaussian_noise(image, sigma, rng),
             ),
             Condition(
                 name="impulse_noise",
                 summary="salt and pepper noise",
                 parameter="share of values hit",
                 levels=(0.005, 0.01, 0.05, 0.1),
-                effect=lambda image, density, rng, depth, intrinsics: impulse_noise(image, density, rng),
+                effect=lambda image, density, rng, scene: impulse_noise(image, density, rng),
             ),
             Condition(
                 name="jpeg",
                 summary="JPEG compression",
                 parameter="quality factor",
                 levels=(43, 12, 7, 4),
-                effect=lambda image, quality, rng, depth, intrinsics: jpeg(image, quality),
+                effect=lambda image, quality, rng, scene: jpeg(image, quality),
             ),
             Condition(
                 name="chromatic_aberration",
                 summary="lateral chromatic aberration",
                 parameter="shift of red in pixels, twice that of blue",
                 levels=(2, 6, 10, 14),
-                effect=lambda image, shift, rng, depth, intrinsics: chromatic_aberration(image, shift),
+                effect=lambda image, shift, rng, scene: chromatic_aberration(image, shift),
             ),
             Condition(
                 name="fog",
@@ -140,6 +168,23 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 levels=(0.005, 0.01, 0.02),
                 effect=_fog,
                 needs_depth=True,
+            ),
+            Condition(
+                name="rain",
+                summary="rain streaks and the veil of distant rain",
+                parameter="attenuation coefficient beta in 1/m",
+                levels=(0.005, 0.01, 0.015),
+                effect=_rain,
+                needs_depth=True,
+            ),
+            Condition(
+                name="reflection",
+                summary="reflection in the windscreen",
+                parameter="reflectance of the glass",
+                levels=(0.1, 0.2, 0.4),
+                effect=lambda image, reflectance, rng, scene: reflection(
+                    image, reflectance, scene.steady, scene.reflected
+                ),
             ),
         )
     }
@@ -153,8 +198,10 @@ def degrade(
     level: int,
     *,
     seed: int,
+    frame: int = 0,
     depth: FloatArray | None = None,
     intrinsics: Intrinsics | None = None,
+    reflected: UInt8Array | None = None,
 ) -> UInt8Array:
     """Applies a condition at one of its published levels; equal arguments give equal bytes.
 
@@ -163,8 +210,11 @@ def degrade(
         condition: a name in ``CONDITIONS``.
         level: 1 (mild) to ``len(CONDITIONS[condition].levels)``.
         seed: of the condition's randomness; not negative.
+        frame: number of the image in its clip; not negative. Images of one clip share the seed: drops and noise differ
+            from frame to frame, the wind and the reflected scene stay.
         depth: float32 [H, W], metres along the optical axis, inf for the sky. Only for conditions that need it.
         intrinsics: of the camera, for the image's size; a 60 degree field of view when None.
+        reflected: uint8 [h, w, 3] RGB, what a reflection shows; the inside of a vehicle, invented, when None.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -178,4 +228,6 @@ def degrade(
     chosen = CONDITIONS[condition]
     if not 1 <= level <= len(chosen.levels):
         raise ValueError(f"{condition}: level is {level}, expected 1 to {len(chosen.levels)}")
-    return chosen.apply(image, chosen.levels[level - 1], np.random.default_rng(seed), depth, intrinsics)
+    rng = np.random.default_rng((seed, frame))
+    steady = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+    return chosen.apply(image, chosen.levels[level - 1], rng, depth, intrinsics, reflected, steady)

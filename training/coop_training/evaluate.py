@@ -18,13 +18,12 @@ from rich.table import Table
 
 from coop_perception.bundle import BundleError, load_bundle
 from coop_perception.camera import Intrinsics
-from coop_perception.classes import CAMVID_CLASSES
 from coop_perception.degradations import CONDITIONS, degrade
-from coop_perception.degradations.depth import depth_from_labels
 from coop_perception.engines import EngineError
-from coop_perception.labelled_images import DatasetError, find_pairs, read_pair
+from coop_perception.labelled_images import DatasetError, find_pairs, label_ids, read_pair
 from coop_perception.metrics import confusion_matrix, mean_psnr, psnr, segmentation_scores, ssim
 from coop_perception.pipeline import Pipeline
+from coop_training.layouts.depth import depth_from_street_labels, street_ids
 
 WANTED = ("mask_raw", "mask", "restored", "condition")
 Pixels = NDArray[np.uint8]
@@ -54,7 +53,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="coop-evaluate", description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True, help="model bundle")
     parser.add_argument("--images", type=Path, required=True, help="folder of clear images")
-    parser.add_argument("--labels", type=Path, required=True, help="folder of their labels, paired by file stem")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        help="folder of their labels: the bundle's class ids, 255 = not scored; paired by file stem",
+    )
     parser.add_argument("--conditions", default="all", help="comma-separated names, or all (default)")
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
     arguments = parser.parse_args()
@@ -82,18 +86,23 @@ def evaluate(bundle: Path, images: Path, labels: Path, conditions: Sequence[str]
         BundleError, EngineError, DatasetError: as their modules say.
     """
     pipeline = Pipeline(load_bundle(bundle))
-    if pipeline.bundle.classes != CAMVID_CLASSES:
-        raise BundleError(f"{bundle}: its classes are not CamVid's 11, which the labels of a folder are read as")
-    pairs = find_pairs(images, labels)
     classes = len(pipeline.bundle.classes)
+    needs_depth = [name for name in conditions if CONDITIONS[name].needs_depth]
+    if needs_depth and street_ids(pipeline.bundle.classes) is None:
+        raise DatasetError(
+            f"{bundle}: {', '.join(needs_depth)} need depth, which is told from labels of streets, and these "
+            "classes are of something else; name the other --conditions"
+        )
+    ids = label_ids(pipeline.bundle.classes)
+    pairs = find_pairs(images, labels)
     empty = np.zeros((classes, classes + 1), np.int64)
     cases: list[tuple[str, int]] = [("clear", 0)]
     cases += [(name, level) for name in conditions for level in range(1, len(CONDITIONS[name].levels) + 1)]
     tallies = {case: Tally(empty.copy(), empty.copy()) for case in cases}
     for index, pair in enumerate(track(pairs, f"evaluating {pipeline.bundle.name}")):
-        image, mask = read_pair(pair)
+        image, mask = read_pair(pair, ids)
         intrinsics = Intrinsics.from_fov(image.shape[1], image.shape[0])
-        depth = depth_from_labels(mask, image, intrinsics)
+        depth = depth_from_street_labels(mask, image, intrinsics, pipeline.bundle.classes)
         for (name, level), tally in tallies.items():
             degraded = image
             if level:

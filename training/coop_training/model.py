@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from coop_perception.classes import CAMVID_CLASSES
 from coop_training.config import TrainConfig
 from coop_training.networks.discriminator import Discriminator
 from coop_training.networks.paper import PaperRefinement, PaperRestoration
@@ -41,7 +40,7 @@ class Cooperative(nn.Module):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        classes, conditions = len(CAMVID_CLASSES), len(config.conditions) + 1
+        classes, conditions = len(config.data.class_list.classes), len(config.conditions) + 1
         variant = VARIANTS[config.variant]
         self.classes, self.stride = classes, variant.stride
         self.segmenter = Segmenter(classes)
