@@ -148,12 +148,14 @@ def check_frames(config: TrainConfig) -> NDArray[np.uint8]:
 
 
 def example_inputs(model: Cooperative, contract: Contract, frames: NDArray[np.uint8]) -> tuple[torch.Tensor, ...]:
-    """The graph's inputs for the frames: the image, and the segmentation where it takes one."""
+    """The graph's inputs for the frames: the image, and where it takes one, the segmentation or the refined one."""
     image = torch.from_numpy(frames)
     if len(contract.inputs) == 1:
         return (image,)
     with torch.inference_mode():
         probabilities = GRAPHS["segmenter"](model, *frames.shape[1:3]).eval()(image)[0]
+        if "refined_probabilities" in contract.inputs:  # which may be of another size
+            probabilities = GRAPHS["refinement"](model, *frames.shape[1:3]).eval()(image, probabilities)[0]
     return image, probabilities.clone()
 
 
