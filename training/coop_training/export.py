@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, Contract, load_bundle, sha256
-from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
+from coop_perception.classes import IGNORE_ID
 from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.pipeline import Pipeline
@@ -101,7 +101,7 @@ def export(checkpoint: Path, out: Path, figures: Path | None = None) -> None:
     manifest = {
         "format": FORMAT_VERSION,
         "name": out.name,
-        "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in CAMVID_CLASSES],
+        "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in config.data.class_list.classes],
         "ignore_id": IGNORE_ID,
         "input": {"height": config.height, "width": config.width},
         "conditions": ["clear", *config.conditions],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from coop_perception.classes import CAMVID_CLASSES
 from coop_training.config import TrainConfig
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
@@ -16,7 +15,7 @@ class Cooperative(nn.Module):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        classes, conditions = len(CAMVID_CLASSES), len(config.conditions) + 1
+        classes, conditions = len(config.data.class_list.classes), len(config.conditions) + 1
         self.segmenter = Segmenter(classes)
         self.refinement = Refinement(classes, conditions)
         self.restoration = Restoration(classes, conditions)

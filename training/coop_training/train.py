@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, default_collate
 
-from coop_perception.classes import CAMVID_CLASSES
 from coop_perception.labelled_images import DatasetError
 from coop_training.checkpoint import (
     CheckpointError,
@@ -83,9 +82,9 @@ def train(config: TrainConfig, out: Path, only: str | None, resume: bool) -> Non
             path.unlink(missing_ok=True)
         if only is None:
             (out / "log.jsonl").unlink(missing_ok=True)
-    frames = load_frames(config.data)
+    frames = load_frames(config.data, config.conditions)
     console.print(f"{len(frames)} training frames")
-    table = stages(config, class_weights(frames, len(CAMVID_CLASSES)))
+    table = stages(config, class_weights(frames, len(config.data.class_list.classes)))
     trained: dict[str, torch.nn.Module] = {}
     previous: Path | None = None
     for name, result in results.items():

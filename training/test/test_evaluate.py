@@ -10,19 +10,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import yaml
 from coop_training import evaluate as command
 from coop_training.evaluation import Case, Entry, Evaluation, Method, evaluate, select, spread
+from coop_training.layouts.class_lists import published
+from coop_training.layouts.folders import paired_items
+from coop_training.layouts.frame import Item
 from coop_training.results import ResultsError, read_results, write_results
 from coop_training.tables import report
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_bundle import edit_manifest, write_toy_bundle
 
-from coop_perception.bundle import MANIFEST
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
 from coop_perception.degradations import CONDITIONS
-from coop_perception.labelled_images import find_pairs
 from coop_perception.metrics import psnr
 from coop_perception.pipeline import Result
 
@@ -51,9 +51,13 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return images, labels
 
 
+def items(folders: tuple[Path, Path]) -> list[Item]:
+    return paired_items(*folders, published("camvid"), depth=True)
+
+
 @pytest.fixture
 def entries(folders: tuple[Path, Path]) -> list[Entry]:
-    return select(find_pairs(*folders), None)
+    return select(items(folders), None)
 
 
 def one_hot(name: str) -> np.ndarray:
@@ -137,7 +141,7 @@ def test_scores_do_not_depend_on_the_cores(entries: list[Entry], monkeypatch: py
 
 
 def test_a_part_is_degraded_as_the_whole(folders: tuple[Path, Path]) -> None:
-    pairs = find_pairs(*folders)
+    listed = items(folders)
     seen: dict[int | None, set[bytes]] = {}
     for limit in (None, 2):
 
@@ -145,7 +149,7 @@ def test_a_part_is_degraded_as_the_whole(folders: tuple[Path, Path]) -> None:
             seen.setdefault(limit, set()).add(image.tobytes())
             return ideal(image, case)
 
-        score(select(pairs, limit), method, "gaussian_noise")
+        score(select(listed, limit), method, "gaussian_noise")
     assert len(seen[2]) == 2 * 5
     assert seen[2] < seen[None]
 
@@ -248,9 +252,8 @@ def test_restore_then_segment(options: list[object], tmp_path: Path, monkeypatch
 
 
 def broken(case: str, tmp_path: Path) -> None:
-    if case == "classes":
-        classes = yaml.safe_load((tmp_path / "toy" / MANIFEST).read_text())["classes"]
-        edit_manifest(tmp_path / "toy", classes=[*classes[:-1], {**classes[-1], "name": "Tram"}])
+    if case == "depth":
+        edit_manifest(tmp_path / "toy", classes=[{"id": i, "name": f"cup {i}", "rgb": [i, 0, 0]} for i in range(11)])
     elif case == "pair":
         (tmp_path / "labels/3.png").unlink()
     elif case == "ids":
@@ -268,11 +271,11 @@ def broken(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "says"),
     [
-        ("classes", "toy: its classes are .*Tram; labels are read as CamVid's 11"),
+        ("depth", "toy: fog need depth, which is told from labels of streets"),
         ("pair", "3.png: has no label"),
         ("ids", "3.png: holds label ids"),
-        ("void", "labels: no pixel of any label is of a class"),
-        ("small", "0.png: .*expected at least 11 pixels"),
+        ("void", "no pixel of 5 labels is of a class"),
+        ("small", "0: .*expected at least 11 pixels"),
         ("out", "File exists.*out"),
     ],
 )
@@ -285,7 +288,7 @@ def test_what_cannot_be_evaluated_ends_in_one_line(
     says: str,
 ) -> None:
     broken(case, tmp_path)
-    assert run(monkeypatch, *options, "--conditions", "jpeg") == 1
+    assert run(monkeypatch, *options, "--conditions", "fog,jpeg") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("coop-evaluate: ")
     assert re.search(says, line), line

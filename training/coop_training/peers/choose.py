@@ -17,10 +17,12 @@ import yaml
 from rich.progress import track
 
 from coop_perception.degradations import CONDITIONS
-from coop_perception.labelled_images import DatasetError, find_pairs
+from coop_perception.labelled_images import DatasetError
 from coop_perception.metrics import psnr
 from coop_training.evaluate import positive
-from coop_training.evaluation import Case, Entry, read_frame, select
+from coop_training.evaluation import Case, Entry, select
+from coop_training.layouts.class_lists import published
+from coop_training.layouts.folders import paired_items
 from coop_training.peers.filters import PEERS
 from coop_training.peers.settings import Settings
 
@@ -28,13 +30,15 @@ from coop_training.peers.settings import Settings
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m coop_training.peers.choose", description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder of clear training images")
-    parser.add_argument("--labels", type=Path, required=True, help="folder of their labels, paired by file stem")
+    parser.add_argument("--labels", type=Path, required=True, help="folder of their labels, CamVid's ids")
     parser.add_argument("--limit", type=positive, default=16, help="so many of them, evenly spread (default 16)")
     parser.add_argument("--out", type=Path, required=True, help="YAML file to write")
     arguments = parser.parse_args()
     try:
-        entries = select(find_pairs(arguments.images, arguments.labels), arguments.limit)
-        text = yaml.safe_dump(choose(entries).model_dump(), sort_keys=False, default_flow_style=None)
+        items = paired_items(arguments.images, arguments.labels, published("camvid"), depth=True)
+        text = yaml.safe_dump(
+            choose(select(items, arguments.limit)).model_dump(), sort_keys=False, default_flow_style=None
+        )
         folder = "/".join(arguments.images.resolve().parts[-3:])
         arguments.out.write_text(f"# Chosen by coop_training.peers.choose on images of {folder}, for PSNR.\n{text}")
     except (DatasetError, OSError) as error:
@@ -62,11 +66,11 @@ def choose(entries: Sequence[Entry]) -> Settings:
 
 def _score(entry: Entry) -> dict[Case, list[float]]:
     """One image: PSNR of every candidate in every case."""
-    frame = read_frame(entry)
+    frame = entry.item.read()
     scores: dict[Case, list[float]] = {}
     for name, peer in PEERS.items():
         for level, parameter in enumerate(CONDITIONS[name].levels, 1):
-            degraded = frame.under(Case(name, level))
+            degraded = entry.under(Case(name, level), frame)
             scores[Case(name, level)] = [
                 psnr(frame.image, peer.restore(degraded, parameter, **candidate)) for candidate in peer.candidates()
             ]

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.degradations.depth import guided_filter
 from coop_perception.degradations.fog import estimate_airlight
+from coop_perception.degradations.guided_filter import guided_filter
 
 Pixels = NDArray[np.uint8]
 
