@@ -99,6 +99,45 @@ class DataConfig(_Section):
         return layout.depth == "labels" and street_ids(self.class_list.classes) is not None
 
 
+Weight = Annotated[float, Field(ge=0)]
+
+
+class LossesConfig(_Section):
+    """Weights of the terms of equations 1 and 4, and of the condition head; a term of weight 0 is not computed.
+
+    The cross-entropy has weight 1: equation 1 divided by its λ. Adversarial, perceptual and style weights are
+    EdgeConnect's, on which the paper builds; the paper gives none of its own.
+    """
+
+    l1: Weight = 10.0
+    """λ1. EdgeConnect's is 1; 10 brings it level with the refinement's cross-entropy in joint training."""
+    adversarial: Weight = 0.01
+    """λ2, and the same beside the cross-entropy. With 0 there are no discriminators."""
+    adversarial_kind: Literal["lsgan", "hinge"] = "lsgan"
+    perceptual: Weight = 1.0
+    """λ3."""
+    style: Weight = 250.0
+    """λ4."""
+    tv: Weight = 1e-4
+    """Of the total variation, which is a mean over pixels."""
+    condition: Weight = 0.1
+    """Of the condition head's loss."""
+    features: Literal["none", "vgg19", "segmenter"] = "none"
+    """What perceptual and style losses look through. `none`: both are off. `segmenter`: the trained segmenter's encoder
+    stands in for VGG-19 in the perceptual loss, and the style loss is off."""
+    vgg19_weights: Path | None = None
+    """File of VGG-19's weights under torchvision's names, .safetensors or .pth."""
+
+    @model_validator(mode="after")
+    def _weights_for_vgg19(self) -> LossesConfig:
+        if (self.features == "vgg19") != (self.vgg19_weights is not None):
+            raise ValueError(
+                f"features is {self.features!r} and vgg19_weights is {self.vgg19_weights or 'not set'}: "
+                "give the file and features: vgg19, or neither"
+            )
+        return self
+
+
 class StageConfig(_Section):
     steps: int = Field(gt=0)
     batch: int = Field(8, gt=0)
@@ -115,8 +154,8 @@ class StagesConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """One run: data, conditions and the four stages. `guidance` is what restoration sees in its own stage (S_gt as
-    Algorithm 1 feeds it, S_r as its text says, or either at random)."""
+    """One run: data, conditions, networks, losses and the four stages. `guidance` is what restoration sees in its own
+    stage (S_gt as Algorithm 1 feeds it, S_r as its text says, or either at random)."""
 
     name: str
     seed: int = 0
@@ -127,10 +166,11 @@ class TrainConfig(_Section):
     clear: float = Field(0.2, ge=0, le=1)
     """Share of samples that stay clear."""
     guidance: Literal["gt", "refined", "mixed"] = "mixed"
-    condition_weight: float = 0.1
-    """Weight of the condition head's loss."""
-    image_weight: float = 10.0
-    """Weight of the restoration's L1 beside the refinement's cross-entropy in joint training."""
+    variant: Literal["fast", "paper"] = "fast"
+    """Refinement and restoration: our own at quarter resolution, or EdgeConnect's generator as the paper has it."""
+    losses: LossesConfig = LossesConfig()
+    discriminator_rate: float = Field(0.1, gt=0)
+    """The discriminators' learning rate over the generators'."""
     stages: StagesConfig
     licence: str = ""
     """Licence of the weights, as the data's terms allow."""

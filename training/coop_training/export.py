@@ -76,7 +76,7 @@ def export(checkpoint: Path, out: Path, figures: Path | None = None) -> None:
     except ValidationError as error:
         raise ExportError(f"{checkpoint}: its configuration is of another version: {error}") from error
     model = Cooperative(config)
-    load_weights(checkpoint, model.parts())
+    load_weights(checkpoint, model.deployed())
     model.eval()
     halve_weights(model)
 

@@ -1,4 +1,4 @@
-"""Losses of the paper, by equation number."""
+"""What the refinement is trained for: the classes of the scene (equation 2), and beside them its condition."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ def cross_entropy(logits: Tensor, mask: Tensor, weight: Tensor | None = None) ->
     """Equation 2. logits [N,C,h,w], upsampled to mask int64 [N,H,W]; ignored pixels carry no loss. Scalar."""
     logits = F.interpolate(logits.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
     return F.cross_entropy(logits, mask, weight=weight, ignore_index=IGNORE_ID)
-
-
-def l1(restored: Tensor, clear: Tensor) -> Tensor:
-    """Equation 6. Images [N,3,H,W] in 0..1. Scalar."""
-    return F.l1_loss(restored.float(), clear)
 
 
 def condition_loss(logits: Tensor, strength: Tensor, condition: Tensor, true_strength: Tensor) -> Tensor:
