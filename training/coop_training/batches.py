@@ -34,7 +34,7 @@ def batch_loader(
 ) -> DataLoader[Any]:
     """Yields a `Batch` of the samples of each share in turn. `processes`: those that this machine's cores are split
     between."""
-    # Cores are split between processes, not threads; PyTorch does the same for its own. In this process, before they are
+    # Cores are split between processes, not threads; PyTorch does the same for its own. Set before the workers are
     # forked: in a fork, OpenCV would wait for threads that did not come along.
     cv2.setNumThreads(1)
     return DataLoader(

@@ -244,9 +244,11 @@ def _override(raw: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: its value cannot be read as YAML: {error}") from error
-    place: Any = raw
+    place = raw
     for depth, section in enumerate(sections, 1):
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
-            raise ConfigError(f"--set {override}: {'.'.join(sections[:depth])} is {place!r}, no section with fields")
+        inner = place.get(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {'.'.join(sections[:depth])} is {inner!r}, no section with fields")
+        place[section] = dict(inner)  # a copy: sections that a YAML alias makes the same are set apart
+        place = place[section]
     place[field] = value
