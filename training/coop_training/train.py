@@ -80,8 +80,8 @@ def launch(accelerator: str, devices: int, precision: str) -> Fabric:
     Raises:
         TrainingError: there are no such devices.
     """
-    # Some terms leave parts of a network unused, as the configuration has it.
-    strategy = DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto"
+    # Which parts of the networks a stage's losses leave unused is up to the configuration, but the same in each step.
+    strategy = DDPStrategy(static_graph=True) if devices > 1 else "auto"
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
     except (MisconfigurationException, RuntimeError, ValueError) as error:
