@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -208,20 +209,36 @@ def test_what_a_run_leaves_behind(coop_train: Train, tmp_path: Path) -> None:
     assert panels.height > 3 * 64  # clear, fog and noise
 
 
-def test_two_processes_share_the_batches_of_one(config_file: Path, coop_train: Train, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does(config_file: Path, coop_train: Train, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    # Batch normalisation sees a process's own share: of the segmenter, not too small a one.
-    exact = ("--precision", "32-true", "--set", "stages.segmenter.batch=8")
-    assert coop_train(one, *exact) == 0
+    overrides = [
+        "ema=0",
+        "guidance=gt",  # restoration then does not depend on the stages before
+        "stages.segmenter.batch=8",  # batch normalisation sees a process's own share: not too small a one
+    ]
+    arguments = ["--precision=32-true", *(f"--set={override}" for override in overrides)]
+    assert coop_train(one, *arguments) == 0
     command = [sys.executable, "-m", "coop_training.train", "--config", str(config_file), "--out", str(two)]
     processes = ["--accelerator", "cpu", "--devices", "2"]
-    # Where this test logs every step, the command logs the first and the last.
-    subprocess.run([*command, *processes, *exact], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run([*command, *processes, *arguments], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
     alone = {(line["stage"], line["step"]): line["losses"] for line in curve(one)}
     shared = {(line["stage"], line["step"]): line["losses"] for line in curve(two)}
-    assert list(shared) == [(stage, step) for stage in STAGES for step in (0, 2)]
+    assert list(shared) == [(stage, step) for stage in STAGES for step in (0, 2)]  # it logs the first and the last
     for place, losses in shared.items():
         assert losses["total"] == pytest.approx(alone[place]["total"], rel=0.1), place
+
+    config = load_config(config_file, overrides)
+    torch.manual_seed(config.seed)
+    begun = Cooperative(config).parts()
+    first, second = (load_file(out / "restoration.safetensors") for out in (one, two))
+    for name in ("restoration", "d2"):
+        weights = {key: f"{name}.{key}" for key, _ in begun[name].named_parameters()}
+        moved = math.hypot(
+            *((first[full] - begun[name].get_parameter(key).detach()).norm() for key, full in weights.items())
+        )
+        apart = math.hypot(*((first[full] - second[full]).norm() for full in weights.values()))
+        assert apart < 1e-3 * moved, name
 
 
 def test_batches_must_divide_evenly(config_file: Path) -> None:

@@ -34,7 +34,7 @@ def test_all_stages_then_export_then_evaluation(
     before = load_file(out / "restoration.safetensors")
     after = load_file(out / "joint.safetensors")
     changed = {key.split(".")[0] for key in after if not np.array_equal(after[key], before[key])}
-    assert changed == {"refinement", "restoration"}  # the segmenter is the one that exists already
+    assert changed == {"refinement", "restoration", "d1", "d2"}  # the segmenter is the one that exists already
     logged = [json.loads(line)["stage"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(logged)) == ["segmenter", "refinement", "restoration", "joint"]
 
@@ -45,6 +45,8 @@ def test_all_stages_then_export_then_evaluation(
     assert result.restored.shape == (HEIGHT, WIDTH, 3)
     facts = load_bundle(bundle).facts
     assert facts["training"]["config"]["name"] == "smoke"
+    assert list(facts["training"]["stages"]) == ["segmenter", "refinement", "restoration", "joint"]
+    assert facts["training"]["stages"]["joint"]["hours"] > 0
 
     folders = ("--images", str(root / "images/train"), "--labels", str(root / "labels/train"))
     arguments = ("--bundle", str(bundle), *folders, "--conditions", "fog,jpeg", "--out", str(tmp_path / "eval"))
