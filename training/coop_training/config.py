@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -177,6 +177,8 @@ class TrainConfig(_Section):
     losses: LossesConfig = LossesConfig()
     discriminator_rate: float = Field(0.1, gt=0)
     """The discriminators' learning rate over the generators'."""
+    ema: float = Field(0.999, ge=0, lt=1)
+    """Decay of the moving average of weights that each stage's result is; 0: the last step's weights."""
     stages: StagesConfig
     licence: str = ""
     """Licence of the weights, as the data's terms allow."""
@@ -206,18 +208,53 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the file and the field."""
 
 
-def load_config(path: Path) -> TrainConfig:
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML configuration.
 
+    Args:
+        path: the file.
+        overrides: fields to set over the file's, as `stages.joint.steps=100`: a dotted path and a YAML value.
+
     Raises:
-        ConfigError: the file is missing, is no YAML mapping, or a field is unknown, missing or of the wrong type.
+        ConfigError: the file is missing or is no YAML mapping, an override cannot be read, or a field is unknown,
+            missing or of the wrong type.
     """
     try:
         raw = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds {type(raw).__name__}, expected a mapping of fields")
+    for override in overrides:
+        _override(raw, override)
     try:
         return TrainConfig.model_validate(raw)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path}: {problems}") from error
+        problems = "; ".join(_problem(details) for details in error.errors())
+        source = f"{path} with {', '.join(overrides)}" if overrides else f"{path}"
+        raise ConfigError(f"{source}: {problems}") from error
+
+
+def _problem(details: Any) -> str:
+    problem = f"{'.'.join(map(str, details['loc'])) or 'file'}: {details['msg']}"
+    given = details["input"]
+    return problem if isinstance(given, dict | list) else f"{problem}, found {given!r}"
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    *sections, field = path.split(".")
+    if not equals or not all((*sections, field)):
+        raise ConfigError(f"--set {override}: expected a field's dotted path, = and a value: stages.joint.steps=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: its value cannot be read as YAML: {error}") from error
+    place = raw
+    for depth, section in enumerate(sections, 1):
+        inner = place.get(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {'.'.join(sections[:depth])} is {inner!r}, no section with fields")
+        place[section] = dict(inner)  # a copy: sections that a YAML alias makes the same are set apart
+        place = place[section]
+    place[field] = value

@@ -110,6 +110,7 @@ def export(checkpoint: Path, out: Path, figures: Path | None = None) -> None:
             "stage": facts["stage"],
             "commit": facts.get("commit", "unknown"),
             "config": json.loads(config.model_dump_json()),
+            "stages": json.loads(facts.get("record", "{}")).get("stages", {}),
         },
         "figures": yaml.safe_load(figures.read_text()) if figures else {},
         "licence": {"weights": config.licence, "data": config.data_licence},
