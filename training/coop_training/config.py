@@ -111,6 +111,10 @@ class LossesConfig(_Section):
 
     l1: Weight = 10.0
     """λ1. EdgeConnect's is 1; 10 brings it level with the refinement's cross-entropy in joint training."""
+    jaccard: Weight = 0.0
+    """Of the soft Jaccard loss beside every cross-entropy; not the paper's."""
+    log_mse: Weight = 0.0
+    """Of the logarithm of the mean squared error beside L1; not the paper's."""
     adversarial: Weight = 0.01
     """λ2, and the same beside the cross-entropy. With 0 there are no discriminators."""
     adversarial_kind: Literal["lsgan", "hinge"] = "lsgan"
@@ -144,6 +148,8 @@ class StageConfig(_Section):
     learning_rate: float = Field(1e-3, gt=0)
     """Peak; warmed up over the first steps, then cosine to zero."""
     weight_decay: float = Field(1e-4, ge=0)
+    crop: tuple[Pixels, Pixels] | None = None
+    """Height and width in pixels; `data.crop` where it is left out."""
 
 
 class StagesConfig(_Section):

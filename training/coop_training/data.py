@@ -21,8 +21,8 @@ __all__ = ["AdverseCrops", "LabelledFrame", "Sample", "class_weights", "load_fra
 
 CROP_GRID = 8
 """Crops start at multiples of it, so that a JPEG's 8x8 blocks lie in a crop as they lie in a whole frame."""
-WEIGHED_FRAMES = 500
-"""Class weights are taken from at least so many frames, evenly spread, and from fewer than twice as many."""
+SURVEYED_FRAMES = 500
+"""Classes are counted in at least so many frames, evenly spread, and in fewer than twice as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class AdverseCrops(Dataset[Sample]):
     ) -> None:
         self.frames, self.length, self.crop, self.conditions = frames, length, crop, conditions
         self.clear, self.seed, self.scales, self.first = clear, seed, scales, first
+        self.holding = list(frames_by_class(frames).items())
 
     def __len__(self) -> int:
         return self.length - self.first
@@ -64,7 +65,12 @@ class AdverseCrops(Dataset[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(index)  # which ends an iteration
         rng = np.random.default_rng((self.seed, self.first + index))
-        frame = self.frames[int(rng.integers(len(self.frames)))]
+        wanted, among = None, range(len(self.frames))
+        if self.holding and rng.random() < 0.5:
+            # Half of the crops show a class drawn evenly, so that rare ones are met more often (Zhu et al., "Improving
+            # semantic segmentation via video propagation and label relaxation", CVPR 2019).
+            wanted, among = self.holding[rng.integers(len(self.holding))]
+        frame = self.frames[among[rng.integers(len(among))]]
         view_seed = rng.integers(2**63)
         view = random_view(frame, self.crop, self.scales, np.random.default_rng(view_seed))
         degraded, condition, strength = view.image, 0, 0.0
@@ -80,9 +86,7 @@ class AdverseCrops(Dataset[Sample]):
             else:
                 # The whole frame is degraded, then cropped: airlight is a property of the whole scene.
                 degraded, strength = degrade_randomly(view, name, rng, self._reflected(name, rng))
-        height, width = view.mask.shape
-        top = CROP_GRID * int(rng.integers((height - self.crop[0]) // CROP_GRID + 1))
-        left = CROP_GRID * int(rng.integers((width - self.crop[1]) // CROP_GRID + 1))
+        top, left = place_crop(view.mask, self.crop, wanted, rng)
         window = (slice(top, top + self.crop[0]), slice(left, left + self.crop[1]))
         return Sample(
             torch.from_numpy(np.ascontiguousarray(view.image[window].transpose(2, 0, 1))),
@@ -99,6 +103,23 @@ class AdverseCrops(Dataset[Sample]):
         return self.frames[int(rng.integers(len(self.frames)))].image
 
 
+def place_crop(
+    mask: NDArray[np.uint8], crop: tuple[int, int], wanted: int | None, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Top and left of a random crop on the grid, about a random pixel of class `wanted` where the mask has one."""
+    pixels = np.argwhere(mask == wanted) if wanted is not None else np.empty((0, 2), int)
+    pixel = pixels[rng.integers(len(pixels))] if len(pixels) else None
+    corner = []
+    for axis in (0, 1):
+        room = (mask.shape[axis] - crop[axis]) // CROP_GRID
+        if pixel is None:
+            at = rng.integers(room + 1)
+        else:
+            at = np.clip((pixel[axis] - rng.integers(crop[axis])) // CROP_GRID, 0, room)
+        corner.append(CROP_GRID * int(at))
+    return corner[0], corner[1]
+
+
 def degrade_randomly(
     frame: LabelledFrame, name: str, rng: np.random.Generator, reflected: NDArray[np.uint8] | None = None
 ) -> tuple[NDArray[np.uint8], float]:
@@ -106,7 +127,7 @@ def degrade_randomly(
     above the last. Image uint8 [H,W,3] and its strength: k/n at level k of n, linear in the logarithm between."""
     condition = CONDITIONS[name]
     levels = np.log(condition.levels)
-    position = rng.uniform(-0.2, 1.05)
+    position = rng.uniform(-0.1, 1.04)
     parameter = levels[0] + position * (levels[-1] - levels[0])
     depth = frame.depth.astype(np.float32)
     image = condition.apply(frame.image, float(np.exp(parameter)), rng, depth, frame.intrinsics, reflected)
@@ -137,10 +158,25 @@ def random_view(
     return replace(view, image=np.asarray(cv2.LUT(view.image, table), np.uint8))
 
 
+def frames_by_class(frames: Sequence[LabelledFrame]) -> dict[int, list[int]]:
+    """Indices of the frames that show each class in more than a few pixels; empty for a data set so large that it is
+    not surveyed whole."""
+    holding: dict[int, list[int]] = {}
+    for index in range(len(frames)) if len(surveyed(frames)) == len(frames) else ():
+        counts = np.bincount(frames[index].mask.ravel(), minlength=256)
+        for class_id in np.flatnonzero(counts[:IGNORE_ID] >= 64).tolist():
+            holding.setdefault(class_id, []).append(index)
+    return dict(sorted(holding.items()))
+
+
+def surveyed(frames: Sequence[LabelledFrame]) -> range:
+    """Indices of the frames in which classes are counted."""
+    return range(0, len(frames), max(1, len(frames) // SURVEYED_FRAMES))
+
+
 def class_weights(frames: Sequence[LabelledFrame], classes: int) -> Tensor:
     """1/log(1.1 + share of pixels) per class, mean 1 (ENet, Paszke et al., 2016): rare classes count more. [C]"""
-    weighed = range(0, len(frames), max(1, len(frames) // WEIGHED_FRAMES))
-    counts = sum(np.bincount(frames[index].mask.ravel(), minlength=256) for index in weighed)
+    counts = sum(np.bincount(frames[index].mask.ravel(), minlength=256) for index in surveyed(frames))
     counts[IGNORE_ID] = 0
     share = counts[:classes] / max(counts.sum(), 1)
     weights = 1 / np.log(1.1 + share)

@@ -19,7 +19,9 @@ from coop_training.losses import (
     cross_entropy,
     feature_extractor,
     l1,
+    log_mse,
     perceptual,
+    soft_jaccard,
     style,
     total_variation,
 )
@@ -64,7 +66,9 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
     """
     weight_of = {
         "cross_entropy": 1.0,
+        "jaccard": config.losses.jaccard,
         "l1": config.losses.l1,
+        "log_mse": config.losses.log_mse,
         "adversarial_d1": config.losses.adversarial,
         "adversarial_d2": config.losses.adversarial,
         "perceptual": config.losses.perceptual,
@@ -78,12 +82,18 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
     def weighted(terms: Mapping[str, Tensor]) -> Losses:
         return {"total": torch.stack([weight_of[name] * value for name, value in terms.items()]).sum(), **terms}
 
+    def segmentation(logits: Tensor, batch: Sample) -> Losses:
+        terms = {"cross_entropy": cross_entropy(logits, batch.mask, weights.to(logits.device))}
+        if config.losses.jaccard:
+            terms["jaccard"] = soft_jaccard(logits, batch.mask)
+        return terms
+
     def refine(model: Cooperative, batch: Sample, degraded: Tensor) -> tuple[Tensor, Losses, Fakes]:
         """S_r as probabilities, and the terms of equation 1."""
         logits, condition, strength = model.refinement(degraded, degraded_segmentation(model, degraded))
         refined = logits.float().softmax(1)
         terms = {
-            "cross_entropy": cross_entropy(logits, batch.mask, weights.to(logits.device)),
+            **segmentation(logits, batch),
             "condition": condition_loss(condition, strength, batch.condition, batch.strength),
         }
         fakes: Fakes = {}
@@ -105,6 +115,8 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
             "l1": l1(restored, clear),
             "condition": condition_loss(condition, strength, batch.condition, batch.strength),
         }
+        if config.losses.log_mse:
+            terms["log_mse"] = log_mse(restored, clear)
         if config.losses.tv:
             terms["tv"] = total_variation(restored)
         if extract is not None:
@@ -124,7 +136,7 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
 
     def segmenter(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
         logits = model.segmenter(to_image(batch.clear))
-        return weighted({"cross_entropy": cross_entropy(logits, batch.mask, weights.to(logits.device))}), {}
+        return weighted(segmentation(logits, batch)), {}
 
     def refinement(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
         _, terms, fakes = refine(model, batch, to_image(batch.degraded))

@@ -149,7 +149,7 @@ def run_stage(
     data = AdverseCrops(
         frames,
         settings.steps * settings.batch,
-        config.data.crop,
+        settings.crop or config.data.crop,
         config.conditions if stage.adverse else (),
         config.clear,
         # Each stage draws its own samples.

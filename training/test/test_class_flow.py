@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,14 @@ import yaml
 from coop_training import evaluate
 from coop_training.config import ConfigError, TrainConfig, load_config
 from coop_training.model import Cooperative
+from coop_training.results import read_results
 
 from coop_perception.classes import CAMVID_CLASSES, SemanticClass
 from coop_perception.labelled_images import DatasetError
+from coop_perception.pipeline import Result
 
-Evaluation = Callable[[Path], dict[str, Any]]
+Evaluation = Callable[..., float]
+"""(classes, *conditions) → pixel accuracy on clean images."""
 NAMES = ("table", "lamp", "cup")
 OWN = tuple(SemanticClass(i, name, (10 * i, 0, 0)) for i, name in enumerate(NAMES))
 
@@ -60,34 +64,40 @@ def test_configurations_name_what_is_wrong_with_the_classes(root: Path) -> None:
     assert "classes.yaml: cannot be read as YAML" in load_error(root / "own.yaml", config_of(root / "elsewhere"))
 
 
-def scored(monkeypatch: pytest.MonkeyPatch, classes: tuple[SemanticClass, ...], *conditions: str) -> Evaluation:
-    """`evaluate` with a bundle that says class 0 everywhere and leaves images as they are."""
+@pytest.fixture
+def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+    """coop-evaluate with a bundle that says class 0 everywhere and leaves images as they are."""
 
-    def run(images: list[np.ndarray], wanted: object) -> list[SimpleNamespace]:
+    def run(images: list[np.ndarray], wanted: object) -> list[Result]:
         zeros = np.zeros(images[0].shape[:2], np.uint8)
-        return [SimpleNamespace(mask_raw=zeros, mask=zeros, restored=images[0], condition=np.ones(1))]
+        return [Result(mask_raw=zeros, mask=zeros, restored=images[0], condition=np.ones(1), strength=0.0)]
 
-    bundle = SimpleNamespace(name="own", classes=classes, conditions=("clear",))
-    monkeypatch.setattr(evaluate, "load_bundle", lambda path: bundle)
-    monkeypatch.setattr(evaluate, "Pipeline", lambda bundle: SimpleNamespace(bundle=bundle, run=run))
-    return lambda root: evaluate.evaluate(Path("own"), root / "images", root / "labels", conditions)
+    def evaluation(classes: tuple[SemanticClass, ...], *conditions: str) -> float:
+        bundle = SimpleNamespace(name="own", classes=classes, conditions=("clear",))
+        monkeypatch.setattr(evaluate, "load_bundle", lambda path: bundle)
+        monkeypatch.setattr(evaluate, "Pipeline", lambda bundle, load: SimpleNamespace(bundle=bundle, run=run))
+        options = {"bundle": Path("own"), "images": tmp_path / "images", "labels": tmp_path / "labels", "limit": None}
+        out = tmp_path / "out"
+        arguments = Namespace(**options, conditions=list(conditions), out=out)
+        evaluate.run(arguments, evaluate.cooperative, "cooperative")
+        return read_results(out / "results.json").clean.raw.pa
+
+    return evaluation
 
 
-def test_labels_are_read_as_the_bundles_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = scored(monkeypatch, OWN)
+def test_labels_are_read_as_the_bundles_classes(tmp_path: Path, scored: Evaluation) -> None:
     trees.paired(tmp_path, "images", "labels", trees.stripes([0, 0, 0, 1, 2, 255, 255, 255]), ".png")
-    assert run(tmp_path)["clean"]["raw"]["pa"] == pytest.approx(3 / 5)
+    assert scored(OWN) == pytest.approx(3 / 5)
     trees.write(tmp_path / "labels/a_0.png", trees.stripes([3]))
     with pytest.raises(DatasetError, match=r"a_0.png: holds label ids \[3\]; expected 0..2, or 255 "):
-        run(tmp_path)
+        scored(OWN)
 
 
-def test_camvids_void_is_not_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_camvids_void_is_not_scored(tmp_path: Path, scored: Evaluation) -> None:
     trees.paired(tmp_path, "images", "labels", trees.stripes([0, 11]), ".png")
-    run = scored(monkeypatch, CAMVID_CLASSES, "fog")
-    assert run(tmp_path)["clean"]["raw"]["pa"] == 1
+    assert scored(CAMVID_CLASSES, "fog") == 1
 
 
-def test_fog_is_refused_for_what_is_no_street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fog_is_refused_for_what_is_no_street(scored: Evaluation) -> None:
     with pytest.raises(DatasetError, match="own: fog need depth, which is told from labels of streets"):
-        scored(monkeypatch, OWN, "jpeg", "fog")(tmp_path)
+        scored(OWN, "jpeg", "fog")

@@ -9,7 +9,17 @@ import pytest
 import torch
 from coop_training.checkpoint import CheckpointError
 from coop_training.config import LossesConfig
-from coop_training.losses import ADVERSARIAL, cross_entropy, gram, l1, perceptual, style, total_variation
+from coop_training.losses import (
+    ADVERSARIAL,
+    cross_entropy,
+    gram,
+    l1,
+    log_mse,
+    perceptual,
+    soft_jaccard,
+    style,
+    total_variation,
+)
 from coop_training.losses.features import (
     PERCEPTUAL_LAYERS,
     STYLE_LAYERS,
@@ -278,3 +288,18 @@ def test_the_record_says_what_the_features_are(weights: Path) -> None:
 def test_configurations_that_cannot_be(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         LossesConfig.model_validate(fields)
+
+
+def test_soft_jaccard_is_the_batchs_iou_for_certain_logits() -> None:
+    mask = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, 255]]])
+    guess = torch.tensor([[[0, 0, 0, 1], [0, 0, 1, 0]]])
+    logits = 100.0 * torch.nn.functional.one_hot(guess, 3).permute(0, 3, 1, 2)
+    # Class 0: 4 of 5; class 1: 2 of 3; class 2 is not there; the ignored pixel counts nowhere.
+    torch.testing.assert_close(soft_jaccard(logits, mask), torch.tensor(1 - (4 / 5 + 2 / 3) / 2))
+
+
+def test_log_mse_counts_equal_ratios_equally() -> None:
+    clear = torch.zeros(2, 3, 4, 4)
+    errors = torch.tensor([0.1, 0.2]).view(2, 1, 1, 1)
+    gain = log_mse(clear + errors, clear) - log_mse(clear + errors / 2, clear)
+    torch.testing.assert_close(gain, torch.tensor(4.0).log(), atol=0.02, rtol=0)

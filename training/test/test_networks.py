@@ -9,7 +9,6 @@ from coop_training.networks.alignment import ChannelAlignment
 from coop_training.networks.blocks import EMBEDDING, ModulatedUNet
 from coop_training.networks.condition import RED_SHIFTS, blockiness, channel_misalignment
 from coop_training.networks.nafnet import NafNet
-from coop_training.networks.peers import RestoreThenSegment, RobustSegmenter
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
 from coop_training.networks.segmenter import Segmenter
@@ -102,14 +101,11 @@ def test_blockiness_peaks_at_the_grid_of_jpeg() -> None:
     assert phases[0, 8:].argmax() == 7
 
 
-def test_peers_take_and_give_what_refinement_does() -> None:
-    x, probabilities = image(), torch.rand(2, CLASSES, 10, 16).softmax(1)
-    naf, segmenter = NafNet(CONDITIONS), Segmenter(CLASSES).eval()
-    for peer in (RestoreThenSegment(segmenter, naf).eval(), RobustSegmenter(CLASSES, CONDITIONS).eval()):
-        logits, condition, strength = peer(x, probabilities)
-        assert (logits.shape, condition.shape, strength.shape) == ((2, CLASSES, 10, 16), (2, CONDITIONS), (2,))
-    assert not list(RestoreThenSegment(segmenter, naf).parameters())
-    assert naf(image(36, 52), probabilities)[0].shape == (2, 3, 36, 52)
+def test_nafnet_takes_any_size_and_knows_no_condition() -> None:
+    restored, condition, strength = NafNet(CONDITIONS)(image(36, 52), torch.rand(2, CLASSES, 9, 13).softmax(1))
+    assert restored.shape == (2, 3, 36, 52)
+    assert not condition.any()
+    assert not strength.any()
 
 
 def test_no_normalisation_mixes_images() -> None:

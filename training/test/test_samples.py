@@ -99,3 +99,12 @@ def test_class_weights_of_many_frames_come_from_frames_of_all_parts() -> None:
     few, many = class_weights(frames(400), 5), class_weights(frames(40_000), 5)
     np.testing.assert_allclose(many, few, rtol=0.02)
     assert few[4] > few[0] > 0  # never seen: weighs most
+
+
+def test_half_of_the_crops_show_a_class_drawn_evenly() -> None:
+    """One frame of twenty has a small patch of class 1: evenly drawn, one crop in 30 would show it at best."""
+    plain = np.zeros((64, 96), np.uint8)
+    patched = plain.copy()
+    patched[40:50, 70:80] = 1
+    seen = [bool((s.mask == 1).any()) for s in crops([blank(patched), *[blank(plain)] * 19], (), length=200)]
+    assert 0.2 < np.mean(seen) < 0.35

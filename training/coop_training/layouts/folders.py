@@ -23,10 +23,14 @@ def paired_folders(
 
     def items(root: Path, split: str, classes: ClassList, depth: bool) -> list[Item]:
         folder = names.get(split, split)
-        pairs = find_pairs(root / "images" / folder, root / labels / folder)
-        return [Item(pair.name, partial(read_frame, pair, classes, depth)) for pair in pairs]
+        return paired_items(root / "images" / folder, root / labels / folder, classes, depth)
 
     return items
+
+
+def paired_items(images: Path, labels: Path, classes: ClassList, depth: bool) -> list[Item]:
+    """Lists one folder of images with one of labels."""
+    return [Item(pair.name, partial(read_frame, pair, classes, depth)) for pair in find_pairs(images, labels)]
 
 
 def voc_items(root: Path, split: str, classes: ClassList, depth: bool) -> list[Item]:

@@ -2,9 +2,9 @@
 
 from coop_training.losses.adversarial import ADVERSARIAL, AdversarialLoss
 from coop_training.losses.features import FeatureExtractor, FeatureMaps, feature_extractor
-from coop_training.losses.image import l1, total_variation
+from coop_training.losses.image import l1, log_mse, total_variation
 from coop_training.losses.perceptual import gram, perceptual, style
-from coop_training.losses.segmentation import condition_loss, cross_entropy
+from coop_training.losses.segmentation import condition_loss, cross_entropy, soft_jaccard
 
 __all__ = [
     "ADVERSARIAL",
@@ -16,7 +16,9 @@ __all__ = [
     "feature_extractor",
     "gram",
     "l1",
+    "log_mse",
     "perceptual",
+    "soft_jaccard",
     "style",
     "total_variation",
 ]
