@@ -153,15 +153,24 @@ class StageConfig(_Section):
 
 
 class StagesConfig(_Section):
-    segmenter: StageConfig
-    refinement: StageConfig
-    restoration: StageConfig
-    joint: StageConfig
+    """A stage that is left out does not happen: its networks stay as the stage before left them. Refinement and
+    restoration start as identity."""
+
+    segmenter: StageConfig | None = None
+    refinement: StageConfig | None = None
+    restoration: StageConfig | None = None
+    joint: StageConfig | None = None
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Names of the stages that happen, in order."""
+        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
 class TrainConfig(_Section):
     """One run: data, conditions, networks, losses and the four stages. `guidance` is what restoration sees in its own
-    stage (S_gt as Algorithm 1 feeds it, S_r as its text says, or either at random)."""
+    stage: S_gt as Algorithm 1 feeds it, S_r as its text says, or either at random. With `none` it has no guidance in
+    any stage, nor as deployed: a peer."""
 
     name: str
     seed: int = 0
@@ -171,9 +180,14 @@ class TrainConfig(_Section):
     conditions: tuple[str, ...] = ("fog", "gaussian_noise")
     clear: float = Field(0.2, ge=0, le=1)
     """Share of samples that stay clear."""
-    guidance: Literal["gt", "refined", "mixed"] = "mixed"
-    variant: Literal["fast", "paper"] = "fast"
-    """Refinement and restoration: our own at quarter resolution, or EdgeConnect's generator as the paper has it."""
+    guidance: Literal["gt", "refined", "mixed", "none"] = "mixed"
+    variant: Literal["fast", "paper", "nafnet"] = "fast"
+    """Refinement and restoration: our own at quarter resolution, or EdgeConnect's generator as the paper has it; or
+    our refinement with NAFNet for restoration, a peer."""
+    segmenter_from: Path | None = None
+    """Checkpoint of another run, whose segmenter this one takes."""
+    segmenter_sees: Literal["clear", "adverse"] = "clear"
+    """What its own stage shows the segmenter: it is the existing one, of clear images, but for a peer."""
     losses: LossesConfig = LossesConfig()
     discriminator_rate: float = Field(0.1, gt=0)
     """The discriminators' learning rate over the generators'."""
@@ -192,6 +206,14 @@ class TrainConfig(_Section):
         if wrong:
             raise ValueError(f"{wrong} unknown or repeated; known: {', '.join(CONDITIONS)}")
         return names
+
+    @model_validator(mode="after")
+    def _has_a_segmenter(self) -> TrainConfig:
+        if not self.stages.present:
+            raise ValueError("stages: none is given; give at least one")
+        if self.stages.segmenter is None and self.segmenter_from is None:
+            raise ValueError("stages has no segmenter, and segmenter_from is not set: give one of them")
+        return self
 
     @model_validator(mode="after")
     def _depth_for_conditions(self) -> TrainConfig:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from coop_training.config import TrainConfig
 from coop_training.networks.discriminator import Discriminator
+from coop_training.networks.nafnet import NafNet
 from coop_training.networks.paper import PaperRefinement, PaperRestoration
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
@@ -19,7 +21,7 @@ class Variant:
     """Networks of a variant; `stride`: of S_r, in pixels of the image; `widths`: of the discriminators."""
 
     refinement: type[Refinement | PaperRefinement]
-    restoration: type[Restoration | PaperRestoration]
+    restoration: type[Restoration | PaperRestoration | NafNet]
     stride: int
     widths: tuple[int, ...]
 
@@ -27,9 +29,24 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     # A quarter of the paper's widths: a fifteenth of the MACs.
     "fast": Variant(Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
+    "nafnet": Variant(Refinement, NafNet, 4, (16, 32, 64, 64, 64, 64)),
     "paper": Variant(PaperRefinement, PaperRestoration, 1, (64, 128, 256, 256, 256, 256)),
 }
 """By name in the configuration."""
+
+
+class Unguided(nn.Module):
+    """A restoration that is told nothing of the scene: every class is as likely as the others. Called as it is."""
+
+    def __init__(self, restoration: nn.Module) -> None:
+        super().__init__()
+        self.restoration = restoration
+
+    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        result: tuple[Tensor, Tensor, Tensor] = self.restoration(
+            image, torch.full_like(probabilities, 1 / probabilities.shape[1])
+        )
+        return result
 
 
 class Cooperative(nn.Module):
@@ -45,7 +62,8 @@ class Cooperative(nn.Module):
         self.classes, self.stride = classes, variant.stride
         self.segmenter = Segmenter(classes)
         self.refinement = variant.refinement(classes, conditions)
-        self.restoration = variant.restoration(classes, conditions)
+        restoration = variant.restoration(classes, conditions)
+        self.restoration = Unguided(restoration) if config.guidance == "none" else restoration
         if config.losses.adversarial:
             # Made last: the others then start from the same weights with and without them.
             self.d1 = Discriminator(classes + 3, variant.widths)

@@ -135,7 +135,7 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
         return terms, fakes
 
     def segmenter(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
-        logits = model.segmenter(to_image(batch.clear))
+        logits = model.segmenter(to_image(batch.degraded))  # the clear image, in a stage that is not adverse
         return weighted(segmentation(logits, batch)), {}
 
     def refinement(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
@@ -171,7 +171,7 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
         return Stage(trained, beside if config.losses.adversarial else (), adverse, losses, critics)
 
     return {
-        "segmenter": stage(("segmenter",), (), False, segmenter),
+        "segmenter": stage(("segmenter",), (), config.segmenter_sees == "adverse", segmenter),
         "refinement": stage(("refinement",), ("d1",), True, refinement),
         "restoration": stage(("restoration",), ("d2",), True, restoration),
         "joint": stage(("refinement", "restoration"), ("d1", "d2"), True, joint),
@@ -200,7 +200,7 @@ def _guidance(kind: str, model: Cooperative, degraded: Tensor, batch: Sample) ->
     """Guidance of the restoration's own stage, at S_r's size: S_gt, S_r, or for each sample one of the two."""
     with torch.no_grad():
         true = smooth_one_hot(batch.mask, model.classes, degraded.shape[-2] // model.stride)
-        if kind == "gt":
+        if kind in ("gt", "none"):
             return true
         refined = model.refinement(degraded, degraded_segmentation(model, degraded))[0].float().softmax(1)
         if kind == "refined":

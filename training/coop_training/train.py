@@ -15,7 +15,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
-from torch import nn
 
 from coop_perception.labelled_images import DatasetError
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts, save_weights
@@ -28,7 +27,7 @@ from coop_training.model import Cooperative
 from coop_training.progress_panels import Panels
 from coop_training.record import commit, write_stage_record
 from coop_training.run import STAGES, Run, TrainingError, TrainingInterrupted
-from coop_training.stages import Stage, stages
+from coop_training.stages import stages
 from coop_training.step import in_any_process
 from coop_training.summary import cost_table, deployed_costs
 
@@ -55,7 +54,9 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         config = load_config(arguments.config, arguments.overrides)
-        wanted = STAGES if arguments.stage == "all" else (arguments.stage,)
+        if arguments.stage not in ("all", *config.stages.present):
+            raise ConfigError(f"{arguments.config}: has no stage {arguments.stage}, only {config.stages.present}")
+        wanted = config.stages.present if arguments.stage == "all" else (arguments.stage,)
         fabric = launch(arguments.accelerator, arguments.devices, arguments.precision)
         out = arguments.out or Path("out/train") / config.name
         train(fabric, arguments.precision, config, out, wanted, arguments.resume)
@@ -95,7 +96,7 @@ def train(
 ) -> None:
     """Run the stages wanted, each from the weights the one before left in `out`.
 
-    Writes out/<stage>.safetensors (weights of the networks trained so far), out/progress.safetensors (to resume
+    Writes out/<stage>.safetensors (weights of all networks as they are after it), out/progress.safetensors (to resume
     from), out/log.jsonl, out/tensorboard and out/run.json. Without `resume`, what an earlier run left of these stages
     in `out` is removed first.
 
@@ -107,7 +108,7 @@ def train(
         CheckpointError: an earlier stage's weights cannot be used.
     """
     out.mkdir(parents=True, exist_ok=True)
-    results = {name: out / f"{name}.safetensors" for name in STAGES}
+    results = {name: out / f"{name}.safetensors" for name in config.stages.present}
     progress = out / PROGRESS
     if fabric.is_global_zero and not resume:
         for path in (*(results[name] for name in wanted), progress):
@@ -123,6 +124,8 @@ def train(
     torch.manual_seed(config.seed)
     model = Cooperative(config).to(memory_format=torch.channels_last)
     fabric.to_device(model)
+    if config.segmenter_from is not None:
+        load_weights(config.segmenter_from, {"segmenter": model.segmenter})
     costs = deployed_costs(model)
     console.print(cost_table(model, costs))
     frames = load_frames(config.data, config.conditions)
@@ -131,24 +134,22 @@ def train(
     run = Run(fabric, precision, config, model, frames, Panels(config, frames), out, console)
     with Interrupt() as interrupt:
         for name in left:
-            before = STAGES[: STAGES.index(name)]
+            before = stages_before(name, config)
             if before:
-                load_weights(results[before[-1]], parts_of(model, table, before))
+                load_weights(results[before[-1]], model.parts())
             facts = {"stage": name, "config": config.model_dump_json(), "commit": commit()}
             seconds, losses = run_stage(run, name, table[name], facts, interrupt)
             if fabric.is_global_zero:
                 record = write_stage_record(run, name, seconds, losses, costs)
-                parts = parts_of(model, table, (*before, name))
-                save_weights(results[name], parts, {**facts, "record": json.dumps(record)})
+                save_weights(results[name], model.parts(), {**facts, "record": json.dumps(record)})
                 progress.unlink(missing_ok=True)  # only now: a run that is killed in between loses nothing
             fabric.barrier()
             if name != left[-1] and in_any_process(fabric, interrupt.requested):
                 raise TrainingInterrupted(f"stopped after stage {name}")
 
 
-def parts_of(model: Cooperative, table: Mapping[str, Stage], names: Sequence[str]) -> dict[str, nn.Module]:
-    """The networks, critics too, that stages of these names train."""
-    return {part: model.parts()[part] for name in names for part in (*table[name].trained, *table[name].critics)}
+def stages_before(name: str, config: TrainConfig) -> tuple[str, ...]:
+    return config.stages.present[: config.stages.present.index(name)]
 
 
 def check_same_run(path: Path, config: TrainConfig) -> None:
@@ -160,7 +161,7 @@ def check_same_run(path: Path, config: TrainConfig) -> None:
 
 def check_can_begin(left: Sequence[str], results: Mapping[str, Path], config: TrainConfig, processes: int) -> None:
     """Before time is spent: whether the first stage has weights to start from, and batches divide evenly."""
-    before = STAGES[: STAGES.index(left[0])] if left else ()
+    before = stages_before(left[0], config) if left else ()
     if before and not results[before[-1]].exists():
         raise TrainingError(f"{results[before[-1]]}: missing; run stage {before[-1]} first (--stage {before[-1]})")
     for name in left:

@@ -241,6 +241,23 @@ def test_two_processes_learn_what_one_does(config_file: Path, coop_train: Train,
         assert apart < 1e-3 * moved, name
 
 
+def test_a_peer_takes_a_segmenter_and_leaves_stages_out(coop_train: Train, tmp_path: Path) -> None:
+    assert coop_train(tmp_path / "run", "--stage", "segmenter") == 0
+    source = tmp_path / "run" / "segmenter.safetensors"
+    peer = tmp_path / "peer"
+    fields = {f"stages.{stage}": "null" for stage in ("segmenter", "refinement", "joint")}
+    fields |= {"segmenter_from": str(source), "guidance": "none", "variant": "nafnet"}
+    overrides = [f"--set={field}={value}" for field, value in fields.items()]
+    assert coop_train(peer, *overrides) == 0
+    assert {line["stage"] for line in log(peer)} == {"restoration"}
+    theirs, ours = load_file(source), load_file(peer / "restoration.safetensors")
+    segmenter = [name for name in theirs if name.startswith("segmenter.")]
+    assert segmenter
+    assert all(torch.equal(theirs[name], ours[name]) for name in segmenter)
+    assert ours["refinement.correction.weight"].abs().max() == 0  # identity
+    assert coop_train(peer, "--stage", "joint", *overrides) == 1
+
+
 def test_batches_must_divide_evenly(config_file: Path) -> None:
     config = load_config(config_file, ["stages.segmenter.batch=3"])
     with pytest.raises(TrainingError, match=r"stages\.segmenter\.batch is 3, which 2 processes cannot share evenly"):

@@ -102,7 +102,7 @@ def test_blockiness_peaks_at_the_grid_of_jpeg() -> None:
 
 
 def test_nafnet_takes_any_size_and_knows_no_condition() -> None:
-    restored, condition, strength = NafNet(CONDITIONS)(image(36, 52), torch.rand(2, CLASSES, 9, 13).softmax(1))
+    restored, condition, strength = NafNet(CLASSES, CONDITIONS)(image(36, 52), torch.rand(2, CLASSES, 9, 13).softmax(1))
     assert restored.shape == (2, 3, 36, 52)
     assert not condition.any()
     assert not strength.any()

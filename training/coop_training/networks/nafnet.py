@@ -54,6 +54,7 @@ class NafNet(nn.Module):
     """A U-shaped network at full resolution, halving the size and doubling the width at each of its scales.
 
     Args:
+        classes: semantic classes; it does not hear of them.
         conditions: number of conditions K, `clear` included; it estimates none of them.
         width: channels at full resolution.
         encoder, middle, decoder: blocks at each scale; 19.5 GMACs at 512x1024, about what refinement and
@@ -65,6 +66,7 @@ class NafNet(nn.Module):
 
     def __init__(
         self,
+        classes: int,
         conditions: int,
         width: int = 16,
         encoder: Sequence[int] = (1, 1, 1, 12),
