@@ -1,7 +1,4 @@
-"""Homogeneous fog after Koschmieder's law, as FoggyCityscapes applies it.
-
-Source: Sakaridis, Dai, Van Gool, "Semantic Foggy Scene Understanding with Synthetic Data", IJCV 2018.
-"""
+"""Homogeneous fog after Koschmieder's law, as FoggyCityscapes applies it."""
 
 from __future__ import annotations
 
@@ -81,8 +78,12 @@ def fog(
     .. math::
         I = t R + (1 - t) L
 
-    on the 8-bit sRGB values themselves, as FoggyCityscapes was made and its scores were published, although light adds
-    up in linear intensities.
+    with transmission :math:`t = \exp(-\beta \ell)` along the line of sight :math:`\ell` and airlight :math:`L`; on the
+    8-bit sRGB values themselves, as FoggyCityscapes was made and its scores were published, although light adds up in
+    linear intensities.
+
+    Source: Sakaridis, Dai, Van Gool, "Semantic Foggy Scene Understanding with Synthetic Data", IJCV 2018, whose three
+    densities are the levels.
 
     Args:
         image: uint8 [H, W, 3] RGB.

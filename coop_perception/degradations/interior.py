@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from coop_perception.degradations.arrays import UInt8Array
 
-_WIDTH, _HEIGHT = 240, 180
+_WIDTH, _HEIGHT = 160, 120
 """Pixels: enough for what is seen out of focus."""
 
 
@@ -21,7 +21,7 @@ def vehicle_interior(rng: np.random.Generator) -> UInt8Array:
         rng: the only source of randomness.
 
     Returns:
-        uint8 [180, 240, 3] RGB.
+        uint8 [120, 160, 3] RGB.
     """
     rim = rng.uniform(0.35, 0.6)
     painter = _Painter(np.full((_HEIGHT, _WIDTH, 3), 255.0, np.float32), rng)
@@ -62,7 +62,7 @@ def _cabin(painter: _Painter, rim: float) -> None:
     painter.canvas[:] = painter.colour(0.03, 0.15)
     # Outside: sky that brightens towards a skyline, dark below it; seen through windows in dark frames.
     sky = np.linspace(painter.colour(0.5, 0.9, 0.12), painter.colour(0.8, 1.0), _HEIGHT)[:, None]
-    skyline = rim - 0.05 - rng.uniform(0, 0.2, 12).repeat(_WIDTH // 12)
+    skyline = rim - 0.05 - rng.uniform(0, 0.2, 10).repeat(_WIDTH // 10)
     above = (np.arange(_HEIGHT)[:, None] + 0.5) / _HEIGHT < skyline
     outside = np.where(above[..., None], sky, painter.colour(0.1, 0.35, 0.1)).astype(np.float32)
     windows, left = [], rng.uniform(-0.3, 0.05)

@@ -1,8 +1,4 @@
-"""Rain as RainCityscapes models it: streaks near the camera, a veil of drops too far to be told apart.
-
-Source: Hu, Fu, Zhu, Heng, "Depth-Attentional Features for Single-Image Rain Removal", CVPR 2019. The streaks, there
-taken from a library of images, are drawn here from falling drops.
-"""
+"""Rain as RainCityscapes models it: streaks near the camera, a veil of drops too far to be told apart."""
 
 from __future__ import annotations
 
@@ -32,6 +28,8 @@ _BRIGHTEST = 0.6
 """Opacity of the brightest streak."""
 _WIDE = 1.5
 """Pixels: streaks wider than that are soft at their edges."""
+_SHADES = 32
+"""Degrees of opacity that are told apart."""
 _SHIFT = 4
 """Fractional bits of the coordinates that OpenCV draws at."""
 
@@ -55,7 +53,11 @@ def rain(
     with the streaks :math:`S` in 0..1, :math:`\alpha = 2 \beta` as in all of the published settings, and
     :math:`d_1 = 2 f a`, the distance at which a drop of radius :math:`a` is one pixel wide. The published settings
     (:math:`\beta`; :math:`a`) are (0.005; 0.01), (0.01; 0.005), (0.015; 0.002); :math:`a` is interpolated between.
-    The distance :math:`d` is that along the line of sight.
+    The distance :math:`d` is that along the line of sight, :math:`A_0` the airlight. The streaks are not from a library
+    of photographs as there, but drawn from falling drops (``rain_streaks``), as many as :math:`\beta` demands.
+
+    Source: Hu, Fu, Zhu, Heng, "Depth-Attentional Features for Single-Image Rain Removal" (RainCityscapes), CVPR 2019,
+    whose three settings are the levels.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -125,7 +127,6 @@ def rain_streaks(
     wind, speed = drift
 
     z = np.cbrt(rng.uniform(_NEAREST**3, _FARTHEST**3, count))
-    z[::-1].sort()  # far drops first, so that near ones are drawn over them
     x = rng.uniform(-margin * width, (1 + margin) * width, count) - intrinsics.cx
     y = rng.uniform(-margin * height, (1 + margin) * height, count) - intrinsics.cy
     diameter = 2 + rng.exponential(0.7, count)  # millimetres
@@ -143,22 +144,26 @@ def rain_streaks(
     sharp = 1e-3 * diameter * fx / z  # pixels
     blurred = np.hypot(sharp, _BLUR_CIRCLE * fx / z)
     opacity = np.minimum(1, _BRIGHTEST * rng.uniform(0.4, 1, count) * sharp / np.maximum(1, blurred))
+    streaks = np.zeros((height, width), np.float32)
     wide = blurred > _WIDE
-    fine = _draw(ends[~wide], blurred[~wide], opacity[~wide], (height, width), softness=0.6)
-    if not wide.any():
-        return fine
-    near = _draw(ends[wide], blurred[wide], opacity[wide], (height, width), softness=0.5 * float(blurred[wide].mean()))
-    return np.maximum(fine, near)
+    for some in (~wide, wide):
+        if some.any():
+            softness = max(0.6, 0.5 * float(blurred[some].mean()))
+            drawn = _draw(ends[some], blurred[some], opacity[some], (height, width), softness)
+            np.maximum(streaks, drawn, out=streaks)
+    return streaks
 
 
 def _draw(ends: _Doubles, widths: _Doubles, opacity: _Doubles, shape: tuple[int, int], softness: float) -> FloatArray:
-    """Blurred lines, opacity float32 [H,W] in 0..1; drawn in bundles of equal width and about equal opacity."""
+    """Blurred lines, opacity float32 [H,W] in 0..1; drawn in bundles of equal width and opacity, the brightest last."""
     canvas = np.zeros(shape, np.uint8)
     points = np.rint(ends * (1 << _SHIFT)).astype(np.int32)
     thickness = np.maximum(1, np.rint(widths)).astype(int)
-    grey = np.maximum(1, np.rint(opacity * 32)).astype(int) * 8 - 1
-    for t, g in np.unique(np.stack([thickness, grey], axis=1), axis=0):
-        lines = points[(thickness == t) & (grey == g)]
-        cv2.polylines(canvas, list(lines), False, int(g), int(t), cv2.LINE_AA, _SHIFT)
+    brightness = np.maximum(1, np.rint(opacity * _SHADES)).astype(int)
+    bundle = thickness * (_SHADES + 1) + brightness
+    order = np.argsort(bundle, kind="stable")
+    for lines in np.split(order, np.flatnonzero(np.diff(bundle[order])) + 1):
+        grey = 255 * int(brightness[lines[0]]) // _SHADES
+        cv2.polylines(canvas, list(points[lines]), False, grey, int(thickness[lines[0]]), cv2.LINE_AA, _SHIFT)
     soft = cv2.GaussianBlur(canvas, (0, 0), softness)
     return np.asarray(soft / np.float32(255), np.float32)

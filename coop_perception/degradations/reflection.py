@@ -1,8 +1,4 @@
-"""Reflections in the glass that a camera looks through, such as a vehicle's windscreen.
-
-Sources: Fan et al., "A Generic Deep Architecture for Single Image Reflection Removal and Image Smoothing" (CEILNet),
-ICCV 2017; Zhang, Ng, Chen, "Single Image Reflection Separation with Perceptual Losses", CVPR 2018.
-"""
+"""Reflections in the glass that a camera looks through, such as a vehicle's windscreen."""
 
 from __future__ import annotations
 
@@ -25,21 +21,27 @@ def reflection(
     r"""A defocused second scene on the glass in front of the camera.
 
     .. math::
-        I = \left( (1 - \rho) B^{2.2} + \rho V (G_\sigma * R)^{2.2} \right)^{1 / 2.2}
+        I = \left( (1 - \rho) B^{2.2} + \rho V \, (G_\sigma * R^{2.2}) \right)^{1 / 2.2}
 
-    on the scale 0..1: light adds up in linear intensities (Zhang et al.); the camera is focused on the background
-    :math:`B`, so the reflected scene :math:`R` is blurred, :math:`\sigma` from 2 to 5 pixels of a 224 pixel crop; and
-    glass reflects unevenly over the frame, :math:`V`, a wide Gaussian bump about some point. What the glass reflects
-    does not pass, so nothing overflows that one had to subtract as the articles do. The truth that goes with the
+    on the scale 0..1, with :math:`\rho` the share of light that the glass reflects towards the camera. Light adds up in
+    linear intensities (Zhang et al.); the camera is focused on the background :math:`B`, so the reflected scene
+    :math:`R` is blurred, :math:`\sigma` from 2 to 5 pixels of a 224 pixel crop (Fan et al.); and glass reflects
+    unevenly over the frame, :math:`V`, a wide Gaussian bump about some point (Zhang et al.). What the glass reflects
+    does not pass, so no overflow is left that one had to subtract as both articles do. The truth that goes with the
     result is the undimmed :math:`B`.
+
+    The levels are what both faces of a pane reflect at 46, 65 and 76 degrees from its normal (Fresnel, n = 1.52);
+    windscreens are raked 55 to 70 degrees. Without a second image the inside of a vehicle is invented.
+
+    Sources: Fan et al., "A Generic Deep Architecture for Single Image Reflection Removal and Image Smoothing"
+    (CEILNet), ICCV 2017; Zhang, Ng, Chen, "Single Image Reflection Separation with Perceptual Losses", CVPR 2018.
 
     Args:
         image: uint8 [H, W, 3] RGB, the background.
-        reflectance: share of light that the glass reflects towards the camera, 0..1. Both faces of a pane reflect
-            0.1, 0.2, 0.4 at 46, 63, 75 degrees from its normal (Fresnel, n = 1.52); windscreens are raked 55 to 70.
+        reflectance: share of light that the glass reflects towards the camera, 0..1.
         rng: the only source of randomness.
-        reflected: uint8 [h, w, 3] RGB, another scene, scaled to the image's size; the inside of a vehicle, invented
-            from ``rng``, when None.
+        reflected: uint8 [h, w, 3] RGB, another scene, scaled to the image's size; ``vehicle_interior(rng)`` when
+            None.
 
     Returns:
         uint8 [H, W, 3] RGB.
