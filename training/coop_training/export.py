@@ -9,34 +9,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 import yaml
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 from rich.console import Console
+from torch import Tensor
 
-from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, Contract, load_bundle, sha256
+from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, load_bundle, sha256
 from coop_perception.classes import IGNORE_ID
-from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
-from coop_perception.pipeline import Pipeline
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.labelled_images import DatasetError
+from coop_perception.pipeline import STAGES, Pipeline, check_engine
+from coop_training.adapters import AdapterError, OnnxSegmenter
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig
+from coop_training.export_check import ExportError, check_frames, compare
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
-
-MASK_AGREEMENT = 0.999
-SAME_PIXELS = 0.999
-HALVED_FROM = 1024
-"""Weights of at least this many elements are stored as float16: half the bundle, and what FP16 engines read anyway."""
-
-
-class ExportError(RuntimeError):
-    """A graph that does not do what its network does; the message gives the figures."""
+from coop_training.onnx_graphs import export_graph, halve_weights, join, save_graph, store_weights_halved
 
 
 def main() -> int:
@@ -45,23 +36,44 @@ def main() -> int:
         "--checkpoint", type=Path, required=True, help="a stage's .safetensors, as coop-train writes it"
     )
     parser.add_argument("--out", type=Path, required=True, help="the bundle's directory, replaced if it exists")
+    parser.add_argument(
+        "--segmenter", type=Path, help="YAML description of your own segmenter, which takes the checkpoint's place"
+    )
+    parser.add_argument(
+        "--images", type=Path, help="folder of images to check the graphs on (default: frames of a sample drive)"
+    )
     parser.add_argument("--figures", type=Path, help="YAML of measured figures to put into the manifest")
     arguments = parser.parse_args()
     try:
-        export(arguments.checkpoint, arguments.out, arguments.figures)
-    except (ExportError, CheckpointError, OSError, yaml.YAMLError) as error:
+        export(arguments.checkpoint, arguments.out, arguments.segmenter, arguments.images, arguments.figures)
+    except (ExportError, AdapterError, CheckpointError, DatasetError, OSError, yaml.YAMLError) as error:
         print(f"coop-export: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def export(checkpoint: Path, out: Path, figures: Path | None = None) -> None:
+def export(
+    checkpoint: Path,
+    out: Path,
+    segmenter: Path | None = None,
+    images: Path | None = None,
+    figures: Path | None = None,
+) -> None:
     """Write the bundle `out` from a checkpoint.
+
+    Args:
+        checkpoint: a stage's.
+        out: the bundle's directory.
+        segmenter: description of a user's segmenter, instead of the one trained with.
+        images: folder of images to check the graphs on.
+        figures: YAML for the manifest.
 
     Raises:
         ExportError: the checkpoint has no usable configuration, `out` is no bundle to replace, or a graph's results
             differ from PyTorch's by more than rounding.
+        AdapterError: the user's segmenter cannot be used as it is described.
         CheckpointError: the checkpoint cannot be read, or lacks a network.
+        DatasetError: there are no images in `images`.
         OSError: the bundle cannot be written.
     """
     console = Console(stderr=True)
@@ -75,33 +87,23 @@ def export(checkpoint: Path, out: Path, figures: Path | None = None) -> None:
         config = TrainConfig.model_validate_json(facts["config"])
     except ValidationError as error:
         raise ExportError(f"{checkpoint}: its configuration is of another version: {error}") from error
-    model = Cooperative(config)
-    load_weights(checkpoint, model.deployed())
+    model, classes = Cooperative(config), config.data.class_list.classes
+    if segmenter is not None:
+        model.segmenter = OnnxSegmenter(segmenter, classes, config.height, config.width)
+    weighty = {name: part for name, part in model.deployed().items() if part.state_dict()}
+    load_weights(checkpoint, weighty)
     model.eval()
     halve_weights(model)
+    frames = torch.from_numpy(check_frames(config, images))
 
     temporary = out.with_name(out.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    networks: dict[str, Any] = {}
-    frames = check_frames(config)
-    for name, contract in CONTRACTS.items():
-        graph = GRAPHS[name](model, config.height, config.width).eval()
-        path = temporary / f"{name}.onnx"
-        inputs = example_inputs(model, contract, frames)
-        export_graph(graph, contract, inputs, path)
-        agreement = compare(graph, contract, inputs, path)
-        console.print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {agreement}")
-        networks[name] = {
-            "file": path.name,
-            "sha256": sha256(path),
-            "inputs": list(contract.inputs),
-            "outputs": list(contract.outputs),
-        }
+    networks = write_networks(model, frames, temporary, console)
     manifest = {
         "format": FORMAT_VERSION,
         "name": out.name,
-        "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in config.data.class_list.classes],
+        "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in classes],
         "ignore_id": IGNORE_ID,
         "input": {"height": config.height, "width": config.width},
         "conditions": ["clear", *config.conditions],
@@ -111,12 +113,16 @@ def export(checkpoint: Path, out: Path, figures: Path | None = None) -> None:
             "commit": facts.get("commit", "unknown"),
             "config": json.loads(config.model_dump_json()),
             "stages": json.loads(facts.get("record", "{}")).get("stages", {}),
+            **own_segmenter(model),
         },
         "figures": yaml.safe_load(figures.read_text()) if figures else {},
         "licence": {"weights": config.licence, "data": config.data_licence},
     }
     (temporary / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False, width=120, default_flow_style=None))
-    Pipeline(load_bundle(temporary)).warm_up()
+    bundle = load_bundle(temporary)
+    Pipeline(bundle).warm_up()
+    # The pipeline runs the three, so its checks at load leave this one out; sha256 says that it has not changed since.
+    check_engine(bundle, "cooperative", OnnxRuntimeEngine(bundle.networks["cooperative"].path))
     replaced = out.with_name(out.name + ".replaced")
     if out.exists():
         out.rename(replaced)
@@ -125,98 +131,52 @@ def export(checkpoint: Path, out: Path, figures: Path | None = None) -> None:
     console.print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
 
 
-def halve_weights(model: Cooperative) -> None:
-    """Round large weights to float16's grid, in place: PyTorch and graphs then compute with nearly the same numbers.
+def write_networks(model: Cooperative, frames: Tensor, directory: Path, console: Console) -> dict[str, Any]:
+    """Write the four graphs, each checked against PyTorch on the frames; their entries for the manifest.
 
-    Nearly, as the exporter folds the segmenter's batch normalisations into them, and these products are rounded too.
-    """
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.numel() >= HALVED_FROM:
-                parameter.copy_(parameter.half().float())
-
-
-def check_frames(config: TrainConfig) -> NDArray[np.uint8]:
-    """Two frames of a sample drive, one clear, one under the first condition. uint8 [2,H,W,3]."""
-    drive = SampleDrive(1, config.width, config.height)
-    frame = drive.frame(0)
-    adverse = frame.image
-    if config.conditions:
-        condition = config.conditions[0]
-        level = len(CONDITIONS[condition].levels)
-        adverse = degrade(frame.image, condition, level, seed=0, depth=frame.depth, intrinsics=drive.intrinsics)
-    return np.stack([frame.image, adverse])
-
-
-def example_inputs(model: Cooperative, contract: Contract, frames: NDArray[np.uint8]) -> tuple[torch.Tensor, ...]:
-    """The graph's inputs for the frames: the image, and where it takes one, the segmentation or the refined one."""
-    image = torch.from_numpy(frames)
-    if len(contract.inputs) == 1:
-        return (image,)
-    with torch.inference_mode():
-        probabilities = GRAPHS["segmenter"](model, *frames.shape[1:3]).eval()(image)[0]
-        if "refined_probabilities" in contract.inputs:  # which may be of another size
-            probabilities = GRAPHS["refinement"](model, *frames.shape[1:3]).eval()(image, probabilities)[0]
-    return image, probabilities.clone()
-
-
-def export_graph(graph: torch.nn.Module, contract: Contract, inputs: tuple[torch.Tensor, ...], path: Path) -> None:
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.onnx.export(
-        graph,
-        inputs,
-        dynamo=True,
-        input_names=list(contract.inputs),
-        output_names=list(contract.outputs),
-        dynamic_shapes=tuple({0: batch} for _ in inputs),
-        verbose=False,
-    )
-    assert program is not None
-    proto = program.model_proto
-    store_weights_halved(proto)
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, path)
-
-
-def store_weights_halved(proto: onnx.ModelProto) -> None:
-    """Replace large float32 initializers by float16 ones with a Cast behind, which runtimes fold away at load."""
-    for tensor in list(proto.graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < HALVED_FROM:
-            continue
-        name = tensor.name
-        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name + "_fp16")
-        proto.graph.initializer.remove(tensor)
-        proto.graph.initializer.append(half)
-        proto.graph.node.insert(
-            0, helper.make_node("Cast", [half.name], [name], name=name + "_cast", to=TensorProto.FLOAT)
-        )
-
-
-def compare(graph: torch.nn.Module, contract: Contract, inputs: tuple[torch.Tensor, ...], path: Path) -> str:
-    """Run the written graph beside PyTorch; a line with the figures.
+    Args:
+        model: in evaluation mode, on the CPU.
+        frames: uint8 [N,H,W,3] RGB.
+        directory: where they go.
+        console: for one line per graph.
 
     Raises:
-        ExportError: masks agree in fewer than 99.9 % of pixels, restored images within one grey level in fewer, or
-            another output is off by more than 2 %.
+        ExportError, AdapterError: as `export`.
     """
-    with torch.inference_mode():
-        result = graph(*inputs)
-    expected = dict(zip(contract.outputs, result if isinstance(result, tuple) else (result,), strict=True))
-    feeds = {name: value.numpy() for name, value in zip(contract.inputs, inputs, strict=True)}
-    found = OnnxRuntimeEngine(path).run(feeds, contract.outputs)
-    report = []
-    for name, tensor in expected.items():
-        ours, theirs = found[name].astype(np.float32), tensor.numpy().astype(np.float32)
-        if name.startswith("mask"):
-            agreement, least = float((ours == theirs).mean()), MASK_AGREEMENT
-        elif tensor.dtype == torch.uint8:
-            agreement, least = float((np.abs(ours - theirs) <= 1).mean()), SAME_PIXELS
+    entries: dict[str, Any] = {}
+    graphs: dict[str, onnx.ModelProto] = {}
+    values = {"image": frames}
+    for name, contract in CONTRACTS.items():
+        network = GRAPHS[name](model, *frames.shape[1:3]).eval()
+        given = tuple(values[key] for key in contract.inputs)
+        with torch.no_grad():
+            result = network(*given)
+        values |= zip(contract.outputs, result if isinstance(result, tuple) else (result,), strict=True)
+        if name == "cooperative":
+            graphs[name] = join(name, {stage: graphs[stage] for stage in STAGES}, contract.outputs)
+        elif name == "segmenter" and isinstance(model.segmenter, OnnxSegmenter):
+            graphs[name] = model.segmenter.graph(*frames.shape[1:3])
         else:
-            agreement, least = float((np.abs(ours - theirs) <= 0.02).mean()), SAME_PIXELS
-        if agreement < least:
-            raise ExportError(f"{path}: {name} agrees with PyTorch in {agreement:.4%}, expected {least:.1%}")
-        report.append(f"{name} {agreement:.3%}")
-    return ", ".join(report)
+            graphs[name] = export_graph(network, given, contract.inputs, contract.outputs)
+            store_weights_halved(graphs[name])
+        path = directory / f"{name}.onnx"
+        save_graph(graphs[name], path)
+        console.print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {compare(name, path, values)}")
+        entries[name] = {
+            "file": path.name,
+            "sha256": sha256(path),
+            "inputs": list(contract.inputs),
+            "outputs": list(contract.outputs),
+        }
+    return entries
+
+
+def own_segmenter(model: Cooperative) -> dict[str, Any]:
+    """`segmenter`: the description of the user's segmenter, where the model has one, and its file's checksum."""
+    if not isinstance(model.segmenter, OnnxSegmenter):
+        return {}
+    description, file = model.segmenter.description, model.segmenter.adapter.onnx
+    return {"segmenter": {**yaml.safe_load(description.read_text()), "onnx": file.name, "sha256": sha256(file)}}
 
 
 if __name__ == "__main__":

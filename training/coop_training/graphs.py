@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from coop_training.adapters import OnnxSegmenter
 from coop_training.model import Cooperative
-
-
-def to_float(image: Tensor) -> Tensor:
-    """uint8 [N,H,W,3] RGB → float [N,3,H,W] in 0..1."""
-    return image.permute(0, 3, 1, 2).float() / 255
-
-
-def to_bytes(image: Tensor) -> Tensor:
-    """float [N,3,H,W] in about 0..1 → uint8 [N,H,W,3]; clamped and rounded before the cast, which would wrap."""
-    return (image.permute(0, 2, 3, 1) * 255).clamp(0, 255).round().to(torch.uint8)
-
-
-def to_mask(probabilities: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """float [N,C,h,w] → mask and confidence uint8 [N,H,W] (255 = certain), from bilinearly upsampled probabilities."""
-    full = F.interpolate(probabilities, size=(height, width), mode="bilinear", align_corners=False)
-    confidence, mask = full.max(1)
-    return mask.to(torch.uint8), (confidence * 255).clamp(0, 255).round().to(torch.uint8)
+from coop_training.pixels import to_bytes, to_float, to_mask
 
 
 class _Graph(nn.Module):
@@ -36,6 +19,8 @@ class SegmenterGraph(_Graph):
     """image → probabilities, mask_raw."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(self.model.segmenter, OnnxSegmenter):
+            return self.model.segmenter.segment(image)
         probabilities = self.model.segmenter(to_float(image)).softmax(1)
         return probabilities, to_mask(probabilities, self.height, self.width)[0]
 
@@ -59,14 +44,16 @@ class RestorationGraph(_Graph):
 class CooperativeGraph(_Graph):
     """image → mask_raw, mask, confidence, restored, condition, strength: the three in one."""
 
+    def __init__(self, model: Cooperative, height: int, width: int) -> None:
+        super().__init__(model, height, width)
+        self.segmenter = SegmenterGraph(model, height, width)
+        self.refinement = RefinementGraph(model, height, width)
+        self.restoration = RestorationGraph(model, height, width)
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        x = to_float(image)
-        probabilities = self.model.segmenter(x).softmax(1)
-        logits, condition, strength = self.model.refinement(x, probabilities)
-        refined = logits.softmax(1)
-        restored = to_bytes(self.model.restoration(x, refined)[0])
-        mask_raw = to_mask(probabilities, self.height, self.width)[0]
-        return mask_raw, *to_mask(refined, self.height, self.width), restored, condition.softmax(1), strength
+        probabilities, mask_raw = self.segmenter(image)
+        refined, mask, confidence, condition, strength = self.refinement(image, probabilities)
+        return mask_raw, mask, confidence, self.restoration(image, refined), condition, strength
 
 
 GRAPHS: dict[str, type[_Graph]] = {

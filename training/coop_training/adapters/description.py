@@ -1,0 +1,110 @@
+"""The description of a segmenter that exists already: what its ONNX file takes and gives, and what its classes mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coop_perception.classes import SemanticClass
+
+Layout = Literal["NCHW", "NHWC"]
+Pixels = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class AdapterError(ValueError):
+    """A segmenter or its description that cannot be used; the message names the file."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputDescription(_Section):
+    """What the network takes: (pixel · scale / 255 - mean) / std. Its data type is read from the ONNX file."""
+
+    layout: Layout = "NCHW"
+    channels: Literal["rgb", "bgr"] = "rgb"
+    scale: Literal[1, 255] = 1
+    """What white is before `mean` and `std`."""
+    mean: tuple[float, float, float] = (0, 0, 0)
+    """Per channel, in the order of `channels`, on the scale of `scale`; likewise `std`."""
+    std: tuple[Positive, Positive, Positive] = (1, 1, 1)
+    size: tuple[Pixels, Pixels] | None = None
+    """Height and width that images are resized to, for a network that takes any; left out: the bundle's own."""
+
+
+class OutputDescription(_Section):
+    """What the network gives: scores [N,C,h,w] or, laid out as NHWC, [N,h,w,C]; or class ids [N,h,w], one axis of
+    length 1 more or not, as integers or whole floats."""
+
+    kind: Literal["logits", "probabilities", "labels"]
+    name: str | None = None
+    """The tensor's; needed where the network has several outputs."""
+    layout: Layout = "NCHW"
+
+
+class Adapter(_Section):
+    """One description."""
+
+    onnx: Path
+    """Relative to the description's own file."""
+    input: InputDescription = InputDescription()
+    output: OutputDescription
+    names: tuple[str, ...] = ()
+    """The network's classes in the order of their ids, for `classes` to be written with names."""
+    classes: dict[int | str, str] = Field(min_length=1)
+    """The network's class, by id or name, to the bundle's class by name. Several may go to one; one that is left out
+    is never predicted, or, in a label map, no label."""
+    licence: str = ""
+    """Of the network's weights."""
+
+
+def load_adapter(path: Path) -> Adapter:
+    """Read a description.
+
+    Raises:
+        AdapterError: the file is missing, is no YAML mapping, or a field is unknown, missing or of the wrong type.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise AdapterError(f"{path}: cannot be read as YAML: {error}") from error
+    try:
+        adapter = Adapter.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise AdapterError(f"{path}: {problems}") from error
+    return adapter.model_copy(update={"onnx": path.parent / adapter.onnx})
+
+
+def class_table(path: Path, adapter: Adapter, classes: Sequence[SemanticClass]) -> dict[int, int]:
+    """The network's class ids to the bundle's, of those that `adapter.classes` names.
+
+    Args:
+        path: the description's file, for messages.
+        adapter: the description.
+        classes: the bundle's.
+
+    Raises:
+        AdapterError: a class is unknown on either side, or one of the network's is there twice.
+    """
+    ours = {c.name: c.id for c in classes}
+    table: dict[int, int] = {}
+    for key, name in adapter.classes.items():
+        if name not in ours:
+            raise AdapterError(f"{path}: classes: {key}: the bundle has no class {name!r}; it has {', '.join(ours)}")
+        if isinstance(key, str) and adapter.names.count(key) != 1:
+            raise AdapterError(
+                f"{path}: classes: {key!r} is {adapter.names.count(key)} times among the network's `names`, expected "
+                "once; write its id instead"
+            )
+        number = adapter.names.index(key) if isinstance(key, str) else key
+        if number < 0 or number in table:
+            raise AdapterError(f"{path}: classes: id {number} is {'there twice' if number in table else 'negative'}")
+        table[number] = ours[name]
+    return table

@@ -1,0 +1,135 @@
+"""A segmenter that exists already, as an ONNX file, in the place of the reference one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+
+from coop_perception.bundle import CONTRACTS
+from coop_perception.classes import SemanticClass
+from coop_training.adapters.description import Adapter, AdapterError, class_table, load_adapter
+from coop_training.adapters.network import Network, first_line, session
+from coop_training.adapters.surroundings import before, behind
+from coop_training.onnx_graphs import join
+from coop_training.pixels import to_bytes
+
+SIZE_STEP = 32
+"""A crop that is resized for the network gets sides that this divides, as networks want them."""
+SMALLEST_PROBABILITY = 1e-6
+
+
+class OnnxSegmenter(nn.Module):
+    """A user's network between what its description says about it, run by ONNX Runtime.
+
+    Input: image [N,3,H,W] RGB in 0..1. Output: log-probabilities [N,C,h,w] of the bundle's classes. It has no weights
+    and passes no gradient: it is trained already.
+
+    Args:
+        description: its YAML file.
+        classes: the bundle's.
+        height: of whole frames, in pixels, a multiple of 4; likewise `width`.
+
+    Raises:
+        AdapterError: the description or the network cannot be used.
+    """
+
+    def __init__(self, description: Path, classes: Sequence[SemanticClass], height: int, width: int) -> None:
+        super().__init__()
+        self.description = description
+        self.adapter = load_adapter(description)
+        self.frame = (height, width)
+        self.classes = len(classes)
+        self._table = class_table(description, self.adapter, classes)
+        self._network = Network(self.adapter)
+        noise = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+        (images,) = session(self._before(*self.frame)).run(None, {"image": noise})
+        shape = self._network.verify(images)
+        _check_output(description, self.adapter, max(self._table), shape)
+        self._rank = len(shape)
+        self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.segment(to_bytes(image))[0].clamp(min=SMALLEST_PROBABILITY).log()
+
+    def segment(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image uint8 [N,H,W,3] RGB → probabilities float [N,C,h,w] and mask_raw uint8 [N,H,W].
+
+        Raises:
+            AdapterError: the network does not run, or takes one size alone and the image is no whole frame.
+        """
+        height, width = image.shape[1:3]
+        try:
+            if (height, width) not in self._sessions:
+                self._sessions[height, width] = session(self.graph(height, width))
+            found = self._sessions[height, width].run(CONTRACTS["segmenter"].outputs, {"image": image.cpu().numpy()})
+        except AdapterError:
+            raise
+        except Exception as error:  # ONNX Runtime's errors share no public base class
+            raise AdapterError(f"{self.adapter.onnx}: fails on {height}x{width}: {first_line(error)}") from error
+        probabilities, mask = (torch.from_numpy(array).to(image.device) for array in found)
+        return probabilities, mask
+
+    def graph(self, height: int, width: int) -> onnx.ModelProto:
+        """The segmenter's graph of a bundle, for images of this size; the network's weights are as they were.
+
+        Raises:
+            AdapterError: the network takes one size alone, and this is not a whole frame's.
+        """
+        parts = {
+            "before": self._before(height, width),
+            "network": self._network.graph,
+            "behind": behind(self.adapter.output, self._rank, self._table, self.classes, (height, width)),
+        }
+        return join("segmenter", parts, CONTRACTS["segmenter"].outputs)
+
+    def _before(self, height: int, width: int) -> onnx.ModelProto:
+        return before(self.adapter.input, self._network.dtype, (height, width), self._fed(height, width))
+
+    def _fed(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that the network is fed an image of this size in: crops at the scale of whole frames."""
+        size = self._network.size or self.adapter.input.size or self.frame
+        if (height, width) == self.frame:
+            return size
+        if self._network.size:
+            raise AdapterError(
+                f"{self.adapter.onnx}: takes {size[0]}x{size[1]} alone, so it can see whole frames of "
+                f"{self.frame[0]}x{self.frame[1]}, but no crop of {height}x{width}; set data.crop to the frame's size, "
+                "or export the network with dynamic height and width"
+            )
+        if size == self.frame:
+            return height, width
+        scaled = (new * part / whole for new, part, whole in zip(size, (height, width), self.frame, strict=True))
+        height, width = (max(1, round(side / SIZE_STEP)) * SIZE_STEP for side in scaled)
+        return height, width
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_sessions": {}}  # sessions can be neither copied nor sent to another process
+
+
+def _check_output(description: Path, adapter: Adapter, highest: int, shape: tuple[int, ...]) -> None:
+    """Whether a network's output is of the kind that its description says, and has the classes that it names."""
+    kind, layout = adapter.output.kind, adapter.output.layout
+    axis = 1 if layout == "NCHW" else 3
+    if kind == "labels":
+        if len(shape) != 3 and (len(shape) != 4 or shape[axis] != 1):
+            raise AdapterError(
+                f"{description}: output.kind is labels, but the network gives {list(shape)}, expected [N, h, w], or "
+                f"{layout} with one channel"
+            )
+        return
+    if len(shape) != 4:
+        expected = "[N, C, h, w]" if axis == 1 else "[N, h, w, C]"
+        raise AdapterError(f"{description}: output.kind is {kind}, but the network gives {list(shape)}, not {expected}")
+    if highest >= shape[axis] or (adapter.names and len(adapter.names) != shape[axis]):
+        said = f"names are {len(adapter.names)}" if adapter.names else f"classes go up to id {highest}"
+        raise AdapterError(
+            f"{description}: {said}, but the network gives {list(shape)}, which are {shape[axis]} classes if "
+            f"output.layout is {layout}"
+        )

@@ -1,0 +1,135 @@
+"""ONNX graphs: out of PyTorch modules, and joined into one."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, compose, helper, numpy_helper
+from torch import Tensor, nn
+
+OPSET = 20
+"""Of every graph of a bundle: graphs of different ones cannot be joined."""
+IR_VERSION = 10
+HALVED_FROM = 1024
+"""Weights of at least this many elements are stored as float16: half the bundle, and what FP16 engines read anyway."""
+
+
+def export_graph(
+    graph: nn.Module, given: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """The ONNX graph of a module.
+
+    Args:
+        graph: in evaluation mode.
+        given: its arguments for an example batch of at least two, the batch first in each.
+        inputs: names of the graph's inputs.
+        outputs: names of the graph's outputs.
+    """
+    batch = torch.export.Dim("batch", min=1, max=64)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that it has no torchvision, which nothing here needs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside PyTorch
+        program = torch.onnx.export(
+            graph,
+            tuple(given),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple({0: batch} for _ in given),
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def save_graph(proto: onnx.ModelProto, path: Path) -> None:
+    """Check a graph and write it."""
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+
+
+def halve_weights(network: nn.Module) -> None:
+    """Round large weights to float16's grid, in place: PyTorch and graphs then compute with nearly the same numbers.
+
+    Nearly, as the exporter folds the segmenter's batch normalisations into them, and these products are rounded too.
+    """
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.numel() >= HALVED_FROM:
+                parameter.copy_(parameter.half().float())
+
+
+def store_weights_halved(proto: onnx.ModelProto) -> None:
+    """Replace large float32 initializers by float16 ones with a Cast behind, which runtimes fold away at load."""
+    for tensor in list(proto.graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < HALVED_FROM:
+            continue
+        name = tensor.name
+        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name + "_fp16")
+        proto.graph.initializer.remove(tensor)
+        proto.graph.initializer.append(half)
+        proto.graph.node.insert(
+            0, helper.make_node("Cast", [half.name], [name], name=name + "_cast", to=TensorProto.FLOAT)
+        )
+
+
+def join(name: str, parts: Mapping[str, onnx.ModelProto], outputs: Sequence[str]) -> onnx.ModelProto:
+    """Graphs into one, connected where an output of one has the name of another's input.
+
+    Args:
+        name: of the joined graph.
+        parts: by a prefix for the names of their inner tensors, each after those whose outputs it takes. An input that
+            no earlier part gives is one of the joined graph; parts that name the same one share it.
+        outputs: those of the parts' outputs that the joined graph gives.
+
+    Returns:
+        A model of the highest IR version among the parts, whose batch is the first part's.
+    """
+    graph = onnx.GraphProto(name=name)
+    opsets: dict[str, int] = {}
+    given: set[str] = set()
+    found: dict[str, onnx.ValueInfoProto] = {}
+    for prefix, part in parts.items():
+        opsets |= {entry.domain: entry.version for entry in part.opset_import}
+        part = compose.add_prefix(part, f"{prefix}/", rename_inputs=False, rename_outputs=False)
+        graph.input.extend(value for value in part.graph.input if value.name not in given | found.keys())
+        given |= {value.name for value in graph.input}
+        found |= {value.name: value for value in part.graph.output}
+        graph.node.extend(part.graph.node)
+        graph.initializer.extend(part.graph.initializer)
+        graph.sparse_initializer.extend(part.graph.sparse_initializer)
+    graph.output.extend(found[output] for output in outputs)
+    skip_bytes_between(graph, given | found.keys())
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
+        ir_version=max(part.ir_version for part in parts.values()),
+    )
+
+
+def skip_bytes_between(graph: onnx.GraphProto, between: set[str]) -> None:
+    """Where a cast to uint8 gives a tensor out of `between`, let casts that take it take what that cast takes.
+
+    TensorRT knows uint8 at a graph's ends only. Right where nothing is lost: for values that are whole, 0..255.
+    """
+    casts = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "Cast"
+        and node.output[0] in between
+        and any(a.name == "to" and a.i == TensorProto.UINT8 for a in node.attribute)
+    }
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in casts:
+            node.input[0] = casts[node.input[0]].input[0]
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    for name, node in casts.items():
+        if name not in used:
+            graph.node.remove(node)

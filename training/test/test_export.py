@@ -1,0 +1,233 @@
+"""coop-export on networks with random weights, which a broken graph cannot agree with by chance."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from coop_training import export
+from coop_training.checkpoint import save_weights
+from coop_training.config import StageConfig, StagesConfig, TrainConfig
+from coop_training.export_check import ExportError, check_frames, compare
+from coop_training.graphs import GRAPHS
+from coop_training.model import Cooperative
+from coop_training.pixels import to_float
+from onnx import TensorProto, numpy_helper, parser
+from torch import nn
+
+from coop_perception.bundle import CONTRACTS, Bundle, load_bundle
+from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.pipeline import OUTPUTS, STAGES, Pipeline
+
+HEIGHT, WIDTH = 64, 96
+STAGE = StageConfig(steps=1)
+CONFIG = TrainConfig(
+    name="random",
+    height=HEIGHT,
+    width=WIDTH,
+    conditions=("gaussian_noise", "fog"),
+    stages=StagesConfig(segmenter=STAGE, refinement=STAGE, restoration=STAGE, joint=STAGE),
+    licence="of the weights",
+)
+RECORD = {"config": {}, "stages": {"joint": {"hours": 1.5, "device": "cpu", "versions": {"torch": "2.13.0"}}}}
+
+
+def random_model() -> Cooperative:
+    """As if trained: masks depend on the image in every layer, and refinement and restoration are no identity."""
+    torch.manual_seed(0)
+    model = Cooperative(CONFIG)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # Powers of two: folded into float16 weights they round as the weights alone do.
+            module.weight.data = 2.0 ** torch.randint(-1, 2, module.weight.shape)
+            module.running_var.fill_(1 - module.eps)
+            nn.init.normal_(module.running_mean, std=0.2)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+    model.eval()
+    image = to_float(torch.from_numpy(check_frames(CONFIG)))
+    spread(model.segmenter.classify, lambda: model.segmenter(image))
+    spread(model.refinement.correction, lambda: model.refinement(image, model.segmenter(image).softmax(1)))
+    return model
+
+
+@torch.no_grad()
+def spread(layer: nn.Conv2d, run: Callable[[], object]) -> None:
+    """Let a layer's outputs have mean 0 and standard deviation 3, channel by channel, in a network run on frames."""
+    found: list[torch.Tensor] = []
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: found.append(output))
+    run()
+    handle.remove()
+    std, mean = torch.std_mean(found[0], (0, 2, 3))
+    layer.weight *= (3 / std)[:, None, None, None]
+    layer.bias.copy_((layer.bias - mean) * 3 / std)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "joint.safetensors"
+    facts = {"stage": "joint", "commit": "abc", "config": CONFIG.model_dump_json()}
+    save_weights(path, random_model().parts(), {**facts, "record": json.dumps(RECORD)})
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    directory = tmp_path_factory.mktemp("bundles") / "random"
+    export.export(checkpoint, directory)
+    return load_bundle(directory)
+
+
+@pytest.fixture(scope="module")
+def values(bundle: Bundle) -> dict[str, torch.Tensor]:
+    """Every tensor of the contracts on the frames of the check, by PyTorch from the weights as exported."""
+    model = random_model()
+    export.halve_weights(model)
+    found = {"image": torch.from_numpy(check_frames(CONFIG))}
+    with torch.no_grad():
+        for name in STAGES:
+            contract = CONTRACTS[name]
+            result = GRAPHS[name](model, HEIGHT, WIDTH)(*(found[key] for key in contract.inputs))
+            found |= zip(contract.outputs, result if isinstance(result, tuple) else (result,), strict=True)
+    return found
+
+
+def test_manifest_says_where_it_comes_from(bundle: Bundle) -> None:
+    training = bundle.facts["training"]
+    assert (training["stage"], training["commit"], training["config"]["name"]) == ("joint", "abc", "random")
+    assert training["stages"] == RECORD["stages"]
+    assert bundle.facts["licence"]["weights"] == "of the weights"
+    assert bundle.conditions == ("clear", "gaussian_noise", "fog")
+
+
+def test_bundle_runs(bundle: Bundle) -> None:
+    (result,) = Pipeline(bundle).run([np.zeros((HEIGHT, WIDTH, 3), np.uint8)], OUTPUTS)
+    assert all(getattr(result, name) is not None for name in OUTPUTS)
+
+
+def test_cooperative_gives_what_the_three_give(bundle: Bundle) -> None:
+    """With another batch than it was exported with. A runtime that fuses across the seams may round otherwise."""
+    frames = np.random.default_rng(0).integers(0, 256, (5, HEIGHT, WIDTH, 3), np.uint8)
+    found = {"image": frames}
+    for name in STAGES:
+        engine = OnnxRuntimeEngine(bundle.networks[name].path)
+        found |= engine.run({key: found[key] for key in engine.inputs}, tuple(engine.outputs))
+    outputs = CONTRACTS["cooperative"].outputs
+    together = OnnxRuntimeEngine(bundle.networks["cooperative"].path).run({"image": frames}, outputs)
+    for name in outputs:
+        if name.startswith("mask"):
+            np.testing.assert_array_equal(together[name], found[name], err_msg=name)
+        else:
+            off = 1 if together[name].dtype == np.uint8 else 1e-5
+            np.testing.assert_allclose(together[name].astype(float), found[name], rtol=0, atol=off, err_msg=name)
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_bytes_are_at_the_ends_only(bundle: Bundle, name: str) -> None:
+    """TensorRT takes bytes into casts, gives them from casts, and has none in between."""
+    proto = onnx.shape_inference.infer_shapes(onnx.load(bundle.networks[name].path))
+    ends = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    inside = [v.name for v in proto.graph.value_info if v.type.tensor_type.elem_type == TensorProto.UINT8]
+    assert not set(inside) - ends
+    for node in proto.graph.node:
+        assert "image" not in node.input or node.op_type == "Cast", node
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_an_altered_graph_is_found(bundle: Bundle, values: dict[str, torch.Tensor], name: str, tmp_path: Path) -> None:
+    path = bundle.networks[name].path
+    compare(name, path, values)
+    proto = onnx.load(path)
+    weight = max(proto.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+    weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
+    onnx.save(proto, tmp_path / "altered.onnx")
+    with pytest.raises(ExportError, match=r"altered\.onnx: .* agrees with PyTorch in .*%"):
+        compare(name, tmp_path / "altered.onnx", values)
+
+
+def test_frames_are_clear_and_under_every_condition(tmp_path: Path) -> None:
+    frames = check_frames(CONFIG)
+    assert frames.shape == (3, HEIGHT, WIDTH, 3)
+    noise = frames[1].astype(float)
+    assert np.abs(np.diff(noise, axis=1)).mean() > 2 * np.abs(np.diff(frames[0].astype(float), axis=1)).mean()
+    assert frames[2].std() < frames[0].std()  # fog
+
+
+def test_frames_of_a_folder(tmp_path: Path) -> None:
+    for index in range(6):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((20, 30, 3), 40 * index, np.uint8))
+    frames = check_frames(CONFIG, tmp_path)
+    assert frames.shape == (3, HEIGHT, WIDTH, 3)
+    assert (frames[0] == 0).all()
+    assert abs(float(frames[1].mean()) - 80) < 15
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Path:
+    """A user's segmenter: what is red is Car (of the bundle's classes), what is green Tree, what is blue Sky."""
+    graph = '<ir_version: 8, opset_import: ["": 17]> g (float[N,3,h,w] x) => (float[N,3,h,w] y) { y = Identity(x) }'
+    onnx.save(parser.parse_model(graph), tmp_path / "own.onnx")
+    path = tmp_path / "own.yaml"
+    fields = {"onnx": "own.onnx", "output": {"kind": "logits"}, "classes": {0: "Car", 1: "Tree", 2: "Sky"}}
+    path.write_text(
+        yaml.safe_dump({**fields, "input": {"mean": [0.5, 0.5, 0.5], "std": [0.1, 0.1, 0.1]}, "licence": "MIT"})
+    )
+    return path
+
+
+def test_bundle_with_a_users_own_segmenter(
+    checkpoint: Path,
+    described: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "own"
+    arguments = ("--checkpoint", str(checkpoint), "--segmenter", str(described), "--out", str(out))
+    monkeypatch.setattr("sys.argv", ["coop-export", *arguments])
+    assert export.main() == 0, capsys.readouterr().err
+    bundle = load_bundle(out)
+    said = bundle.facts["training"]["segmenter"]
+    assert (said["onnx"], said["licence"], said["classes"][0]) == ("own.onnx", "MIT", "Car")
+    frame = check_frames(CONFIG)[0]
+    (result,) = Pipeline(bundle).run([frame], OUTPUTS)
+    assert result.mask_raw is not None
+    _, middle, highest = np.moveaxis(np.sort(frame, 2), 2, 0)
+    decided = highest > middle
+    np.testing.assert_array_equal(result.mask_raw[decided], np.array([8, 5, 0])[frame.argmax(2)][decided])
+    together = OnnxRuntimeEngine(bundle.networks["cooperative"].path).run({"image": frame[None]}, ("mask_raw", "mask"))
+    np.testing.assert_array_equal(together["mask_raw"][0], result.mask_raw)
+    np.testing.assert_array_equal(together["mask"][0], result.mask)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--segmenter", "absent.yaml"), r"absent\.yaml: cannot be read as YAML"),
+        (("--images", "absent"), r"absent: no such folder"),
+    ],
+)
+def test_commands_that_cannot_be(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, str],
+    says: str,
+) -> None:
+    option, name = arguments
+    out = tmp_path / "bundle"
+    command = ["coop-export", "--checkpoint", str(checkpoint), "--out", str(out), option, str(tmp_path / name)]
+    monkeypatch.setattr("sys.argv", command)
+    assert export.main() == 1
+    assert re.search(says, capsys.readouterr().err)
+    assert not out.exists()
