@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from coop_perception.degradations.arrays import UInt8Array
+from coop_perception.degradations.arrays import FloatArray, UInt8Array
 
 
 def gaussian_noise(
@@ -50,7 +50,7 @@ def gaussian_noise(
             f"gaussian_noise: sigma is {sigma}, expected at least 0 (standard deviation on the scale 0..1)"
         )
     scale = sigma if reading == "multiplicative" else 255 * sigma
-    noise = (_quantiles() * np.float32(scale))[rng.integers(0, 1 << 16, image.shape, np.uint16)]
+    noise: FloatArray = (_quantiles() * np.float32(scale))[rng.integers(0, 1 << 16, image.shape, np.uint16)]
     if reading == "multiplicative":
         noise *= image
     noise += image
