@@ -55,13 +55,15 @@ def write_stage_record(
         "processes": run.fabric.world_size,
         "precision": run.precision,
         "versions": {"python": platform.python_version(), **{m.__name__: m.__version__ for m in LIBRARIES}},
-        "hours": round(seconds / 3600, 4),
+        "hours": float(f"{seconds / 3600:.4g}"),
         "features": describe_features(run.config.losses),
         "losses": dict(losses),
     }
     networks = {name: asdict(cost) for name, cost in costs.items()}
     record = {"config": config, "networks": networks, "stages": {**record["stages"], stage: entry}}
-    (run.out / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    temporary = run.out / f"{RECORD}.partial"
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(run.out / RECORD)
     return record
 
 

@@ -64,13 +64,18 @@ def main() -> int:
         return 1
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
         again = sys.argv[1:] if arguments.resume else [*sys.argv[1:], "--resume"]
-        complain(f"{stop or 'stopped between steps'}; go on with: coop-train {shlex.join(again)}")
-        return 130
+        complain(f"{str(stop) or 'stopped'}; go on with: coop-train {shlex.join(again)}")
+        return 130 if is_first_process() else 0  # a failed process makes Fabric kill the first, which still saves
     return 0
 
 
+def is_first_process() -> bool:
+    """Of those that Fabric starts for several devices; told before and after Fabric is there."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def complain(message: str) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a run comes here, one speaks
+    if is_first_process():
         print(f"coop-train: {message}", file=sys.stderr)
 
 
