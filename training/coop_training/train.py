@@ -27,7 +27,7 @@ from coop_training.loop import PROGRESS, run_stage
 from coop_training.model import Cooperative
 from coop_training.panels import Panels
 from coop_training.record import commit, write_stage_record
-from coop_training.run import STAGES, Run, TrainingError, TrainingInterrupted
+from coop_training.run import STAGES, Run, TrainingError, TrainingInterrupted, result_file
 from coop_training.stages import Stage, stages
 from coop_training.step import in_any_process
 from coop_training.summary import cost_table, deployed_costs
@@ -112,7 +112,7 @@ def train(
         CheckpointError: an earlier stage's weights cannot be used.
     """
     out.mkdir(parents=True, exist_ok=True)
-    results = {name: out / f"{name}.safetensors" for name in STAGES}
+    results = {name: result_file(out, name) for name in STAGES}
     progress = out / PROGRESS
     if fabric.is_global_zero and not resume:
         for path in (*(results[name] for name in wanted), progress):
