@@ -95,6 +95,10 @@ def load_bundle(directory: Path) -> Bundle:
         raise BundleError(f"{path}: ignore_id is {ignore}, expected {IGNORE_ID}")
     size = _field(path, manifest, "input", dict)
     networks = _field(path, manifest, "networks", dict)
+    if "weights" in manifest:  # which the graphs may share, or hold themselves
+        weights = _field(path, manifest, "weights", dict)
+        file, expected = (_field(path, weights, key, str, "weights.") for key in ("file", "sha256"))
+        _check_file(directory / file, expected, "networks' weights")
     return Bundle(
         name=_field(path, manifest, "name", str),
         directory=directory,
@@ -150,6 +154,11 @@ def _network(path: Path, networks: Mapping[str, Any], name: str) -> Network:
         listed = _field(path, entry, side, list, inside)
         if sorted(map(str, listed)) != sorted(names):
             raise BundleError(f"{path}: {name} {side} are {listed}, expected {list(names)}")
+    _check_file(file, expected, name)
+    return Network(name, file, expected)
+
+
+def _check_file(file: Path, expected: str, name: str) -> None:
     if not file.is_file():
         raise BundleError(f"{file}: missing, though {MANIFEST} names it as the {name}; copy the bundle again, whole")
     found = sha256(file)
@@ -157,4 +166,3 @@ def _network(path: Path, networks: Mapping[str, Any], name: str) -> Network:
         raise BundleError(
             f"{file}: altered: its sha256 is {found[:12]}…, {MANIFEST} says {expected[:12]}…; copy or export it again"
         )
-    return Network(name, file, found)

@@ -11,7 +11,7 @@ import yaml
 from onnx import TensorProto, helper
 from toy_bundle import CONDITIONS, HEIGHT, WIDTH, edit_manifest, rewrite_network, write_toy_bundle
 
-from coop_perception.bundle import MANIFEST, BundleError, load_bundle
+from coop_perception.bundle import MANIFEST, BundleError, load_bundle, sha256
 from coop_perception.classes import CAMVID_CLASSES
 from coop_perception.engines import EngineError
 from coop_perception.pipeline import OUTPUTS, FrameError, Pipeline
@@ -64,6 +64,18 @@ def test_every_field_is_needed(directory: Path, field: str) -> None:
 def test_values_that_cannot_be(directory: Path, field: str, value: object, says: str) -> None:
     edit_manifest(directory, **{field: value})
     with pytest.raises(BundleError, match=says):
+        load_bundle(directory)
+
+
+def test_weights_that_graphs_share_are_checked(directory: Path) -> None:
+    (directory / "weights.bin").write_bytes(b"weights")
+    edit_manifest(directory, weights={"file": "weights.bin", "sha256": sha256(directory / "weights.bin")})
+    load_bundle(directory)
+    (directory / "weights.bin").write_bytes(b"Weights")
+    with pytest.raises(BundleError, match=r"weights\.bin: altered"):
+        load_bundle(directory)
+    (directory / "weights.bin").unlink()
+    with pytest.raises(BundleError, match=r"weights\.bin: missing"):
         load_bundle(directory)
 
 

@@ -27,7 +27,10 @@ from coop_training.config import TrainConfig
 from coop_training.export_check import ExportError, check_frames, compare
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
-from coop_training.onnx_graphs import export_graph, halve_weights, join, save_graph, store_weights_halved
+from coop_training.onnx_graphs import export_graph, halve_weights, join, save_graph, share_weights, store_weights_halved
+
+WEIGHTS = "weights.bin"
+"""What the graphs of a bundle refer to, the joined one to the same as the three."""
 
 
 def main() -> int:
@@ -108,6 +111,7 @@ def export(
         "input": {"height": config.height, "width": config.width},
         "conditions": ["clear", *config.conditions],
         "networks": networks,
+        "weights": {"file": WEIGHTS, "sha256": sha256(temporary / WEIGHTS)},
         "training": {
             "stage": facts["stage"],
             "commit": facts.get("commit", "unknown"),
@@ -159,6 +163,8 @@ def write_networks(model: Cooperative, frames: Tensor, directory: Path, console:
         else:
             graphs[name] = export_graph(network, given, contract.inputs, contract.outputs)
             store_weights_halved(graphs[name])
+    share_weights(graphs.values(), directory / WEIGHTS)
+    for name, contract in CONTRACTS.items():
         path = directory / f"{name}.onnx"
         save_graph(graphs[name], path)
         console.print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {compare(name, path, values)}")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, compose, external_data_helper, helper, numpy_helper
 from torch import Tensor, nn
 
 OPSET = 20
 """Of every graph of a bundle: graphs of different ones cannot be joined."""
 IR_VERSION = 10
+SHARED_FROM = 4096
+"""Bytes from which a tensor goes into the weights' file, and to a multiple of which it is aligned there."""
 HALVED_FROM = 1024
 """Weights of at least this many elements are stored as float16: half the bundle, and what FP16 engines read anyway."""
 
@@ -49,10 +52,39 @@ def export_graph(
     return program.model_proto
 
 
+def share_weights(graphs: Collection[onnx.ModelProto], path: Path) -> None:
+    """Write the graphs' large tensors into one file, equal ones once, and let the graphs refer to it.
+
+    The file's checksum goes into each graph's metadata, so that a graph's own tells of other weights too.
+    """
+    weights = bytearray()
+    places: dict[bytes, int] = {}
+    found: list[tuple[onnx.TensorProto, bytes]] = []
+    for proto in graphs:
+        for tensor in proto.graph.initializer:
+            raw = numpy_helper.to_array(tensor).tobytes()
+            if len(raw) < SHARED_FROM:
+                continue
+            if raw not in places:
+                weights += bytes(-len(weights) % SHARED_FROM)  # aligned for whoever maps the file into memory
+                places[raw] = len(weights)
+                weights += raw
+            found.append((tensor, raw))
+    for tensor, raw in found:
+        tensor.raw_data = raw
+        external_data_helper.set_external_data(tensor, path.name, places[raw], len(raw))
+        tensor.ClearField("raw_data")
+        for field in ("float_data", "int32_data", "int64_data"):
+            tensor.ClearField(field)
+    path.write_bytes(weights)
+    for proto in graphs:
+        helper.set_model_props(proto, {"weights_sha256": hashlib.sha256(weights).hexdigest()})
+
+
 def save_graph(proto: onnx.ModelProto, path: Path) -> None:
-    """Check a graph and write it."""
-    onnx.checker.check_model(proto, full_check=True)
+    """Write a graph, beside its weights' file, and check it."""
     onnx.save(proto, path)
+    onnx.checker.check_model(path, full_check=True)
 
 
 def halve_weights(network: nn.Module) -> None:

@@ -23,7 +23,7 @@ from coop_training.pixels import to_float
 from onnx import TensorProto, numpy_helper, parser
 from torch import nn
 
-from coop_perception.bundle import CONTRACTS, Bundle, load_bundle
+from coop_perception.bundle import CONTRACTS, Bundle, load_bundle, sha256
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.pipeline import OUTPUTS, STAGES, Pipeline
 
@@ -231,3 +231,16 @@ def test_commands_that_cannot_be(
     assert export.main() == 1
     assert re.search(says, capsys.readouterr().err)
     assert not out.exists()
+
+
+def test_graphs_share_one_file_of_weights(bundle: Bundle) -> None:
+    """It holds what the three refer to; the joined graph adds nothing."""
+    places: dict[str, set[tuple[int, int]]] = {}
+    for name, network in bundle.networks.items():
+        proto = onnx.load(network.path, load_external_data=False)
+        entries = [{e.key: e.value for e in t.external_data} for t in proto.graph.initializer if t.external_data]
+        places[name] = {(int(entry["offset"]), int(entry["length"])) for entry in entries}
+        assert {entry["location"] for entry in entries} == {export.WEIGHTS}
+        assert proto.metadata_props[0].value == sha256(bundle.directory / export.WEIGHTS)
+    assert places["cooperative"] == set.union(*(places[name] for name in STAGES))
+    assert all(offset % 4096 == 0 for offset, _ in places["cooperative"])

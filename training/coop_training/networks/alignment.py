@@ -43,7 +43,8 @@ class ChannelAlignment(nn.Module):
 def banded(taps: Tensor, width: int) -> Tensor:
     """taps [N,K] → M [N,width+K-1,width] with M[x+k, x] = taps[k], so that (row @ M)[x] = Σ_k taps[k]·row[x+k]."""
     shifts = taps.shape[1]
-    offset = torch.arange(width + shifts - 1)[:, None] - torch.arange(width)[None]
-    # One more tap, always zero, for what lies off the band.
-    index = torch.where((offset >= 0) & (offset < shifts), offset, shifts).to(taps.device)
-    return F.pad(taps, (0, 1))[:, index]
+    # Rows of a period one longer than the matrix is wide: cut to its width, each begins one later than that before.
+    # No table of indices, which an exported graph would have to carry.
+    period = F.pad(taps, (0, width))[:, None].expand(-1, width, -1).flatten(1)
+    rows = period[:, : width * (width + shifts - 1)].unflatten(1, (width, width + shifts - 1))
+    return rows.transpose(1, 2)

@@ -42,7 +42,8 @@ class Restoration(nn.Module):
         probabilities = at_quarter(probabilities, F.avg_pool2d(image, 4))
         embedding, condition, strength, misalignment = self.encoder(image, probabilities)
         aligned = self.alignment(image, embedding, misalignment)
-        x = F.relu(self.trunk(F.pixel_unshuffle(aligned - 0.5, 4), embedding, self.guidance(probabilities)))
+        # No rectifier behind the trunk: where clear images press for no change at all, it would die.
+        x = self.trunk(F.pixel_unshuffle(aligned - 0.5, 4), embedding, self.guidance(probabilities))
         affine = F.interpolate(self.affine(x), size=image.shape[-2:], mode="bilinear", align_corners=False)
         gain, offset = affine.chunk(2, 1)
         restored = aligned + aligned * gain + offset + F.pixel_shuffle(self.residual(x), 4)
