@@ -17,7 +17,7 @@ import torch
 
 from coop_training.losses.features import describe_features
 from coop_training.networks.cost import Cost
-from coop_training.run import Run
+from coop_training.run import Run, result_file
 
 RECORD = "run.json"
 LIBRARIES = (torch, lightning_fabric, np, cv2)
@@ -45,7 +45,9 @@ def write_stage_record(
     """
     record = read_record(run.out)
     config = run.config.model_dump(mode="json")
-    for earlier in record["stages"].values():
+    # One without a result is of a run that has since been begun anew.
+    stages = {name: entry for name, entry in record["stages"].items() if result_file(run.out, name).exists()}
+    for earlier in stages.values():
         if record["config"] != config:
             earlier.setdefault("config", record["config"])
     entry = {
@@ -55,13 +57,15 @@ def write_stage_record(
         "processes": run.fabric.world_size,
         "precision": run.precision,
         "versions": {"python": platform.python_version(), **{m.__name__: m.__version__ for m in LIBRARIES}},
-        "hours": round(seconds / 3600, 4),
+        "hours": float(f"{seconds / 3600:.4g}"),
         "features": describe_features(run.config.losses),
         "losses": dict(losses),
     }
     networks = {name: asdict(cost) for name, cost in costs.items()}
-    record = {"config": config, "networks": networks, "stages": {**record["stages"], stage: entry}}
-    (run.out / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    record = {"config": config, "networks": networks, "stages": {**stages, stage: entry}}
+    temporary = run.out / f"{RECORD}.partial"
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(run.out / RECORD)
     return record
 
 

@@ -20,6 +20,11 @@ STAGES = tuple(StagesConfig.model_fields)
 """Names, in order."""
 
 
+def result_file(out: Path, stage: str) -> Path:
+    """Where a stage leaves its weights."""
+    return out / f"{stage}.safetensors"
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says what was found and what to do."""
 

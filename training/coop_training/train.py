@@ -26,7 +26,7 @@ from coop_training.loop import PROGRESS, run_stage
 from coop_training.model import Cooperative
 from coop_training.progress_panels import Panels
 from coop_training.record import commit, write_stage_record
-from coop_training.run import STAGES, Run, TrainingError, TrainingInterrupted
+from coop_training.run import STAGES, Run, TrainingError, TrainingInterrupted, result_file
 from coop_training.stages import stages
 from coop_training.step import in_any_process
 from coop_training.summary import cost_table, deployed_costs
@@ -65,13 +65,18 @@ def main() -> int:
         return 1
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
         again = sys.argv[1:] if arguments.resume else [*sys.argv[1:], "--resume"]
-        complain(f"{stop or 'stopped between steps'}; go on with: coop-train {shlex.join(again)}")
-        return 130
+        complain(f"{str(stop) or 'stopped'}; go on with: coop-train {shlex.join(again)}")
+        return 130 if is_first_process() else 0  # a failed process makes Fabric kill the first, which still saves
     return 0
 
 
+def is_first_process() -> bool:
+    """Of those that Fabric starts for several devices; told before and after Fabric is there."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def complain(message: str) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a run comes here, one speaks
+    if is_first_process():
         print(f"coop-train: {message}", file=sys.stderr)
 
 
@@ -108,7 +113,7 @@ def train(
         CheckpointError: an earlier stage's weights cannot be used.
     """
     out.mkdir(parents=True, exist_ok=True)
-    results = {name: out / f"{name}.safetensors" for name in config.stages.present}
+    results = {name: result_file(out, name) for name in config.stages.present}
     progress = out / PROGRESS
     if fabric.is_global_zero and not resume:
         for path in (*(results[name] for name in wanted), progress):

@@ -208,6 +208,10 @@ def test_what_a_run_leaves_behind(coop_train: Train, tmp_path: Path) -> None:
     assert panels.width > 5 * 96
     assert panels.height > 3 * 64  # clear, fog and noise
 
+    (out / "refinement.safetensors").unlink()
+    assert coop_train(out, "--stage", "segmenter") == 0
+    assert list(json.loads((out / "run.json").read_text())["stages"]) == ["segmenter"]
+
 
 def test_two_processes_learn_what_one_does(config_file: Path, coop_train: Train, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"

@@ -8,7 +8,7 @@ from itertools import chain
 
 import pytest
 import torch
-from coop_training.batches import Batch, share
+from coop_training.batches import Batch, share, worker_count
 from coop_training.data import Sample
 from coop_training.interrupt import SIGNALS, Interrupt
 from coop_training.stages import Fakes, Losses, Stage
@@ -107,6 +107,24 @@ def test_processes_together_see_one_process_s_batch(step: int, each: int, proces
     shares = [list(share(step, batch, rank, processes)) for rank in range(processes)]
     assert {len(indices) for indices in shares} == {each}
     assert [*chain(*shares)] == list(share(step, batch, 0, 1)) == list(range(step * batch, (step + 1) * batch))
+
+
+@pytest.mark.parametrize(
+    ("cores", "device", "processes", "workers"),
+    [
+        (2, "cpu", 1, 1),
+        (2, "cpu", 2, 1),
+        (16, "cpu", 1, 4),
+        (16, "cuda", 1, 15),
+        (16, "cuda", 4, 3),
+        (64, "cuda", 1, 16),
+    ],
+)
+def test_loading_leaves_cores_to_training(
+    monkeypatch: pytest.MonkeyPatch, cores: int, device: str, processes: int, workers: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert worker_count(torch.device(device), processes) == workers
 
 
 @pytest.fixture

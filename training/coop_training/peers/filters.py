@@ -109,7 +109,7 @@ def _bytes(values: NDArray[np.floating]) -> Pixels:
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
-_OMEGAS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_OMEGAS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 PEERS: Mapping[str, Peer] = MappingProxyType(
     {
