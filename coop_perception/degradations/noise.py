@@ -7,7 +7,6 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from coop_perception.degradations.arrays import FloatArray, UInt8Array
 
@@ -50,7 +49,8 @@ def gaussian_noise(
             f"gaussian_noise: sigma is {sigma}, expected at least 0 (standard deviation on the scale 0..1)"
         )
     scale = sigma if reading == "multiplicative" else 255 * sigma
-    noise: FloatArray = (_quantiles() * np.float32(scale))[rng.integers(0, 1 << 16, image.shape, np.uint16)]
+    draw = rng.integers(0, 1 << 16, image.shape, np.uint16)
+    noise: FloatArray = (_quantiles() * np.float32(scale)).take(draw)
     if reading == "multiplicative":
         noise *= image
     noise += image
@@ -60,7 +60,7 @@ def gaussian_noise(
 
 
 @lru_cache(maxsize=1)
-def _quantiles() -> npt.NDArray[np.float32]:
+def _quantiles() -> FloatArray:
     """65536 equally likely values of a standard normal variable: more than 8 bits resolve, at a quarter of the time."""
     normal = NormalDist()
     return np.array([normal.inv_cdf((i + 0.5) / (1 << 16)) for i in range(1 << 16)], np.float32)
