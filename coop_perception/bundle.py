@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from coop_perception.classes import IGNORE_ID, SemanticClass
+from coop_perception.classes import IGNORE_ID, SemanticClass, parse_classes
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.yaml"
@@ -130,24 +130,9 @@ def _positive(path: Path, mapping: Mapping[str, Any], key: str) -> int:
 
 def _classes(path: Path, entries: list[Any]) -> tuple[SemanticClass, ...]:
     try:
-        classes = tuple(SemanticClass(int(e["id"]), str(e["name"]), _rgb(e["rgb"])) for e in entries)
-    except (TypeError, KeyError, ValueError) as error:
-        raise BundleError(f"{path}: classes: each needs id, name and rgb [r, g, b] in 0..255 ({error!r})") from error
-    if [c.id for c in classes] != list(range(len(classes))) or not 0 < len(classes) <= IGNORE_ID:
-        raise BundleError(
-            f"{path}: class ids are {[c.id for c in classes]}, expected 0..C-1 in order, C at most {IGNORE_ID}"
-        )
-    names = [c.name for c in classes]
-    if len(set(names)) != len(names):
-        raise BundleError(f"{path}: class names repeat: {sorted({n for n in names if names.count(n) > 1})}")
-    return classes
-
-
-def _rgb(value: Any) -> tuple[int, int, int]:
-    red, green, blue = (int(v) for v in value)
-    if not all(0 <= v <= 255 for v in (red, green, blue)):
-        raise ValueError(f"rgb {value}")
-    return red, green, blue
+        return parse_classes(entries)
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
 
 
 def _conditions(path: Path, names: list[Any]) -> tuple[str, ...]:

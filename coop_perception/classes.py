@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 IGNORE_ID = 255
 """Mask value of pixels that carry no label: never scored, never trained on."""
@@ -31,3 +33,29 @@ CAMVID_CLASSES: tuple[SemanticClass, ...] = (
     SemanticClass(10, "Bicyclist", (0, 128, 192)),
 )
 """The 11 classes of CamVid (Brostow et al., 2009) in the order and colours of its 480x360 release."""
+
+
+def parse_classes(entries: Sequence[Mapping[str, Any]]) -> tuple[SemanticClass, ...]:
+    """Classes from entries with `id`, `name` and `rgb`, as YAML files list them.
+
+    Raises:
+        ValueError: an entry lacks one of them, a colour is out of 0..255, the ids are not 0..C-1 in order (C at most
+            255), or two classes have one name.
+    """
+    try:
+        classes = tuple(SemanticClass(int(e["id"]), str(e["name"]), _rgb(e["rgb"])) for e in entries)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"classes: each needs id, name and rgb [r, g, b] in 0..255 ({error!r})") from error
+    if [c.id for c in classes] != list(range(len(classes))) or not 0 < len(classes) <= IGNORE_ID:
+        raise ValueError(f"class ids are {[c.id for c in classes]}, expected 0..C-1 in order, C at most {IGNORE_ID}")
+    names = [c.name for c in classes]
+    if len(set(names)) != len(names):
+        raise ValueError(f"class names repeat: {sorted({n for n in names if names.count(n) > 1})}")
+    return classes
+
+
+def _rgb(value: Any) -> tuple[int, int, int]:
+    red, green, blue = (int(v) for v in value)
+    if not all(0 <= v <= 255 for v in (red, green, blue)):
+        raise ValueError(f"rgb {value}")
+    return red, green, blue

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
+from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 CAMVID_VOID = 11
@@ -69,39 +71,51 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """An image file as uint8 [H,W,3] RGB.
 
     Raises:
-        DatasetError: the file cannot be decoded.
+        DatasetError: the file is missing, damaged or cut off, or no image.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DatasetError(f"{path}: cannot be decoded as an image")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(cv2.cvtColor(_decode(_content(path), path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def read_label(path: Path) -> NDArray[np.uint8]:
-    """A label file as a mask uint8 [H,W] of CamVid's class ids and IGNORE_ID, which its void (11) becomes.
+def label_ids(classes: Sequence[SemanticClass]) -> dict[int, int]:
+    """What the values of a label file mean that holds these classes' own ids: value → id in masks.
+
+    255, and CamVid's void where the classes are CamVid's, are IGNORE_ID.
+    """
+    void = {CAMVID_VOID: IGNORE_ID} if tuple(classes) == CAMVID_CLASSES else {}
+    return {c.id: c.id for c in classes} | void | {IGNORE_ID: IGNORE_ID}
+
+
+CAMVID_LABEL_IDS = label_ids(CAMVID_CLASSES)
+
+
+def read_label(path: Path, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> NDArray[np.uint8]:
+    """A label file as a mask uint8 [H,W]; `ids` says which id in masks each value in the file stands for.
 
     Raises:
-        DatasetError: no single-channel 8-bit image, or an id that is no class.
+        DatasetError: neither single-channel nor indexed 8-bit image, or a value that `ids` does not have.
     """
-    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if label is None:
-        raise DatasetError(f"{path}: cannot be decoded as an image")
+    data = _content(path)
+    label = _decode(data, path, cv2.IMREAD_UNCHANGED)
+    if _is_indexed_png(data):
+        label = _palette_indices(data, label)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise DatasetError(
-            f"{path}: is {label.dtype} of shape {label.shape}; a label is one channel of 8-bit class ids"
+            f"{path}: is {label.dtype} of shape {label.shape}; a label is one channel of 8-bit class ids, or an "
+            "indexed PNG"
         )
-    ids = {c.id for c in CAMVID_CLASSES}
     table = np.full(256, IGNORE_ID, np.uint8)
-    table[list(ids)] = list(ids)
-    wrong = [int(i) for i in np.unique(label) if i not in ids | {IGNORE_ID, CAMVID_VOID}]
+    table[list(ids)] = list(ids.values())
+    wrong = [int(i) for i in np.unique(label) if int(i) not in ids]
     if wrong:
+        scored = sorted(value for value, i in ids.items() if i != IGNORE_ID)
+        ignored = sorted(value for value, i in ids.items() if i == IGNORE_ID)
         raise DatasetError(
-            f"{path}: holds label ids {wrong}; expected 0..{max(ids)}, {CAMVID_VOID} or {IGNORE_ID} (not scored)"
+            f"{path}: holds label ids {wrong}; expected {_ranges(scored)}, or {_ranges(ignored)} (not scored)"
         )
     return np.asarray(table[label], np.uint8)
 
 
-def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def read_pair(pair: Pair, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Image uint8 [H,W,3] RGB and mask uint8 [H,W] (all IGNORE_ID where the pair has no label).
 
     Raises:
@@ -110,9 +124,49 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     image = read_image(pair.image)
     if pair.label is None:
         return image, np.full(image.shape[:2], IGNORE_ID, np.uint8)
-    mask = read_label(pair.label)
+    mask = read_label(pair.label, ids)
     if mask.shape != image.shape[:2]:
         raise DatasetError(
             f"{pair.label}: is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
         )
     return image, mask
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _decode(data: bytes, path: Path, flags: int) -> NDArray[Any]:
+    # OpenCV fills what a cut JPEG lacks with grey. Neither marker can occur within compressed data.
+    cut = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data and not cut else None
+    if image is None:
+        what = "is cut off" if cut else "cannot be decoded as an image"
+        raise DatasetError(f"{path}: {what}; copy or download it again")
+    return np.asarray(image)
+
+
+def _is_indexed_png(data: bytes) -> bool:
+    return data.startswith(b"\x89PNG") and data[25:26] == b"\x03"  # colour type in the header
+
+
+def _palette_indices(data: bytes, colours: NDArray[Any]) -> NDArray[np.uint8]:
+    """The indices of an indexed PNG, which OpenCV gives as BGR (or BGRA) colours."""
+    start = data.index(b"PLTE")
+    size = int.from_bytes(data[start - 4 : start], "big")
+    palette = np.frombuffer(data, np.uint8, size, start + 4).reshape(-1, 3)[:, ::-1]
+    place = np.array([1, 256, 65536])
+    codes = palette @ place
+    order = np.argsort(codes, kind="stable")
+    found = np.searchsorted(codes[order], colours[..., :3] @ place)
+    return np.asarray(order[found], np.uint8)
+
+
+def _ranges(values: Sequence[int]) -> str:
+    """Sorted numbers as text, runs of them shortened: 0..10, 255."""
+    starts = [v for v in values if v - 1 not in values]
+    ends = [v for v in values if v + 1 not in values]
+    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in zip(starts, ends, strict=True))

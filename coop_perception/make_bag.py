@@ -124,7 +124,8 @@ def _make_bag(options: argparse.Namespace) -> None:
                     image,
                     options.condition,
                     level,
-                    seed=int(np.random.SeedSequence((options.seed, index)).generate_state(1)[0]),
+                    seed=options.seed,
+                    frame=index,
                     depth=frame.depth,
                     intrinsics=source.intrinsics,
                 )

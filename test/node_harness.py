@@ -53,7 +53,7 @@ def node_process(domain: int, log: Path, **parameters: str) -> Iterator[subproce
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            assert process.returncode == 0, log.read_text()
+            assert process.returncode == 0, f"exit status {process.returncode}: {log.read_text()}"
 
 
 class Client:

@@ -101,8 +101,12 @@ def test_outputs_are_the_networks_with_the_frames_header(active: Callable[..., C
     message = image_message(image, 17)
     info.header.stamp.sec = 16  # the camera's driver sends it when it likes
     outputs = [*masks.values(), *pictures.values(), compressed, conditions, infos]
-    info_publisher.publish(info)
-    publish_until(ours, publisher, message, lambda: all(outputs), "every output of a frame")
+
+    def complete() -> bool:
+        info_publisher.publish(info)  # again, as with images: the node may not have seen this publisher yet
+        return all(outputs)
+
+    publish_until(ours, publisher, message, complete, "every output of a frame")
     for output in outputs:
         assert output[-1].header == message.header
     for channel, name in enumerate(("mask_raw", "mask", "confidence")):

@@ -50,6 +50,8 @@ class Condition:
     """What a level is a value of, with the unit."""
     levels: tuple[float, ...]
     """The parameter at level 1, 2, ..., from mild to severe."""
+    function: Callable[..., UInt8Array]
+    """What the effect is made of, with equation and source."""
     effect: Effect
     needs_depth: bool = False
 
@@ -131,6 +133,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="Gaussian blur",
                 parameter="standard deviation in pixels",
                 levels=(1.2, 2.5, 6.5, 15.2),
+                function=gaussian_blur,
                 effect=lambda image, sigma, rng, scene: gaussian_blur(image, sigma),
             ),
             Condition(
@@ -138,6 +141,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="additive white Gaussian noise",
                 parameter="standard deviation on the scale 0..1",
                 levels=(0.05, 0.09, 0.13, 0.2),
+                function=gaussian_noise,
                 effect=lambda image, sigma, rng, scene: gaussian_noise(image, sigma, rng),
             ),
             Condition(
@@ -145,6 +149,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="salt and pepper noise",
                 parameter="share of values hit",
                 levels=(0.005, 0.01, 0.05, 0.1),
+                function=impulse_noise,
                 effect=lambda image, density, rng, scene: impulse_noise(image, density, rng),
             ),
             Condition(
@@ -152,6 +157,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="JPEG compression",
                 parameter="quality factor",
                 levels=(43, 12, 7, 4),
+                function=jpeg,
                 effect=lambda image, quality, rng, scene: jpeg(image, quality),
             ),
             Condition(
@@ -159,6 +165,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="lateral chromatic aberration",
                 parameter="shift of red in pixels, twice that of blue",
                 levels=(2, 6, 10, 14),
+                function=chromatic_aberration,
                 effect=lambda image, shift, rng, scene: chromatic_aberration(image, shift),
             ),
             Condition(
@@ -166,6 +173,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="homogeneous fog",
                 parameter="attenuation coefficient beta in 1/m",
                 levels=(0.005, 0.01, 0.02),
+                function=fog,
                 effect=_fog,
                 needs_depth=True,
             ),
@@ -174,6 +182,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="rain streaks and the veil of distant rain",
                 parameter="attenuation coefficient beta in 1/m",
                 levels=(0.005, 0.01, 0.015),
+                function=rain,
                 effect=_rain,
                 needs_depth=True,
             ),
@@ -182,6 +191,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="reflection in the windscreen",
                 parameter="reflectance of the glass",
                 levels=(0.1, 0.2, 0.4),
+                function=reflection,
                 effect=lambda image, reflectance, rng, scene: reflection(
                     image, reflectance, scene.steady, scene.reflected
                 ),

@@ -9,7 +9,17 @@ from coop_perception.degradations.arrays import UInt8Array
 
 
 def jpeg(image: UInt8Array, quality: float) -> UInt8Array:
-    """JPEG at a quality factor of the IJG scale, with 4:2:0 chroma.
+    r"""JPEG by a real codec, at a quality factor of the IJG scale, with 4:2:0 chroma.
+
+    Coefficients of each 8x8 block's cosine transform are rounded to multiples of the scaled quantisation table:
+
+    .. math::
+        \hat{C} = Q \, \mathrm{round}(C / Q), \qquad
+        Q = \frac{s \, Q_{50}}{100}, \qquad
+        s = 5000 / q \text{ below } q = 50, \text{ else } 200 - 2 q
+
+    Source: ITU-T T.81 (1992); the scale is that of the Independent JPEG Group's library. The levels are the paper's
+    (Xia et al.).
 
     Args:
         image: uint8 [H, W, 3] RGB.

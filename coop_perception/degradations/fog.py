@@ -1,7 +1,4 @@
-"""Homogeneous fog after Koschmieder's law, as FoggyCityscapes applies it.
-
-Source: Sakaridis, Dai, Van Gool, "Semantic Foggy Scene Understanding with Synthetic Data", IJCV 2018.
-"""
+"""Homogeneous fog after Koschmieder's law, as FoggyCityscapes applies it."""
 
 from __future__ import annotations
 
@@ -64,7 +61,8 @@ def estimate_airlight(image: UInt8Array) -> FloatArray:
         float32 [3] in 0..255.
     """
     patch = np.ones((_DARK_CHANNEL_PATCH, _DARK_CHANNEL_PATCH), np.uint8)
-    dark = cv2.erode(image.min(axis=2), patch)
+    red, green, blue = cv2.split(image)
+    dark = np.asarray(cv2.erode(cv2.min(cv2.min(red, green), blue), patch), np.uint8)
     count = max(1, round(_AIRLIGHT_FRACTION * dark.size))
     pixels_at_least = np.bincount(dark.ravel(), minlength=256)[::-1].cumsum()[::-1]
     threshold = np.flatnonzero(pixels_at_least >= count)[-1]
@@ -80,8 +78,12 @@ def fog(
     .. math::
         I = t R + (1 - t) L
 
-    on the 8-bit sRGB values themselves, as FoggyCityscapes was made and its scores were published, although light adds
-    up in linear intensities.
+    with transmission :math:`t = \exp(-\beta \ell)` along the line of sight :math:`\ell` and airlight :math:`L`; on the
+    8-bit sRGB values themselves, as FoggyCityscapes was made and its scores were published, although light adds up in
+    linear intensities.
+
+    Source: Sakaridis, Dai, Van Gool, "Semantic Foggy Scene Understanding with Synthetic Data", IJCV 2018, whose three
+    densities are the levels.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -101,8 +103,11 @@ def fog(
     if not depth.min() >= 0:
         raise ValueError("fog: depth holds negative or NaN values; expected metres, inf for the sky")
     light = estimate_airlight(image) if airlight is None else airlight
-    mixed = image - light
-    mixed *= transmission(path_length(depth, intrinsics), beta)[..., None]
-    mixed += light
-    np.rint(mixed, out=mixed)
-    return mixed.astype(np.uint8)
+    seen = transmission(path_length(depth, intrinsics), beta)
+    result = np.empty_like(image)
+    for channel in range(3):  # three planes take a fifth of the time of one array of pixels
+        mixed = image[..., channel] - light[channel]
+        mixed *= seen
+        mixed += light[channel]
+        result[..., channel] = np.rint(mixed, out=mixed)
+    return result

@@ -1,8 +1,4 @@
-"""Rain as RainCityscapes models it: streaks near the camera, a veil of drops too far to be told apart.
-
-Source: Hu, Fu, Zhu, Heng, "Depth-Attentional Features for Single-Image Rain Removal", CVPR 2019. The streaks, there
-taken from a library of images, are drawn here from falling drops.
-"""
+"""Rain as RainCityscapes models it: streaks near the camera, a veil of drops too far to be told apart."""
 
 from __future__ import annotations
 
@@ -22,14 +18,18 @@ _RADII = (0.01, 0.005, 0.002)
 
 _EXPOSURE = 1 / 60
 """Seconds: a camera's in a rainy street by day."""
-_NEAREST, _FARTHEST = 0.5, 8.0
+_NEAREST, _FARTHEST = 0.7, 8.0
 """Metres: where drops show as streaks of their own."""
 _DROPS_PER_BETA = 1500.0
 """Drops of that kind per cubic metre, for each 1/m of attenuation: what attenuates is the drops."""
 _BLUR_CIRCLE = 0.002
 """Metres: aperture of a lens focused far away, which is how wide it spreads a point nearby."""
-_BRIGHTEST = 0.8
+_BRIGHTEST = 0.6
 """Opacity of the brightest streak."""
+_WIDE = 1.5
+"""Pixels: streaks wider than that are soft at their edges."""
+_SHADES = 32
+"""Degrees of opacity that are told apart."""
 _SHIFT = 4
 """Fractional bits of the coordinates that OpenCV draws at."""
 
@@ -53,7 +53,11 @@ def rain(
     with the streaks :math:`S` in 0..1, :math:`\alpha = 2 \beta` as in all of the published settings, and
     :math:`d_1 = 2 f a`, the distance at which a drop of radius :math:`a` is one pixel wide. The published settings
     (:math:`\beta`; :math:`a`) are (0.005; 0.01), (0.01; 0.005), (0.015; 0.002); :math:`a` is interpolated between.
-    The distance :math:`d` is that along the line of sight.
+    The distance :math:`d` is that along the line of sight, :math:`A_0` the airlight. The streaks are not from a library
+    of photographs as there, but drawn from falling drops (``rain_streaks``), as many as :math:`\beta` demands.
+
+    Source: Hu, Fu, Zhu, Heng, "Depth-Attentional Features for Single-Image Rain Removal" (RainCityscapes), CVPR 2019,
+    whose three settings are the levels.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -80,12 +84,16 @@ def rain(
     drops_resolved = np.float32(np.exp(-beta * 2 * intrinsics.fx * radius))
     streaks = rain_streaks(_DROPS_PER_BETA * beta, rng, intrinsics, random_drift(rng) if drift is None else drift)
     streaks *= np.minimum(clear, drops_resolved) ** 2  # exp(-alpha d) with alpha = 2 beta
-    # The equation with A = 1 - clear, sorted by what multiplies what: light + clear (I - light) + R (255 - I).
-    result = (clear - streaks)[..., None] * image
-    result += (1 - clear)[..., None] * light
-    result += (255 * streaks)[..., None]
-    np.rint(result, out=result)
-    return result.astype(np.uint8)
+    # The equation, sorted by what I is multiplied with: never negative, since R <= clear^2 and 1 - A = clear.
+    kept, veil = clear - streaks, 1 - clear
+    streaks *= 255
+    result = np.empty_like(image)
+    for channel in range(3):
+        mixed = kept * image[..., channel]
+        mixed += veil * light[channel]
+        mixed += streaks
+        result[..., channel] = np.rint(mixed, out=mixed)
+    return result
 
 
 def random_drift(rng: np.random.Generator) -> tuple[float, float]:
@@ -119,7 +127,6 @@ def rain_streaks(
     wind, speed = drift
 
     z = np.cbrt(rng.uniform(_NEAREST**3, _FARTHEST**3, count))
-    z[::-1].sort()  # far drops first, so that near ones are drawn over them
     x = rng.uniform(-margin * width, (1 + margin) * width, count) - intrinsics.cx
     y = rng.uniform(-margin * height, (1 + margin) * height, count) - intrinsics.cy
     diameter = 2 + rng.exponential(0.7, count)  # millimetres
@@ -136,19 +143,27 @@ def rain_streaks(
 
     sharp = 1e-3 * diameter * fx / z  # pixels
     blurred = np.hypot(sharp, _BLUR_CIRCLE * fx / z)
-    opacity = _BRIGHTEST * rng.uniform(0.4, 1, count) * sharp / np.maximum(1, blurred)
-    return _draw(ends, blurred, np.clip(opacity, 0, 1), (height, width))
+    opacity = np.minimum(1, _BRIGHTEST * rng.uniform(0.4, 1, count) * sharp / np.maximum(1, blurred))
+    streaks = np.zeros((height, width), np.float32)
+    wide = blurred > _WIDE
+    for some in (~wide, wide):
+        if some.any():
+            softness = max(0.6, 0.5 * float(blurred[some].mean()))
+            drawn = _draw(ends[some], blurred[some], opacity[some], (height, width), softness)
+            np.maximum(streaks, drawn, out=streaks)
+    return streaks
 
 
-def _draw(ends: _Doubles, widths: _Doubles, opacity: _Doubles, shape: tuple[int, int]) -> FloatArray:
-    """Lines in order, opacity float32 [H,W] in 0..1; drawn in bundles of equal width and about equal opacity."""
+def _draw(ends: _Doubles, widths: _Doubles, opacity: _Doubles, shape: tuple[int, int], softness: float) -> FloatArray:
+    """Blurred lines, opacity float32 [H,W] in 0..1; drawn in bundles of equal width and opacity, the brightest last."""
     canvas = np.zeros(shape, np.uint8)
     points = np.rint(ends * (1 << _SHIFT)).astype(np.int32)
     thickness = np.maximum(1, np.rint(widths)).astype(int)
-    grey = np.maximum(1, np.rint(opacity * 32)).astype(int) * 8 - 1
-    for t in np.unique(thickness):
-        for g in np.unique(grey[thickness == t]):
-            lines = points[(thickness == t) & (grey == g)]
-            cv2.polylines(canvas, list(lines), False, int(g), int(t), cv2.LINE_AA, _SHIFT)
-    soft = cv2.GaussianBlur(canvas, (3, 3), 0.6)
+    brightness = np.maximum(1, np.rint(opacity * _SHADES)).astype(int)
+    bundle = thickness * (_SHADES + 1) + brightness
+    order = np.argsort(bundle, kind="stable")
+    for lines in np.split(order, np.flatnonzero(np.diff(bundle[order])) + 1):
+        grey = 255 * int(brightness[lines[0]]) // _SHADES
+        cv2.polylines(canvas, list(points[lines]), False, grey, int(thickness[lines[0]]), cv2.LINE_AA, _SHIFT)
+    soft = cv2.GaussianBlur(canvas, (0, 0), softness)
     return np.asarray(soft / np.float32(255), np.float32)

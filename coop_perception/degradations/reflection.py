@@ -1,8 +1,4 @@
-"""Reflections in the glass that a camera looks through, such as a vehicle's windscreen.
-
-Sources: Fan et al., "A Generic Deep Architecture for Single Image Reflection Removal and Image Smoothing" (CEILNet),
-ICCV 2017; Zhang, Ng, Chen, "Single Image Reflection Separation with Perceptual Losses", CVPR 2018.
-"""
+"""Reflections in the glass that a camera looks through, such as a vehicle's windscreen."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import cv2
 import numpy as np
 
 from coop_perception.degradations.arrays import FloatArray, UInt8Array
+from coop_perception.degradations.interior import vehicle_interior
 
 _GAMMA = 2.2
 _BLUR = (2.0, 5.0)
@@ -24,21 +21,27 @@ def reflection(
     r"""A defocused second scene on the glass in front of the camera.
 
     .. math::
-        I = \left( (1 - \rho) B^{2.2} + \rho V (G_\sigma * R)^{2.2} \right)^{1 / 2.2}
+        I = \left( (1 - \rho) B^{2.2} + \rho V \, (G_\sigma * R^{2.2}) \right)^{1 / 2.2}
 
-    on the scale 0..1: light adds up in linear intensities (Zhang et al.); the camera is focused on the background
-    :math:`B`, so the reflected scene :math:`R` is blurred, :math:`\sigma` from 2 to 5 pixels of a 224 pixel crop; and
-    glass reflects unevenly over the frame, :math:`V`, a wide Gaussian bump about some point. What the glass reflects
-    does not pass, so nothing overflows that one had to subtract as the articles do. The truth that goes with the
+    on the scale 0..1, with :math:`\rho` the share of light that the glass reflects towards the camera. Light adds up in
+    linear intensities (Zhang et al.); the camera is focused on the background :math:`B`, so the reflected scene
+    :math:`R` is blurred, :math:`\sigma` from 2 to 5 pixels of a 224 pixel crop (Fan et al.); and glass reflects
+    unevenly over the frame, :math:`V`, a wide Gaussian bump about some point (Zhang et al.). What the glass reflects
+    does not pass, so no overflow is left that one had to subtract as both articles do. The truth that goes with the
     result is the undimmed :math:`B`.
+
+    The levels are what both faces of a pane reflect at 46, 65 and 76 degrees from its normal (Fresnel, n = 1.52);
+    windscreens are raked 55 to 70 degrees. Without a second image the inside of a vehicle is invented.
+
+    Sources: Fan et al., "A Generic Deep Architecture for Single Image Reflection Removal and Image Smoothing"
+    (CEILNet), ICCV 2017; Zhang, Ng, Chen, "Single Image Reflection Separation with Perceptual Losses", CVPR 2018.
 
     Args:
         image: uint8 [H, W, 3] RGB, the background.
-        reflectance: share of light that the glass reflects towards the camera, 0..1. Both faces of a pane reflect
-            0.1, 0.2, 0.4 at 46, 63, 75 degrees from its normal (Fresnel, n = 1.52); windscreens are raked 55 to 70.
+        reflectance: share of light that the glass reflects towards the camera, 0..1.
         rng: the only source of randomness.
-        reflected: uint8 [h, w, 3] RGB, another scene, scaled to the image's size; the inside of a vehicle, invented
-            from ``rng``, when None.
+        reflected: uint8 [h, w, 3] RGB, another scene, scaled to the image's size; ``vehicle_interior(rng)`` when
+            None.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -83,64 +86,3 @@ def _uneven(size: tuple[int, int], rng: np.random.Generator) -> FloatArray:
         bumps.append(np.exp(-((at - centre) ** 2) / (2 * spread**2)).astype(np.float32))
     bump: FloatArray = bumps[0][:, None] * bumps[1][None, :]
     return bump
-
-
-def vehicle_interior(rng: np.random.Generator, width: int = 240, height: int = 180) -> UInt8Array:
-    """What a windscreen mirrors: the dashboard with what lies on it, and above it the cabin with bright windows.
-
-    Args:
-        rng: the only source of randomness.
-        width, height: of the image, in pixels.
-
-    Returns:
-        uint8 [height, width, 3] RGB.
-    """
-    canvas = np.empty((height, width, 3), np.uint8)
-
-    def points(*relative: tuple[float, float]) -> np.ndarray:
-        return np.array([[round(u * width), round(v * height)] for u, v in relative], np.int32)
-
-    def colour(brightness: float, tint: float = 0.08) -> tuple[float, ...]:
-        return tuple(float(np.clip(255 * brightness * f, 0, 255)) for f in rng.uniform(1 - tint, 1 + tint, 3))
-
-    canvas[:] = colour(rng.uniform(0.05, 0.2))
-    edge = rng.uniform(0.35, 0.6)
-    # Windows of the cabin, bright with sky, between dark frames.
-    for left in np.arange(rng.uniform(-0.3, 0.0), 1.0, rng.uniform(0.35, 0.55)):
-        right, top, slant = left + rng.uniform(0.2, 0.35), rng.uniform(-0.1, 0.15), rng.uniform(-0.08, 0.08)
-        quad = points((left, edge - 0.05), (left + slant, top), (right - slant, top), (right, edge - 0.08))
-        cv2.fillPoly(canvas, [quad], colour(rng.uniform(0.6, 1.0)), cv2.LINE_AA)
-    # Seats with head rests before them.
-    for centre in (rng.uniform(0.15, 0.35), rng.uniform(0.65, 0.85)):
-        seat = colour(rng.uniform(0.05, 0.35))
-        w, top = rng.uniform(0.1, 0.15), edge - rng.uniform(0.1, 0.2)
-        cv2.ellipse(canvas, points((centre, top))[0], points((w * 0.5, 0.09))[0], 0, 0, 360, seat, -1, cv2.LINE_AA)
-        cv2.fillPoly(
-            canvas, [points((centre - w, 1), (centre - w, top + 0.1), (centre + w, top + 0.1), (centre + w, 1))], seat
-        )
-    # The dashboard, its edge curved, brighter towards the glass.
-    u = np.linspace(0, 1, 17)
-    bend, hood = rng.uniform(-0.05, 0.12), rng.uniform(0.03, 0.12)
-    hood_at = rng.choice([0.25, 0.75])
-    rim = edge + bend * (2 * u - 1) ** 2 - hood * np.exp(-(((u - hood_at) / 0.12) ** 2))
-    outline = points(*zip(u, rim, strict=True), (1.0, 1.0), (0.0, 1.0))
-    inside = cv2.fillPoly(np.zeros((height, width), np.uint8), [outline], 255, cv2.LINE_AA)[..., None] / 255
-    shade = np.linspace(rng.uniform(0.3, 0.8), rng.uniform(0.8, 1.3), height)[:, None, None]
-    dashboard = np.clip(np.array(colour(rng.uniform(0.15, 0.6), 0.15)) * shade, 0, 255)
-    canvas = np.rint(canvas * (1 - inside) + dashboard * inside).astype(np.uint8)
-    # Sun through a side window, vents, papers.
-    if rng.random() < 0.6:
-        left, w, lean = rng.uniform(0, 0.8), rng.uniform(0.1, 0.4), rng.uniform(-0.3, 0.3)
-        sunny = points((left, edge + 0.12), (left + w, edge + 0.12), (left + w + lean, 1), (left + lean, 1))
-        cv2.fillPoly(canvas, [sunny], colour(rng.uniform(0.6, 1.0)), cv2.LINE_AA)
-    for centre in rng.uniform(0.1, 0.9, rng.integers(1, 4)):
-        v, w = edge + rng.uniform(0.15, 0.35), rng.uniform(0.06, 0.12)
-        for slat in range(5):
-            a, b = points((centre - w, v + 0.02 * slat), (centre + w, v + 0.02 * slat))
-            cv2.line(canvas, a, b, colour(0.03), 1, cv2.LINE_AA)
-    for _ in range(rng.integers(0, 4)):
-        at = rng.uniform(0.1, 0.9) * width, rng.uniform(edge + 0.1, 0.95) * height
-        size = rng.uniform(0.06, 0.2) * width, rng.uniform(0.06, 0.2) * height
-        sheet = cv2.boxPoints((at, size, rng.uniform(-40, 40))).astype(np.int32)
-        cv2.fillPoly(canvas, [sheet], colour(rng.uniform(0.75, 1.0)), cv2.LINE_AA)
-    return canvas

@@ -1,4 +1,4 @@
-"""Checkpoints as safetensors: weights, optimiser state and progress; nothing is ever unpickled."""
+"""Checkpoints as safetensors: weights, averages, optimiser state and progress; nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from coop_training.ema import WeightAverage
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the message names the file."""
@@ -18,7 +20,7 @@ class CheckpointError(RuntimeError):
 
 def save_weights(path: Path, networks: Mapping[str, nn.Module], facts: Mapping[str, str]) -> None:
     """Write the networks' weights, named `<network>.<parameter>`, with `facts` in the header."""
-    _write(path, _named_weights(networks), facts)
+    save_tensors(path, _named_weights(networks), facts)
 
 
 def load_weights(path: Path, networks: Mapping[str, nn.Module]) -> dict[str, str]:
@@ -30,7 +32,7 @@ def load_weights(path: Path, networks: Mapping[str, nn.Module]) -> dict[str, str
     facts = read_facts(path)
     tensors = load_file(path)
     for name, network in networks.items():
-        own = {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(name + ".")}
+        own = _below(name, tensors)
         if not own:
             held = sorted({key.split(".")[0] for key in tensors})
             raise CheckpointError(f"{path}: has no {name}, only {', '.join(held)}; take a later stage's checkpoint")
@@ -55,37 +57,63 @@ def read_facts(path: Path) -> dict[str, str]:
 
 
 def save_progress(
-    path: Path, facts: Mapping[str, str], steps: int, networks: Mapping[str, nn.Module], optimizer: Optimizer
+    path: Path,
+    networks: Mapping[str, nn.Module],
+    average: WeightAverage,
+    optimizers: Mapping[str, Optimizer],
+    facts: Mapping[str, str],
 ) -> None:
-    """Write what a stage interrupted after `steps` steps needs to go on as if it had not been interrupted."""
+    """Write what an interrupted stage needs to go on as if it had not been interrupted."""
     tensors = _named_weights(networks)
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
-    _write(path, tensors, {**facts, "steps": str(steps)})
+    for name, weights in average.weights.items():
+        tensors |= {f"average.{name}.{key}": tensor for key, tensor in weights.items()}
+    for name, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{name}.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    save_tensors(path, tensors, facts)
 
 
-def load_progress(path: Path, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> int:
-    """The reverse of `save_progress`; returns the steps done.
+def load_progress(
+    path: Path, networks: Mapping[str, nn.Module], average: WeightAverage, optimizers: Mapping[str, Optimizer]
+) -> dict[str, str]:
+    """The reverse of `save_progress`; returns the facts.
 
     Raises:
-        CheckpointError: as `load_weights`.
+        CheckpointError: as `load_weights`, or the file lacks an average or an optimiser's state.
     """
     facts = load_weights(path, networks)
+    tensors = load_file(path)
+    try:
+        average.load({name: _below(f"average.{name}", tensors) for name in average.weights})
+        for name, optimizer in optimizers.items():
+            _load_optimizer(optimizer, _below(f"optimizer.{name}", tensors))
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path}: does not fit this stage ({error}); train without --resume") from error
+    return facts
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    """Write tensors with `facts` in the header; a process that is killed meanwhile leaves the file before whole."""
+    temporary = path.with_suffix(".partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(facts))
+    temporary.replace(path)
+
+
+def _load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(path).items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            states.setdefault(int(index), {})[name] = value
+    for key, value in tensors.items():
+        index, name = key.split(".")
+        parameter = parameters[int(index)]
+        # Moments lie in memory as their parameter does (channels last), as when the optimiser makes them itself.
+        kept = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+        states.setdefault(int(index), {})[name] = kept
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-    return int(facts["steps"])
 
 
 def _named_weights(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    return {f"{name}.{key}": t.contiguous() for name, net in networks.items() for key, t in net.state_dict().items()}
+    return {f"{name}.{key}": tensor for name, net in networks.items() for key, tensor in net.state_dict().items()}
 
 
-def _write(path: Path, tensors: dict[str, Tensor], facts: Mapping[str, str]) -> None:
-    temporary = path.with_suffix(".partial")
-    save_file(tensors, temporary, metadata=dict(facts))
-    temporary.replace(path)  # a killed run leaves the previous checkpoint whole
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(prefix + ".")}

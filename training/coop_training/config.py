@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from coop_perception.classes import CAMVID_CLASSES, SemanticClass, parse_classes
 from coop_perception.degradations import CONDITIONS
+from coop_training.layouts import LAYOUTS, SAMPLE_DRIVE
+from coop_training.layouts.class_lists import ClassList, class_list, published, read_class_file
+from coop_training.layouts.depth import street_ids
 
 Pixels = Annotated[int, Field(gt=0, multiple_of=4)]
 """A size that a quarter-resolution trunk divides evenly."""
@@ -19,19 +25,121 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """What is trained on. A folder split holds `images/` and `labels/`, paired by file stem (CamVid's layout)."""
+    """What is trained on: a data set on disk, sample drives, or both."""
 
+    layout: str = SAMPLE_DRIVE
+    """How `root` is laid out (docs/data.md); where it is left out: camvid with a root, sample_drive without one."""
     root: Path | None = None
-    """Folder with images/<split> and labels/<split>; none: the sample drive alone."""
+    """The data set's folder; none for the layout sample_drive."""
     split: str = "train"
+    """train, val, or another name that the layout has; '' for a layout `folder` without splits."""
     exclude: tuple[str, ...] = ()
     """File name prefixes to leave out: a held-out drive."""
+    classes: tuple[SemanticClass, ...] = ()
+    """For the layout `folder` alone; read from <root>/classes.yaml where it is left out."""
+    ignore: tuple[int, ...] = ()
+    """Label ids that carry no label besides 255, likewise."""
+    max_height: int | None = Field(None, gt=0)
+    """Pixels: higher frames are scaled down to it as they are read. Give the network's height."""
+    memory_gb: float = Field(4.0, ge=0)
+    """A data set that takes no more is held in memory; of a larger one, frames are read as they are needed."""
     sample_drives: int = Field(40, ge=0)
-    """Number of sample drives rendered, seeds `first_seed` onwards."""
+    """Number of sample drives rendered, seeds `first_seed` onwards; where it is left out, 0 beside a data set whose
+    layout has other classes than CamVid's."""
     first_seed: int = 1000
     frames_per_drive: int = Field(10, gt=0)
     crop: tuple[Pixels, Pixels] = (288, 352)
     """Height and width in pixels."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, raw: Any) -> Any:
+        """What is left out and follows from other fields. A folder's classes are kept, so that a checkpoint tells them
+        without the folder."""
+        if not isinstance(raw, Mapping):
+            return raw
+        layout = raw.get("layout", SAMPLE_DRIVE if raw.get("root") is None else "camvid")
+        fields = {"layout": layout, **raw}
+        if layout not in ("camvid", SAMPLE_DRIVE):
+            fields.setdefault("sample_drives", 0)
+        if layout == "folder" and raw.get("root") is not None and not raw.get("classes"):
+            fields |= read_class_file(Path(raw["root"]) / "classes.yaml")
+        return fields
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataConfig:
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout {self.layout!r} is unknown; known: {', '.join(LAYOUTS)}")
+        if (self.root is None) != (self.layout == SAMPLE_DRIVE):
+            raise ValueError(
+                f"layout {self.layout}: root is {self.root}; {SAMPLE_DRIVE} takes none, every other needs one"
+            )
+        if self.layout != "folder" and (self.classes or self.ignore):
+            raise ValueError(f"classes and ignore are for the layout folder; those of {self.layout} are known")
+        if self.sample_drives and [c.name for c in self.class_list.classes] != [c.name for c in CAMVID_CLASSES]:
+            raise ValueError(
+                f"sample_drives is {self.sample_drives}: they have CamVid's classes, and the layout {self.layout} "
+                "has others; set it to 0"
+            )
+        return self
+
+    @property
+    def class_list(self) -> ClassList:
+        """The classes that follow from the layout."""
+        name = LAYOUTS[self.layout].classes
+        if name is not None:
+            return published(name)
+        return class_list(parse_classes([asdict(c) for c in self.classes]), self.ignore)
+
+    def can_show(self, condition: str) -> bool:
+        """Whether frames can be put under a condition: one that needs depth needs a layout that has it."""
+        layout = LAYOUTS[self.layout]
+        if not CONDITIONS[condition].needs_depth or condition in layout.ready_made or layout.depth == "measured":
+            return True
+        return layout.depth == "labels" and street_ids(self.class_list.classes) is not None
+
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class LossesConfig(_Section):
+    """Weights of the terms of equations 1 and 4, and of the condition head; a term of weight 0 is not computed.
+
+    The cross-entropy has weight 1: equation 1 divided by its λ. Adversarial, perceptual and style weights are
+    EdgeConnect's, on which the paper builds; the paper gives none of its own.
+    """
+
+    l1: Weight = 10.0
+    """λ1. EdgeConnect's is 1; 10 brings it level with the refinement's cross-entropy in joint training."""
+    jaccard: Weight = 0.0
+    """Of the soft Jaccard loss beside every cross-entropy; not the paper's."""
+    log_mse: Weight = 0.0
+    """Of the logarithm of the mean squared error beside L1; not the paper's."""
+    adversarial: Weight = 0.01
+    """λ2, and the same beside the cross-entropy. With 0 there are no discriminators."""
+    adversarial_kind: Literal["lsgan", "hinge"] = "lsgan"
+    perceptual: Weight = 1.0
+    """λ3."""
+    style: Weight = 250.0
+    """λ4."""
+    tv: Weight = 1e-4
+    """Of the total variation, which is a mean over pixels."""
+    condition: Weight = 0.1
+    """Of the condition head's loss."""
+    features: Literal["none", "vgg19", "segmenter"] = "none"
+    """What perceptual and style losses look through. `none`: both are off. `segmenter`: the trained segmenter's encoder
+    stands in for VGG-19 in the perceptual loss, and the style loss is off."""
+    vgg19_weights: Path | None = None
+    """File of VGG-19's weights under torchvision's names, .safetensors or .pth."""
+
+    @model_validator(mode="after")
+    def _weights_for_vgg19(self) -> LossesConfig:
+        if (self.features == "vgg19") != (self.vgg19_weights is not None):
+            raise ValueError(
+                f"features is {self.features!r} and vgg19_weights is {self.vgg19_weights or 'not set'}: "
+                "give the file and features: vgg19, or neither"
+            )
+        return self
 
 
 class StageConfig(_Section):
@@ -40,18 +148,29 @@ class StageConfig(_Section):
     learning_rate: float = Field(1e-3, gt=0)
     """Peak; warmed up over the first steps, then cosine to zero."""
     weight_decay: float = Field(1e-4, ge=0)
+    crop: tuple[Pixels, Pixels] | None = None
+    """Height and width in pixels; `data.crop` where it is left out."""
 
 
 class StagesConfig(_Section):
-    segmenter: StageConfig
-    refinement: StageConfig
-    restoration: StageConfig
-    joint: StageConfig
+    """A stage that is left out does not happen: its networks stay as the stage before left them. Refinement and
+    restoration start as identity."""
+
+    segmenter: StageConfig | None = None
+    refinement: StageConfig | None = None
+    restoration: StageConfig | None = None
+    joint: StageConfig | None = None
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Names of the stages that happen, in order."""
+        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
 class TrainConfig(_Section):
-    """One run: data, conditions and the four stages. `guidance` is what restoration sees in its own stage (S_gt as
-    Algorithm 1 feeds it, S_r as its text says, or either at random)."""
+    """One run: data, conditions, networks, losses and the four stages. `guidance` is what restoration sees in its own
+    stage: S_gt as Algorithm 1 feeds it, S_r as its text says, or either at random. With `none` it has no guidance in
+    any stage, nor as deployed: a peer."""
 
     name: str
     seed: int = 0
@@ -61,11 +180,19 @@ class TrainConfig(_Section):
     conditions: tuple[str, ...] = ("fog", "gaussian_noise")
     clear: float = Field(0.2, ge=0, le=1)
     """Share of samples that stay clear."""
-    guidance: Literal["gt", "refined", "mixed"] = "mixed"
-    condition_weight: float = 0.1
-    """Weight of the condition head's loss."""
-    image_weight: float = 10.0
-    """Weight of the restoration's L1 beside the refinement's cross-entropy in joint training."""
+    guidance: Literal["gt", "refined", "mixed", "none"] = "mixed"
+    variant: Literal["fast", "paper", "nafnet"] = "fast"
+    """Refinement and restoration: our own at quarter resolution, or EdgeConnect's generator as the paper has it; or
+    our refinement with NAFNet for restoration, a peer."""
+    segmenter_from: Path | None = None
+    """Checkpoint of another run, whose segmenter this one takes."""
+    segmenter_sees: Literal["clear", "adverse"] = "clear"
+    """What its own stage shows the segmenter: it is the existing one, of clear images, but for a peer."""
+    losses: LossesConfig = LossesConfig()
+    discriminator_rate: float = Field(0.1, gt=0)
+    """The discriminators' learning rate over the generators'."""
+    ema: float = Field(0.999, ge=0, lt=1)
+    """Decay of the moving average of weights that each stage's result is; 0: the last step's weights."""
     stages: StagesConfig
     licence: str = ""
     """Licence of the weights, as the data's terms allow."""
@@ -80,23 +207,76 @@ class TrainConfig(_Section):
             raise ValueError(f"{wrong} unknown or repeated; known: {', '.join(CONDITIONS)}")
         return names
 
+    @model_validator(mode="after")
+    def _has_a_segmenter(self) -> TrainConfig:
+        if not self.stages.present:
+            raise ValueError("stages: none is given; give at least one")
+        if self.stages.segmenter is None and self.segmenter_from is None:
+            raise ValueError("stages has no segmenter, and segmenter_from is not set: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _depth_for_conditions(self) -> TrainConfig:
+        impossible = [name for name in self.conditions if not self.data.can_show(name)]
+        if impossible:
+            raise ValueError(
+                f"conditions {', '.join(impossible)} need depth, which the layout {self.data.layout} has not; "
+                "leave them out"
+            )
+        return self
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the file and the field."""
 
 
-def load_config(path: Path) -> TrainConfig:
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML configuration.
 
+    Args:
+        path: the file.
+        overrides: fields to set over the file's, as `stages.joint.steps=100`: a dotted path and a YAML value.
+
     Raises:
-        ConfigError: the file is missing, is no YAML mapping, or a field is unknown, missing or of the wrong type.
+        ConfigError: the file is missing or is no YAML mapping, an override cannot be read, or a field is unknown,
+            missing or of the wrong type.
     """
     try:
         raw = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds {type(raw).__name__}, expected a mapping of fields")
+    for override in overrides:
+        _override(raw, override)
     try:
         return TrainConfig.model_validate(raw)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path}: {problems}") from error
+        problems = "; ".join(_problem(details) for details in error.errors())
+        source = f"{path} with {', '.join(overrides)}" if overrides else f"{path}"
+        raise ConfigError(f"{source}: {problems}") from error
+
+
+def _problem(details: Any) -> str:
+    problem = f"{'.'.join(map(str, details['loc'])) or 'file'}: {details['msg']}"
+    given = details["input"]
+    return problem if isinstance(given, dict | list) else f"{problem}, found {given!r}"
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    *sections, field = path.split(".")
+    if not equals or not all((*sections, field)):
+        raise ConfigError(f"--set {override}: expected a field's dotted path, = and a value: stages.joint.steps=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: its value cannot be read as YAML: {error}") from error
+    place = raw
+    for depth, section in enumerate(sections, 1):
+        inner = place.get(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {'.'.join(sections[:depth])} is {inner!r}, no section with fields")
+        place[section] = dict(inner)  # a copy: sections that a YAML alias makes the same are set apart
+        place = place[section]
+    place[field] = value

@@ -1,4 +1,4 @@
-"""Labelled images with depth, held in memory, and adverse crops of them as training samples."""
+"""Adverse crops of labelled frames, as training samples."""
 
 from __future__ import annotations
 
@@ -9,52 +9,20 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coop_perception.camera import Intrinsics
 from coop_perception.classes import IGNORE_ID
 from coop_perception.degradations import CONDITIONS
-from coop_perception.degradations.depth import depth_from_labels
-from coop_perception.labelled_images import DatasetError, find_pairs, read_pair
-from coop_perception.sample_drive import SampleDrive
-from coop_training.config import DataConfig
+from coop_training.frames import load_frames
+from coop_training.layouts.frame import LabelledFrame, scaled
 
+__all__ = ["AdverseCrops", "LabelledFrame", "Sample", "class_weights", "load_frames"]
 
-@dataclass(frozen=True, slots=True)
-class LabelledFrame:
-    """image uint8 [H,W,3] RGB, mask uint8 [H,W], depth float16 [H,W] metres (inf: sky)."""
-
-    image: NDArray[np.uint8]
-    mask: NDArray[np.uint8]
-    depth: NDArray[np.float16]
-    intrinsics: Intrinsics
-
-
-def load_frames(config: DataConfig) -> list[LabelledFrame]:
-    """All training frames: the labelled folder's, then the sample drives'."""
-    frames: list[LabelledFrame] = []
-    if config.root is not None:
-        pairs = find_pairs(config.root / "images" / config.split, config.root / "labels" / config.split)
-        kept = [pair for pair in pairs if not pair.name.startswith(config.exclude)] if config.exclude else pairs
-        for pair in track(kept, f"{config.root.name}: reading"):
-            image, mask = read_pair(pair)
-            intrinsics = Intrinsics.from_fov(image.shape[1], image.shape[0])
-            depth = depth_from_labels(mask, image, intrinsics)
-            frames.append(LabelledFrame(image, mask, depth.astype(np.float16), intrinsics))
-    seeds = range(config.first_seed, config.first_seed + config.sample_drives)
-    for seed in track(seeds, "sample drives: rendering") if config.sample_drives else ():
-        drive = SampleDrive(seed)
-        for index in range(config.frames_per_drive):
-            # 2 s apart: neighbouring frames of a drive are nearly the same picture.
-            frame = drive.frame(30 * index)
-            frames.append(LabelledFrame(frame.image, frame.mask, frame.depth.astype(np.float16), drive.intrinsics))
-    if not frames:
-        raise DatasetError(
-            "no training frame: data.root is not set or data.exclude leaves none, and sample_drives is 0"
-        )
-    return frames
+CROP_GRID = 8
+"""Crops start at multiples of it, so that a JPEG's 8x8 blocks lie in a crop as they lie in a whole frame."""
+SURVEYED_FRAMES = 500
+"""Classes are counted in at least so many frames, evenly spread, and in fewer than twice as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +56,7 @@ class AdverseCrops(Dataset[Sample]):
     ) -> None:
         self.frames, self.length, self.crop, self.conditions = frames, length, crop, conditions
         self.clear, self.seed, self.scales, self.first = clear, seed, scales, first
+        self.holding = list(frames_by_class(frames).items())
 
     def __len__(self) -> int:
         return self.length - self.first
@@ -96,34 +65,72 @@ class AdverseCrops(Dataset[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(index)  # which ends an iteration
         rng = np.random.default_rng((self.seed, self.first + index))
-        frame = random_view(self.frames[rng.integers(len(self.frames))], self.crop, self.scales, rng)
-        degraded, condition, strength = frame.image, 0, 0.0
+        wanted, among = None, range(len(self.frames))
+        if self.holding and rng.random() < 0.5:
+            # Half of the crops show a class drawn evenly, so that rare ones are met more often (Zhu et al., "Improving
+            # semantic segmentation via video propagation and label relaxation", CVPR 2019).
+            wanted, among = self.holding[rng.integers(len(self.holding))]
+        frame = self.frames[among[rng.integers(len(among))]]
+        view_seed = rng.integers(2**63)
+        view = random_view(frame, self.crop, self.scales, np.random.default_rng(view_seed))
+        degraded, condition, strength = view.image, 0, 0.0
         if self.conditions and rng.random() >= self.clear:
             condition = 1 + int(rng.integers(len(self.conditions)))
-            # The whole frame is degraded, then cropped: airlight is a property of the whole scene.
-            degraded, strength = degrade_randomly(frame, self.conditions[condition - 1], rng)
-        height, width = frame.mask.shape
-        top = int(rng.integers(height - self.crop[0] + 1))
-        left = int(rng.integers(width - self.crop[1] + 1))
+            name = self.conditions[condition - 1]
+            ready_made = [one for one in frame.ready_made if one.condition == name]
+            if ready_made:
+                chosen = ready_made[rng.integers(len(ready_made))]
+                other = replace(frame, image=chosen.read(*frame.mask.shape))
+                degraded = random_view(other, self.crop, self.scales, np.random.default_rng(view_seed)).image
+                strength = chosen.strength
+            else:
+                # The whole frame is degraded, then cropped: airlight is a property of the whole scene.
+                degraded, strength = degrade_randomly(view, name, rng, self._reflected(name, rng))
+        top, left = place_crop(view.mask, self.crop, wanted, rng)
         window = (slice(top, top + self.crop[0]), slice(left, left + self.crop[1]))
         return Sample(
-            torch.from_numpy(np.ascontiguousarray(frame.image[window].transpose(2, 0, 1))),
+            torch.from_numpy(np.ascontiguousarray(view.image[window].transpose(2, 0, 1))),
             torch.from_numpy(np.ascontiguousarray(degraded[window].transpose(2, 0, 1))),
-            torch.from_numpy(frame.mask[window].astype(np.int64)),
+            torch.from_numpy(view.mask[window].astype(np.int64)),
             torch.tensor(condition),
             torch.tensor(strength),
         )
 
+    def _reflected(self, name: str, rng: np.random.Generator) -> NDArray[np.uint8] | None:
+        """What a reflection shows: half the time another frame, else (None) the inside of a vehicle."""
+        if name != "reflection" or rng.random() < 0.5:
+            return None
+        return self.frames[int(rng.integers(len(self.frames)))].image
 
-def degrade_randomly(frame: LabelledFrame, name: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], float]:
+
+def place_crop(
+    mask: NDArray[np.uint8], crop: tuple[int, int], wanted: int | None, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Top and left of a random crop on the grid, about a random pixel of class `wanted` where the mask has one."""
+    pixels = np.argwhere(mask == wanted) if wanted is not None else np.empty((0, 2), int)
+    pixel = pixels[rng.integers(len(pixels))] if len(pixels) else None
+    corner = []
+    for axis in (0, 1):
+        room = (mask.shape[axis] - crop[axis]) // CROP_GRID
+        if pixel is None:
+            at = rng.integers(room + 1)
+        else:
+            at = np.clip((pixel[axis] - rng.integers(crop[axis])) // CROP_GRID, 0, room)
+        corner.append(CROP_GRID * int(at))
+    return corner[0], corner[1]
+
+
+def degrade_randomly(
+    frame: LabelledFrame, name: str, rng: np.random.Generator, reflected: NDArray[np.uint8] | None = None
+) -> tuple[NDArray[np.uint8], float]:
     """A frame under a condition, evenly in the parameter's logarithm from a little below the first level to a little
     above the last. Image uint8 [H,W,3] and its strength: k/n at level k of n, linear in the logarithm between."""
     condition = CONDITIONS[name]
     levels = np.log(condition.levels)
-    position = rng.uniform(-0.2, 1.05)
+    position = rng.uniform(-0.1, 1.04)
     parameter = levels[0] + position * (levels[-1] - levels[0])
     depth = frame.depth.astype(np.float32)
-    image = condition.apply(frame.image, float(np.exp(parameter)), rng, depth, frame.intrinsics)
+    image = condition.apply(frame.image, float(np.exp(parameter)), rng, depth, frame.intrinsics, reflected)
     count = len(levels)
     if position < 0:
         return image, (1 + position) / count
@@ -139,28 +146,37 @@ def random_view(
     # Half of the views stay as the camera gave them: interpolation blurs, and what runs on a vehicle is not blurred.
     scale = 1.0 if rng.random() < 0.5 else float(np.exp(rng.uniform(*np.log(scales))))
     scale = max(scale, at_least[0] / height, at_least[1] / width)
-    size = (round(width * scale), round(height * scale))
-    image, mask, depth, k = frame.image, frame.mask, frame.depth.astype(np.float32), frame.intrinsics
-    if size != (width, height):
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-        depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST_EXACT)
-        centre = ((k.cx + 0.5) * scale - 0.5, (k.cy + 0.5) * scale - 0.5)  # pixel centres are at integers
-        k = Intrinsics(*size, k.fx * scale, k.fy * scale, *centre)
+    view = scaled(frame, max(round(height * scale), at_least[0]), max(round(width * scale), at_least[1]))
     if rng.random() < 0.5:
-        image, mask, depth = image[:, ::-1], mask[:, ::-1], depth[:, ::-1]
-        k = replace(k, cx=k.width - 1 - k.cx)
+        k = view.intrinsics
+        image, mask, depth = (np.ascontiguousarray(a[:, ::-1]) for a in (view.image, view.mask, view.depth))
+        view = replace(view, image=image, mask=mask, depth=depth, intrinsics=replace(k, cx=k.width - 1 - k.cx))
     gain, gamma = rng.uniform(0.8, 1.2), float(np.exp(rng.uniform(-0.25, 0.25)))
     tint = gain * rng.uniform(0.93, 1.07, 3)
     curve = 255 * (np.arange(256)[:, None] / 255) ** gamma * tint
     table = np.clip(np.round(curve), 0, 255).astype(np.uint8)[None]
-    image = cv2.LUT(np.ascontiguousarray(image), table)
-    return LabelledFrame(image, np.ascontiguousarray(mask), np.ascontiguousarray(depth).astype(np.float16), k)
+    return replace(view, image=np.asarray(cv2.LUT(view.image, table), np.uint8))
+
+
+def frames_by_class(frames: Sequence[LabelledFrame]) -> dict[int, list[int]]:
+    """Indices of the frames that show each class in more than a few pixels; empty for a data set so large that it is
+    not surveyed whole."""
+    holding: dict[int, list[int]] = {}
+    for index in range(len(frames)) if len(surveyed(frames)) == len(frames) else ():
+        counts = np.bincount(frames[index].mask.ravel(), minlength=256)
+        for class_id in np.flatnonzero(counts[:IGNORE_ID] >= 64).tolist():
+            holding.setdefault(class_id, []).append(index)
+    return dict(sorted(holding.items()))
+
+
+def surveyed(frames: Sequence[LabelledFrame]) -> range:
+    """Indices of the frames in which classes are counted."""
+    return range(0, len(frames), max(1, len(frames) // SURVEYED_FRAMES))
 
 
 def class_weights(frames: Sequence[LabelledFrame], classes: int) -> Tensor:
     """1/log(1.1 + share of pixels) per class, mean 1 (ENet, Paszke et al., 2016): rare classes count more. [C]"""
-    counts = sum(np.bincount(f.mask.ravel(), minlength=256) for f in frames)
+    counts = sum(np.bincount(frames[index].mask.ravel(), minlength=256) for index in surveyed(frames))
     counts[IGNORE_ID] = 0
     share = counts[:classes] / max(counts.sum(), 1)
     weights = 1 / np.log(1.1 + share)

@@ -1,161 +1,114 @@
-"""coop-evaluate: a bundle's scores on labelled images, clear and under every condition and level."""
+"""coop-evaluate: a bundle's scores on labelled images, clear and under every condition and level.
+
+Writes results.json, results.md (tables) and panels/<condition>.png into the folder of results.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from coop_perception.bundle import BundleError, load_bundle
-from coop_perception.camera import Intrinsics
-from coop_perception.classes import CAMVID_CLASSES
-from coop_perception.degradations import CONDITIONS, degrade
-from coop_perception.degradations.depth import depth_from_labels
+from coop_perception.degradations import CONDITIONS
 from coop_perception.engines import EngineError
-from coop_perception.labelled_images import DatasetError, find_pairs, read_pair
-from coop_perception.metrics import confusion_matrix, mean_psnr, psnr, segmentation_scores, ssim
+from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.labelled_images import DatasetError
 from coop_perception.pipeline import Pipeline
-
-WANTED = ("mask_raw", "mask", "restored", "condition")
-Pixels = NDArray[np.uint8]
-
-
-@dataclass(slots=True)
-class Tally:
-    """Scores of one condition at one level, accumulated over images."""
-
-    raw: NDArray[np.int64]
-    refined: NDArray[np.int64]
-    degraded: list[tuple[float, float]] = field(default_factory=list)
-    restored: list[tuple[float, float]] = field(default_factory=list)
-    recognised: list[bool] = field(default_factory=list)
-
-    def scores(self) -> dict[str, Any]:
-        return {
-            "raw": _segmentation(self.raw),
-            "refined": _segmentation(self.refined),
-            "degraded": _image(self.degraded),
-            "restored": _image(self.restored),
-            **({"recognised": float(np.mean(self.recognised))} if self.recognised else {}),
-        }
+from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
+from coop_training.layouts.class_lists import class_list
+from coop_training.layouts.depth import street_ids
+from coop_training.layouts.folders import paired_items
+from coop_training.panels import write_panels
+from coop_training.results import write_results
+from coop_training.tables import report, summary
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="coop-evaluate", description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True, help="model bundle")
-    parser.add_argument("--images", type=Path, required=True, help="folder of clear images")
-    parser.add_argument("--labels", type=Path, required=True, help="folder of their labels, paired by file stem")
-    parser.add_argument("--conditions", default="all", help="comma-separated names, or all (default)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of results")
+    parser = argument_parser("coop-evaluate", __doc__)
+    parser.add_argument(
+        "--restore-then-segment",
+        action="store_true",
+        help="score as refined the segmenter's mask of the restored image, for bundles that only restore",
+    )
     arguments = parser.parse_args()
-    names = list(CONDITIONS) if arguments.conditions == "all" else arguments.conditions.split(",")
-    unknown = [name for name in names if name not in CONDITIONS]
-    if unknown:
-        parser.error(f"unknown condition {unknown[0]!r}; known: {', '.join(CONDITIONS)}")
-    path = arguments.out / "results.json"
     try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        results = evaluate(arguments.bundle, arguments.images, arguments.labels, names)
+        if arguments.restore_then_segment:
+            run(arguments, restore_then_segment, "restore-then-segment")
+        else:
+            run(arguments, cooperative, "cooperative")
     except (BundleError, EngineError, DatasetError, OSError) as error:
         print(f"coop-evaluate: {error}", file=sys.stderr)
         return 1
-    path.write_text(json.dumps(results, indent=2) + "\n")
-    Console().print(table(results))
-    print(path)
     return 0
 
 
-def evaluate(bundle: Path, images: Path, labels: Path, conditions: Sequence[str]) -> dict[str, Any]:
-    """Scores as `results.json` holds them.
+def argument_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """What every evaluation is told."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--bundle", type=Path, required=True, help="model bundle")
+    parser.add_argument("--images", type=Path, required=True, help="folder of clear images")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        help="folder of their labels: the bundle's class ids, 255 = not scored; paired by file stem",
+    )
+    parser.add_argument(
+        "--conditions", type=_conditions, default=list(CONDITIONS), help="comma-separated names, or all (default)"
+    )
+    parser.add_argument("--limit", type=positive, help="so many of the images, evenly spread, for a quick look")
+    parser.add_argument("--out", type=Path, required=True, help="folder of results")
+    return parser
+
+
+def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], name: str) -> None:
+    """Score a method of using a bundle; write and show what came out.
 
     Raises:
-        BundleError, EngineError, DatasetError: as their modules say.
+        BundleError, EngineError, DatasetError, OSError: as their modules say.
     """
-    pipeline = Pipeline(load_bundle(bundle))
-    if pipeline.bundle.classes != CAMVID_CLASSES:
-        raise BundleError(f"{bundle}: its classes are not CamVid's 11, which the labels of a folder are read as")
-    pairs = find_pairs(images, labels)
-    classes = len(pipeline.bundle.classes)
-    empty = np.zeros((classes, classes + 1), np.int64)
-    cases: list[tuple[str, int]] = [("clear", 0)]
-    cases += [(name, level) for name in conditions for level in range(1, len(CONDITIONS[name].levels) + 1)]
-    tallies = {case: Tally(empty.copy(), empty.copy()) for case in cases}
-    for index, pair in enumerate(track(pairs, f"evaluating {pipeline.bundle.name}")):
-        image, mask = read_pair(pair)
-        intrinsics = Intrinsics.from_fov(image.shape[1], image.shape[0])
-        depth = depth_from_labels(mask, image, intrinsics)
-        for (name, level), tally in tallies.items():
-            degraded = image
-            if level:
-                degraded = degrade(image, name, level, seed=index, depth=depth, intrinsics=intrinsics)
-            (result,) = pipeline.run([degraded], WANTED)
-            assert result.mask_raw is not None
-            assert result.mask is not None
-            assert result.restored is not None
-            assert result.condition is not None
-            tally.raw += confusion_matrix(mask, result.mask_raw, classes)
-            tally.refined += confusion_matrix(mask, result.mask, classes)
-            tally.degraded.append((psnr(image, degraded), ssim(image, degraded)))
-            tally.restored.append((psnr(image, result.restored), ssim(image, result.restored)))
-            if name in pipeline.bundle.conditions:
-                tally.recognised.append(pipeline.bundle.conditions[int(result.condition.argmax())] == name)
-    by_level = {name: [tallies[case].scores() for case in cases if case[0] == name] for name in ("clear", *conditions)}
-    return {
-        "bundle": pipeline.bundle.name,
-        "images": len(pairs),
-        "clean": by_level["clear"][0],
-        "conditions": {name: {**_mean(by_level[name]), "levels": by_level[name]} for name in conditions},
-    }
-
-
-def table(results: Mapping[str, Any]) -> Table:
-    """One row per condition, averaged over levels, and one for clear images."""
-    shown = Table(title=f"{results['bundle']}: {results['images']} images")
-    for column in ("condition", "mIoU raw", "refined", "gain", "PSNR degraded", "restored", "gain", "recognised"):
-        shown.add_column(column, justify="left" if column == "condition" else "right")
-    for name, scores in (("clear", results["clean"]), *results["conditions"].items()):
-        raw, refined = scores["raw"]["miou"], scores["refined"]["miou"]
-        degraded, restored = scores["degraded"]["psnr"], scores["restored"]["psnr"]
-        shown.add_row(
-            name,
-            f"{raw:.1%}",
-            f"{refined:.1%}",
-            f"{100 * (refined - raw):+.1f}",
-            f"{degraded:.2f}",
-            f"{restored:.2f}",
-            f"{restored - degraded:+.2f}" if name != "clear" else "",
-            f"{scores['recognised']:.1%}" if "recognised" in scores else "not trained on",
+    # Images are scored side by side: one thread for each network's run costs less than sharing every run out.
+    pipeline = Pipeline(load_bundle(arguments.bundle), lambda path: OnnxRuntimeEngine(path, threads=1))
+    bundle = pipeline.bundle
+    needs_depth = [name for name in arguments.conditions if CONDITIONS[name].needs_depth]
+    if needs_depth and street_ids(bundle.classes) is None:
+        raise DatasetError(
+            f"{arguments.bundle}: {', '.join(needs_depth)} need depth, which is told from labels of streets, and these "
+            "classes are of something else; name the other --conditions"
         )
-    return shown
+    items = paired_items(arguments.images, arguments.labels, class_list(bundle.classes), bool(needs_depth))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    evaluation = evaluate(
+        select(items, arguments.limit),
+        arguments.conditions,
+        method(pipeline),
+        bundle.classes,
+        bundle=bundle.name,
+        method_name=name,
+        known=bundle.conditions,
+    )
+    write_results(arguments.out / "results.json", evaluation.results)
+    (arguments.out / "results.md").write_text(report(evaluation.results))
+    write_panels(arguments.out / "panels", evaluation.samples, bundle.classes)
+    print(summary(evaluation.results))
+    print(arguments.out / "results.md")
 
 
-def _segmentation(matrix: NDArray[np.int64]) -> dict[str, float]:
-    scores = segmentation_scores(matrix)
-    return {"pa": scores.pa, "mpa": scores.mpa, "miou": scores.miou, "fwiou": scores.fwiou}
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
+    return int(text)
 
 
-def _image(values: Sequence[tuple[float, float]]) -> dict[str, float]:
-    return {"psnr": mean_psnr([p for p, _ in values]), "ssim": float(np.mean([s for _, s in values]))}
-
-
-def _mean(levels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The same shape, every number the mean over levels."""
-    return {
-        key: float(np.mean([level[key] for level in levels]))
-        if isinstance(value, float)
-        else {inner: float(np.mean([level[key][inner] for level in levels])) for inner in value}
-        for key, value in levels[0].items()
-    }
+def _conditions(text: str) -> list[str]:
+    names = list(CONDITIONS) if text == "all" else list(dict.fromkeys(text.split(",")))
+    unknown = [name for name in names if name not in CONDITIONS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown condition {unknown[0]!r}; known: {', '.join(CONDITIONS)}")
+    return names
 
 
 if __name__ == "__main__":

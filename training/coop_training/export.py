@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, load_bundle, sha256
-from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
+from coop_perception.classes import IGNORE_ID
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.labelled_images import DatasetError
 from coop_perception.pipeline import STAGES, Pipeline, check_engine
@@ -28,9 +28,6 @@ from coop_training.export_check import ExportError, check_frames, compare
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
 from coop_training.onnx_graphs import export_graph, halve_weights, join, save_graph, store_weights_halved
-
-RUN_RECORD = "run.json"
-"""What coop-train writes beside its checkpoints: hours, devices, versions."""
 
 
 def main() -> int:
@@ -90,10 +87,10 @@ def export(
         config = TrainConfig.model_validate_json(facts["config"])
     except ValidationError as error:
         raise ExportError(f"{checkpoint}: its configuration is of another version: {error}") from error
-    model = Cooperative(config)
+    model, classes = Cooperative(config), config.data.class_list.classes
     if segmenter is not None:
-        model.segmenter = OnnxSegmenter(segmenter, CAMVID_CLASSES, config.height, config.width)
-    weighty = {name: part for name, part in model.parts().items() if part.state_dict()}
+        model.segmenter = OnnxSegmenter(segmenter, classes, config.height, config.width)
+    weighty = {name: part for name, part in model.deployed().items() if part.state_dict()}
     load_weights(checkpoint, weighty)
     model.eval()
     halve_weights(model)
@@ -106,7 +103,7 @@ def export(
     manifest = {
         "format": FORMAT_VERSION,
         "name": out.name,
-        "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in CAMVID_CLASSES],
+        "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in classes],
         "ignore_id": IGNORE_ID,
         "input": {"height": config.height, "width": config.width},
         "conditions": ["clear", *config.conditions],
@@ -115,7 +112,7 @@ def export(
             "stage": facts["stage"],
             "commit": facts.get("commit", "unknown"),
             "config": json.loads(config.model_dump_json()),
-            **run_record(checkpoint),
+            "stages": json.loads(facts.get("record", "{}")).get("stages", {}),
             **own_segmenter(model),
         },
         "figures": yaml.safe_load(figures.read_text()) if figures else {},
@@ -172,22 +169,6 @@ def write_networks(model: Cooperative, frames: Tensor, directory: Path, console:
             "outputs": list(contract.outputs),
         }
     return entries
-
-
-def run_record(checkpoint: Path) -> dict[str, Any]:
-    """`run`: what coop-train recorded of the run beside the checkpoint, where it did; the configuration left out.
-
-    Raises:
-        ExportError: the record is damaged.
-    """
-    path = checkpoint.parent / RUN_RECORD
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text())
-        return {"run": {key: value for key, value in record.items() if key != "config"}}
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
-        raise ExportError(f"{path}: is no record of a run: {error}; mend it or take it away") from error
 
 
 def own_segmenter(model: Cooperative) -> dict[str, Any]:

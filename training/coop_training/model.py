@@ -1,25 +1,78 @@
-"""The three networks of one model, and what it is trained for."""
+"""The networks of one model: the three that are deployed, and the discriminators that train them."""
 
 from __future__ import annotations
 
-from torch import nn
+from dataclasses import dataclass
 
-from coop_perception.classes import CAMVID_CLASSES
+import torch
+from torch import Tensor, nn
+
 from coop_training.config import TrainConfig
+from coop_training.networks.discriminator import Discriminator
+from coop_training.networks.nafnet import NafNet
+from coop_training.networks.paper import PaperRefinement, PaperRestoration
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
 from coop_training.networks.segmenter import Segmenter
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Networks of a variant; `stride`: of S_r, in pixels of the image; `widths`: of the discriminators."""
+
+    refinement: type[Refinement | PaperRefinement]
+    restoration: type[Restoration | PaperRestoration | NafNet]
+    stride: int
+    widths: tuple[int, ...]
+
+
+VARIANTS: dict[str, Variant] = {
+    # A quarter of the paper's widths: a fifteenth of the MACs.
+    "fast": Variant(Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
+    "nafnet": Variant(Refinement, NafNet, 4, (16, 32, 64, 64, 64, 64)),
+    "paper": Variant(PaperRefinement, PaperRestoration, 1, (64, 128, 256, 256, 256, 256)),
+}
+"""By name in the configuration."""
+
+
+class Unguided(nn.Module):
+    """A restoration that is told nothing of the scene: every class is as likely as the others. Called as it is."""
+
+    def __init__(self, restoration: nn.Module) -> None:
+        super().__init__()
+        self.restoration = restoration
+
+    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        result: tuple[Tensor, Tensor, Tensor] = self.restoration(
+            image, torch.full_like(probabilities, 1 / probabilities.shape[1])
+        )
+        return result
+
+
 class Cooperative(nn.Module):
-    """Segmenter, refinement (G1) and restoration (G2), for the classes and conditions of a configuration."""
+    """Segmenter, refinement (G1) and restoration (G2), for the classes and conditions of a configuration.
+
+    Where the configuration has an adversarial loss also their discriminators: `d1` of {S, I_d}, `d2` of I.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        classes, conditions = len(CAMVID_CLASSES), len(config.conditions) + 1
+        classes, conditions = len(config.data.class_list.classes), len(config.conditions) + 1
+        variant = VARIANTS[config.variant]
+        self.classes, self.stride = classes, variant.stride
         self.segmenter = Segmenter(classes)
-        self.refinement = Refinement(classes, conditions)
-        self.restoration = Restoration(classes, conditions)
+        self.refinement = variant.refinement(classes, conditions)
+        restoration = variant.restoration(classes, conditions)
+        self.restoration = Unguided(restoration) if config.guidance == "none" else restoration
+        if config.losses.adversarial:
+            # Made last: the others then start from the same weights with and without them.
+            self.d1 = Discriminator(classes + 3, variant.widths)
+            self.d2 = Discriminator(3, variant.widths)
 
     def parts(self) -> dict[str, nn.Module]:
+        """All networks by name, as checkpoints hold them."""
         return dict(self.named_children())
+
+    def deployed(self) -> dict[str, nn.Module]:
+        """The networks that a bundle is made of."""
+        return {name: self.parts()[name] for name in ("segmenter", "refinement", "restoration")}

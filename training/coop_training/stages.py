@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_perception.classes import IGNORE_ID
 from coop_training.config import TrainConfig
 from coop_training.data import Sample
-from coop_training.losses import condition_loss, cross_entropy, l1
+from coop_training.losses import (
+    ADVERSARIAL,
+    condition_loss,
+    cross_entropy,
+    feature_extractor,
+    l1,
+    log_mse,
+    perceptual,
+    soft_jaccard,
+    style,
+    total_variation,
+)
 from coop_training.model import Cooperative
 
 Losses = dict[str, Tensor]
+"""Named terms, each a scalar, and `total`, their weighted sum."""
+Fakes = dict[str, tuple[Tensor, Tensor]]
+"""By discriminator: what it is to call real and what fake, of one batch, detached."""
+
+TRUTH_SMOOTHING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`trained`: the networks whose weights change; `losses(model, batch)`: named terms, `total` their weighted sum."""
+    """What a stage trains, and on what.
+
+    trained: networks whose weights `losses` changes; the others stay, in evaluation mode.
+    critics: discriminators trained beside them, in training mode; `losses` leaves them no gradient.
+    adverse: whether samples are degraded.
+    losses: the generators' losses on a batch, and what the critics are to judge afterwards.
+    critic_losses: the critics' losses on that; no gradient reaches a generator.
+    """
 
     trained: tuple[str, ...]
+    critics: tuple[str, ...]
     adverse: bool
-    losses: Callable[[Cooperative, Sample], Losses]
+    losses: Callable[[Cooperative, Sample], tuple[Losses, Fakes]]
+    critic_losses: Callable[[Cooperative, Fakes], Losses]
 
 
 def to_image(image: Tensor) -> Tensor:
@@ -33,87 +59,181 @@ def to_image(image: Tensor) -> Tensor:
 
 
 def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
-    """The stages in order. weights: class weights [C] of the cross-entropy."""
+    """The stages in order. weights: class weights [C] of the cross-entropy.
 
-    def degraded_segmentation(model: Cooperative, degraded: Tensor) -> Tensor:
-        with torch.no_grad():
-            return model.segmenter(degraded).float().softmax(1)
+    Raises:
+        CheckpointError: the file of VGG-19's weights cannot be used.
+    """
+    weight_of = {
+        "cross_entropy": 1.0,
+        "jaccard": config.losses.jaccard,
+        "l1": config.losses.l1,
+        "log_mse": config.losses.log_mse,
+        "adversarial_d1": config.losses.adversarial,
+        "adversarial_d2": config.losses.adversarial,
+        "perceptual": config.losses.perceptual,
+        "style": config.losses.style,
+        "tv": config.losses.tv,
+        "condition": config.losses.condition,
+    }
+    adversarial = ADVERSARIAL[config.losses.adversarial_kind]
+    extract = feature_extractor(config.losses)
 
-    def segmenter(model: Cooperative, batch: Sample) -> Losses:
-        loss = cross_entropy(model.segmenter(to_image(batch.clear)), batch.mask, weights)
-        return {"total": loss, "segmentation": loss}
+    def weighted(terms: Mapping[str, Tensor]) -> Losses:
+        return {"total": torch.stack([weight_of[name] * value for name, value in terms.items()]).sum(), **terms}
 
-    def refinement(model: Cooperative, batch: Sample) -> Losses:
-        degraded = to_image(batch.degraded)
+    def segmentation(logits: Tensor, batch: Sample) -> Losses:
+        terms = {"cross_entropy": cross_entropy(logits, batch.mask, weights.to(logits.device))}
+        if config.losses.jaccard:
+            terms["jaccard"] = soft_jaccard(logits, batch.mask)
+        return terms
+
+    def refine(model: Cooperative, batch: Sample, degraded: Tensor) -> tuple[Tensor, Losses, Fakes]:
+        """S_r as probabilities, and the terms of equation 1."""
         logits, condition, strength = model.refinement(degraded, degraded_segmentation(model, degraded))
-        loss = cross_entropy(logits, batch.mask, weights)
-        head = condition_loss(condition, strength, batch.condition, batch.strength)
-        return {"total": loss + config.condition_weight * head, "refinement": loss, "condition": head}
+        refined = logits.float().softmax(1)
+        terms = {
+            **segmentation(logits, batch),
+            "condition": condition_loss(condition, strength, batch.condition, batch.strength),
+        }
+        fakes: Fakes = {}
+        if config.losses.adversarial:
+            image = F.avg_pool2d(degraded, degraded.shape[-1] // refined.shape[-1])
+            fake = torch.cat([refined, image], 1)
+            real = torch.cat([plausible_truth(batch.mask, refined.detach()), image], 1)
+            with frozen(model.d1):
+                terms["adversarial_d1"] = adversarial.generator(model.d1(fake))
+            fakes["d1"] = (real, fake.detach())
+        return refined, terms, fakes
 
-    def restoration(model: Cooperative, batch: Sample) -> Losses:
-        degraded = to_image(batch.degraded)
-        guidance = _guidance(config.guidance, model, degraded, batch, degraded_segmentation)
+    def restore(model: Cooperative, batch: Sample, degraded: Tensor, guidance: Tensor) -> tuple[Losses, Fakes]:
+        """The terms of equation 4."""
+        clear = to_image(batch.clear)
         restored, condition, strength = model.restoration(degraded, guidance)
-        loss = l1(restored, to_image(batch.clear))
-        head = condition_loss(condition, strength, batch.condition, batch.strength)
-        return {
-            "total": config.image_weight * loss + config.condition_weight * head,
-            "restoration": loss,
-            "condition": head,
+        restored = restored.float()
+        terms = {
+            "l1": l1(restored, clear),
+            "condition": condition_loss(condition, strength, batch.condition, batch.strength),
         }
+        if config.losses.log_mse:
+            terms["log_mse"] = log_mse(restored, clear)
+        if config.losses.tv:
+            terms["tv"] = total_variation(restored)
+        if extract is not None:
+            with torch.no_grad():
+                real_maps = extract(model.segmenter, clear)
+            maps = extract(model.segmenter, restored)
+            if config.losses.perceptual:
+                terms["perceptual"] = perceptual(maps.perceptual, real_maps.perceptual)
+            if config.losses.style and maps.style:
+                terms["style"] = style(maps.style, real_maps.style)
+        fakes: Fakes = {}
+        if config.losses.adversarial:
+            with frozen(model.d2):
+                terms["adversarial_d2"] = adversarial.generator(model.d2(restored))
+            fakes["d2"] = (clear, restored.detach())
+        return terms, fakes
 
-    def joint(model: Cooperative, batch: Sample) -> Losses:
+    def segmenter(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
+        logits = model.segmenter(to_image(batch.degraded))  # the clear image, in a stage that is not adverse
+        return weighted(segmentation(logits, batch)), {}
+
+    def refinement(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
+        _, terms, fakes = refine(model, batch, to_image(batch.degraded))
+        return weighted(terms), fakes
+
+    def restoration(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
         degraded = to_image(batch.degraded)
-        logits, condition1, strength1 = model.refinement(degraded, degraded_segmentation(model, degraded))
+        terms, fakes = restore(model, batch, degraded, _guidance(config.guidance, model, degraded, batch))
+        return weighted(terms), fakes
+
+    def joint(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
+        degraded = to_image(batch.degraded)
         # S_r stays differentiable: restoration's errors reach the refinement, which is the point of this stage.
-        restored, condition2, strength2 = model.restoration(degraded, logits.float().softmax(1))
-        segmentation = cross_entropy(logits, batch.mask, weights)
-        image = l1(restored, to_image(batch.clear))
-        head = condition_loss(condition1, strength1, batch.condition, batch.strength) + condition_loss(
-            condition2, strength2, batch.condition, batch.strength
-        )
-        return {
-            "total": segmentation + config.image_weight * image + config.condition_weight * head,
-            "refinement": segmentation,
-            "restoration": image,
-            "condition": head,
-        }
+        refined, terms1, fakes1 = refine(model, batch, degraded)
+        terms2, fakes2 = restore(model, batch, degraded, refined)
+        condition = terms1["condition"] + terms2["condition"]
+        return weighted({**terms1, **terms2, "condition": condition}), {**fakes1, **fakes2}
+
+    def critics(model: Cooperative, fakes: Fakes) -> Losses:
+        terms = {}
+        for name, (real, fake) in fakes.items():
+            scores = model.get_submodule(name)(torch.cat([real, fake]))  # one pass: one step of the power iteration
+            terms[name] = adversarial.critic(*scores.chunk(2))
+        return {"total": torch.stack(list(terms.values())).sum(), **terms}
+
+    def stage(
+        trained: tuple[str, ...],
+        beside: tuple[str, ...],
+        adverse: bool,
+        losses: Callable[[Cooperative, Sample], tuple[Losses, Fakes]],
+    ) -> Stage:
+        return Stage(trained, beside if config.losses.adversarial else (), adverse, losses, critics)
 
     return {
-        "segmenter": Stage(("segmenter",), False, segmenter),
-        "refinement": Stage(("refinement",), True, refinement),
-        "restoration": Stage(("restoration",), True, restoration),
-        "joint": Stage(("refinement", "restoration"), True, joint),
+        "segmenter": stage(("segmenter",), (), config.segmenter_sees == "adverse", segmenter),
+        "refinement": stage(("refinement",), ("d1",), True, refinement),
+        "restoration": stage(("restoration",), ("d2",), True, restoration),
+        "joint": stage(("refinement", "restoration"), ("d1", "d2"), True, joint),
     }
 
 
-def _guidance(
-    kind: str,
-    model: Cooperative,
-    degraded: Tensor,
-    batch: Sample,
-    segment: Callable[[Cooperative, Tensor], Tensor],
-) -> Tensor:
-    """Guidance [N,C,H/4,W/4] of the restoration's own stage: S_gt, S_r, or for each sample one of the two."""
+def degraded_segmentation(model: Cooperative, degraded: Tensor) -> Tensor:
+    """S_d: probabilities [N,C,h,w] of the segmenter, which no stage of Algorithm 1 changes."""
     with torch.no_grad():
-        true = smooth_one_hot(batch.mask, model.segmenter.classify.out_channels, degraded.shape[-2] // 4)
-        if kind == "gt":
+        return model.segmenter(degraded).float().softmax(1)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Within, a pass through the network lets gradients through to its input, but leaves none for its weights."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def _guidance(kind: str, model: Cooperative, degraded: Tensor, batch: Sample) -> Tensor:
+    """Guidance of the restoration's own stage, at S_r's size: S_gt, S_r, or for each sample one of the two."""
+    with torch.no_grad():
+        true = smooth_one_hot(batch.mask, model.classes, degraded.shape[-2] // model.stride)
+        if kind in ("gt", "none"):
             return true
-        refined = model.refinement(degraded, segment(model, degraded))[0].float().softmax(1)
+        refined = model.refinement(degraded, degraded_segmentation(model, degraded))[0].float().softmax(1)
         if kind == "refined":
             return refined
         # Even samples see the truth: as random as the samples' own order, and the same after a resume.
-        take_true = torch.arange(len(refined)) % 2 == 0
+        take_true = torch.arange(len(refined), device=refined.device) % 2 == 0
         return torch.where(take_true[:, None, None, None], true, refined)
 
 
 def smooth_one_hot(mask: Tensor, classes: int, height: int) -> Tensor:
     """mask int64 [N,H,W] → probabilities [N,C,height,·], box-averaged; ignored pixels spread evenly over classes."""
+    shares = _class_shares(mask, classes, height)
+    return shares + (1 - shares.sum(1, keepdim=True)) / classes
+
+
+def plausible_truth(mask: Tensor, refined: Tensor) -> Tensor:
+    """S_gt as D1 is shown it: the truth box-averaged to the size of S_r [N,C,h,w], with a tenth of S_r mixed in.
+
+    One-hot truth is trivially told from the output of a softmax, and so is truth smoothed by a constant. With S_r as
+    what smooths it, both have the same fine structure (as in Luc et al., 2016). Ignored pixels show S_r itself: they
+    tell nothing.
+    """
+    shares = _class_shares(mask, refined.shape[1], refined.shape[-2])
+    truth = shares + (1 - shares.sum(1, keepdim=True)) * refined
+    return (1 - TRUTH_SMOOTHING) * truth + TRUTH_SMOOTHING * refined
+
+
+def _class_shares(mask: Tensor, classes: int, height: int) -> Tensor:
+    """Share of each class among the pixels of each box; less than 1 in sum where pixels are ignored. [N,C,height,·]"""
     valid = mask != IGNORE_ID
-    one_hot = F.one_hot(mask.where(valid, torch.zeros_like(mask)), classes).permute(0, 3, 1, 2).float()
-    one_hot = torch.where(valid[:, None], one_hot, torch.full_like(one_hot, 1 / classes))
-    return F.avg_pool2d(one_hot, mask.shape[-2] // height)
+    one_hot = F.one_hot(mask.where(valid, torch.zeros_like(mask)), classes).permute(0, 3, 1, 2)
+    return F.avg_pool2d(one_hot.float() * valid[:, None], mask.shape[-2] // height)
 
 
-def parameters(model: Cooperative, names: Sequence[str]) -> list[torch.nn.Parameter]:
+def parameters(model: Cooperative, names: Sequence[str]) -> list[nn.Parameter]:
     return [parameter for name in names for parameter in model.parts()[name].parameters()]

@@ -76,8 +76,7 @@ def spread(layer: nn.Conv2d, run: Callable[[], object]) -> None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "joint.safetensors"
     facts = {"stage": "joint", "commit": "abc", "config": CONFIG.model_dump_json()}
-    save_weights(path, random_model().parts(), facts)
-    (path.parent / "run.json").write_text(json.dumps(RECORD))
+    save_weights(path, random_model().parts(), {**facts, "record": json.dumps(RECORD)})
     return path
 
 
@@ -105,7 +104,7 @@ def values(bundle: Bundle) -> dict[str, torch.Tensor]:
 def test_manifest_says_where_it_comes_from(bundle: Bundle) -> None:
     training = bundle.facts["training"]
     assert (training["stage"], training["commit"], training["config"]["name"]) == ("joint", "abc", "random")
-    assert training["run"] == {"stages": RECORD["stages"]}
+    assert training["stages"] == RECORD["stages"]
     assert bundle.facts["licence"]["weights"] == "of the weights"
     assert bundle.conditions == ("clear", "gaussian_noise", "fog")
 
@@ -232,9 +231,3 @@ def test_commands_that_cannot_be(
     assert export.main() == 1
     assert re.search(says, capsys.readouterr().err)
     assert not out.exists()
-
-
-def test_damaged_record_of_the_run(checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ExportError, match=r"run\.json: is no record of a run"):
-        export.run_record(tmp_path / checkpoint.name)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from coop_training.losses import condition_loss, cross_entropy, l1
+from coop_training.networks.alignment import ChannelAlignment
 from coop_training.networks.blocks import EMBEDDING, ModulatedUNet
+from coop_training.networks.condition import RED_SHIFTS, blockiness, channel_misalignment
+from coop_training.networks.nafnet import NafNet
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
 from coop_training.networks.segmenter import Segmenter
@@ -57,10 +60,52 @@ def test_refinement_takes_any_segmentation_size() -> None:
     assert refined.shape == (2, CLASSES, 10, 16)
 
 
-def test_restoration_starts_as_identity() -> None:
-    x = image()
+def grey(height: int = 40, width: int = 64) -> torch.Tensor:
+    """An image whose channels are aligned, being equal."""
+    return torch.rand(2, 1, height, width).expand(2, 3, height, width)
+
+
+def shifted(x: torch.Tensor, red: int, blue: int) -> torch.Tensor:
+    """Red and blue moved right."""
+    return torch.stack([x[:, 0].roll(red, 2), x[:, 1], x[:, 2].roll(blue, 2)], 1)
+
+
+def test_restoration_starts_as_identity_on_aligned_channels() -> None:
+    x = grey()
     restored = Restoration(CLASSES, CONDITIONS)(x, torch.rand(2, CLASSES, 10, 16).softmax(1))[0]
-    torch.testing.assert_close(restored, x)
+    torch.testing.assert_close(restored, x, atol=1e-3, rtol=0)
+
+
+def test_misalignment_is_least_at_the_shift() -> None:
+    costs = channel_misalignment(shifted(grey(), 6, 3))
+    assert costs[:, :RED_SHIFTS].argmin(1).tolist() == [6, 6]
+    assert costs[:, RED_SHIFTS:].argmin(1).tolist() == [3, 3]
+
+
+def test_alignment_moves_channels_back_where_its_gate_is_open() -> None:
+    x = grey()
+    degraded = shifted(x, 6, 3)
+    alignment, embedding = ChannelAlignment(), torch.zeros(2, EMBEDDING)
+    torch.nn.init.constant_(alignment.gate.bias, 12.0)
+    restored = alignment(degraded, embedding, channel_misalignment(degraded))
+    torch.testing.assert_close(restored[..., :-RED_SHIFTS], x[..., :-RED_SHIFTS], atol=0.01, rtol=0)
+    assert (degraded - x).abs().mean() > 0.1
+    torch.nn.init.constant_(alignment.gate.bias, -12.0)
+    torch.testing.assert_close(alignment(degraded, embedding, channel_misalignment(degraded)), degraded)
+
+
+def test_blockiness_peaks_at_the_grid_of_jpeg() -> None:
+    blocks = torch.rand(1, 3, 6, 8).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    phases = blockiness(blocks + 0.01 * torch.rand(1, 3, 48, 64))
+    assert phases[0, :8].argmax() == 7
+    assert phases[0, 8:].argmax() == 7
+
+
+def test_nafnet_takes_any_size_and_knows_no_condition() -> None:
+    restored, condition, strength = NafNet(CLASSES, CONDITIONS)(image(36, 52), torch.rand(2, CLASSES, 9, 13).softmax(1))
+    assert restored.shape == (2, 3, 36, 52)
+    assert not condition.any()
+    assert not strength.any()
 
 
 def test_no_normalisation_mixes_images() -> None:

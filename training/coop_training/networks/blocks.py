@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,6 +29,13 @@ def upsample_to(x: Tensor, like: Tensor) -> Tensor:
     return doubled[..., : like.shape[-2], : like.shape[-1]]
 
 
+def at_quarter(probabilities: Tensor, like: Tensor) -> Tensor:
+    """A segmentation of any size at that of `like`, a map at a quarter of the image's."""
+    if probabilities.shape[-2:] == like.shape[-2:]:
+        return probabilities
+    return F.interpolate(probabilities, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch normalisation and a skip (He et al., 2016).
 
@@ -54,60 +60,6 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.skip(x))
-
-
-def local_statistics(image: Tensor) -> Tensor:
-    """What adverse conditions leave their mark on, per 4x4 block, each brought to about -2..2.
-
-    Mean colour, darkest and brightest channel value (fog lifts the dark), and the logarithms of the mean absolute first
-    differences of luminance along rows and columns and of its mixed second difference (noise lifts them, blur and fog
-    lower them). [N,3,H,W] in 0..1 → [N,8,H/4,W/4].
-    """
-    luminance = image.mean(1, keepdim=True)
-    across, down = luminance[..., 1:] - luminance[..., :-1], luminance[..., 1:, :] - luminance[..., :-1, :]
-    mixed = across[..., 1:, :] - across[..., :-1, :]
-    differences = torch.cat(
-        [F.pad(across.abs(), (0, 1)), F.pad(down.abs(), (0, 0, 0, 1)), F.pad(mixed.abs(), (0, 1, 0, 1))], 1
-    )
-    darkest = -F.max_pool2d(-image.amin(1, keepdim=True), 4)
-    brightest = F.max_pool2d(image.amax(1, keepdim=True), 4)
-    values = torch.cat([F.avg_pool2d(image, 4), darkest, brightest], 1)
-    return torch.cat([4 * values - 2, (F.avg_pool2d(differences, 4) + 0.004).log() + 3.5], 1)
-
-
-class ConditionEncoder(nn.Module):
-    """Which adverse condition an image shows, and how strongly, from global statistics of its local structure.
-
-    One model for all conditions has to know which one it sees: without that it stays near identity where the
-    correction is global. Mean and mean absolute deviation over the whole image are all that reaches the embedding, so
-    it cannot depend on where things are. It does not start from raw pixels: small random filters see an image's
-    content, not its noise, and learned nothing.
-
-    Args:
-        conditions: number of classes K, `clear` included.
-
-    Input: image [N,3,H,W] RGB in 0..1.
-    Output: embedding [N,EMBEDDING], condition logits [N,K], strength [N] in 0..1.
-    """
-
-    def __init__(self, conditions: int) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            conv3x3(8, 32, 2), nn.ReLU(inplace=True), conv3x3(32, EMBEDDING, 2), nn.ReLU(inplace=True)
-        )
-        pooled = 2 * (8 + EMBEDDING)
-        self.embed = nn.Sequential(nn.Linear(pooled, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING))
-        self.condition = nn.Linear(EMBEDDING, conditions)
-        self.strength = nn.Linear(EMBEDDING, 1)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pooled = []
-        statistics = local_statistics(image)
-        for maps in (statistics, self.features(statistics)):
-            mean = maps.mean((2, 3), keepdim=True)
-            pooled += [mean.flatten(1), (maps - mean).abs().mean((2, 3))]
-        embedding = F.relu(self.embed(torch.cat(pooled, 1)))
-        return embedding, self.condition(embedding), torch.sigmoid(self.strength(embedding)).squeeze(1)
 
 
 class ModulatedBlock(nn.Module):

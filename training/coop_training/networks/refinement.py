@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coop_training.networks.blocks import EMBEDDING, ConditionEncoder, ModulatedUNet, conv3x3, zeroed
+from coop_training.networks.blocks import EMBEDDING, ModulatedUNet, at_quarter, conv3x3, zeroed
+from coop_training.networks.condition import ConditionEncoder
 
 SMALLEST_PROBABILITY = 1e-4
 
@@ -25,20 +26,19 @@ class Refinement(nn.Module):
         self,
         classes: int,
         conditions: int,
-        widths: tuple[int, int, int] = (32, 64, 96),
+        widths: tuple[int, int, int] = (40, 72, 128),
         blocks: tuple[int, int, int] = (1, 2, 3),
     ) -> None:
         super().__init__()
-        self.encoder = ConditionEncoder(conditions)
+        self.encoder = ConditionEncoder(classes, conditions)
         self.trust = zeroed(nn.Linear(EMBEDDING, 1))
         self.trunk = ModulatedUNet(48 + classes, widths, blocks)
         self.correction = zeroed(conv3x3(widths[0], classes))
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         folded = F.pixel_unshuffle(image - 0.5, 4)
-        embedding, condition, strength = self.encoder(image)
-        if probabilities.shape[-2:] != folded.shape[-2:]:
-            probabilities = F.interpolate(probabilities, size=folded.shape[-2:], mode="bilinear", align_corners=False)
+        probabilities = at_quarter(probabilities, folded)
+        embedding, condition, strength, _ = self.encoder(image, probabilities)
         log_probabilities = probabilities.clamp(min=SMALLEST_PROBABILITY).log()
         x = self.trunk(torch.cat([folded, log_probabilities * 0.1], 1), embedding)
         alpha = 1 + self.trust(embedding)[:, :, None, None]

@@ -15,7 +15,7 @@ class Segmenter(nn.Module):
     Input: image [N,3,H,W] RGB in 0..1, H and W divisible by 8. Output: logits [N,C,H/4,W/4].
     """
 
-    def __init__(self, classes: int, widths: tuple[int, int, int, int] = (40, 96, 128, 160), decoder: int = 64) -> None:
+    def __init__(self, classes: int, widths: tuple[int, int, int, int] = (48, 96, 160, 224), decoder: int = 64) -> None:
         super().__init__()
         w0, w1, w2, w3 = widths
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)

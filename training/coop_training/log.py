@@ -1,0 +1,72 @@
+"""A stage's logs: lines of JSON, and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+LOG = "log.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+class StageLog:
+    """Appends to `out`/log.jsonl, one object per logged step of any stage, and to `out`/tensorboard/<stage>.
+
+    What an earlier run logged of this stage from step `first` on is dropped: it is about to be done again.
+    """
+
+    def __init__(self, out: Path, stage: str, first: int) -> None:
+        self.stage = stage
+        _drop(out / LOG, stage, first)
+        self._lines = (out / LOG).open("a")
+        self._events = SummaryWriter(str(out / TENSORBOARD / stage), purge_step=first)
+
+    def scalars(
+        self, step: int, learning_rate: float, losses: Mapping[str, float], data_wait: float, seconds: float
+    ) -> None:
+        """data_wait: share of the time since the last call in which no batch was ready; seconds: since the stage's
+        beginning."""
+        facts = {"stage": self.stage, "step": step, "lr": learning_rate, "losses": dict(losses)}
+        self._lines.write(json.dumps({**facts, "data_wait": round(data_wait, 3), "seconds": round(seconds, 1)}) + "\n")
+        self._lines.flush()
+        scalars = {f"loss/{name}": value for name, value in losses.items()}
+        for name, value in {**scalars, "learning_rate": learning_rate, "data_wait": data_wait}.items():
+            self._events.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
+        """image: uint8 [H,W,3] RGB."""
+        self._events.add_image(name, image, step, dataformats="HWC")
+        self._events.flush()
+
+    def close(self) -> None:
+        self._lines.close()
+        self._events.close()
+
+
+def remove_logs(out: Path, stages: Iterable[str]) -> None:
+    """Forget what earlier runs logged of these stages."""
+    for stage in stages:
+        _drop(out / LOG, stage, 0)
+        shutil.rmtree(out / TENSORBOARD / stage, ignore_errors=True)
+
+
+def _drop(path: Path, stage: str, first: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            logged = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut short by the end of a process
+        if logged["stage"] != stage or logged["step"] < first:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".partial")
+    temporary.write_text("".join(kept))
+    temporary.replace(path)

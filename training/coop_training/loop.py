@@ -1,0 +1,108 @@
+"""The steps of one stage, from the first or from where an interruption left it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from coop_training.batches import Batch, batch_loader, share
+from coop_training.checkpoint import load_progress, read_facts, save_progress, save_tensors
+from coop_training.config import StageConfig
+from coop_training.ema import WeightAverage
+from coop_training.interrupt import Interrupt
+from coop_training.monitor import Monitor
+from coop_training.run import Run, TrainingError, TrainingInterrupted
+from coop_training.stages import Stage
+from coop_training.step import NonFiniteError, StageStep, in_any_process
+
+WARMUP_STEPS = 100
+CHECKPOINT_SECONDS = 120.0
+PROGRESS = "progress.safetensors"
+
+
+def run_stage(
+    run: Run, name: str, stage: Stage, facts: Mapping[str, str], interrupt: Interrupt
+) -> tuple[float, dict[str, float]]:
+    """Train one stage; the model is left with the moving average of its weights.
+
+    It begins where out/progress.safetensors says, if that holds this stage, and writes that file every few minutes.
+    An interrupted stage ends as an uninterrupted one does, on a CPU to the bit.
+
+    Args:
+        run: what it is part of.
+        name: the stage's.
+        stage: what is trained.
+        facts: what the progress file's header tells besides how far it is.
+        interrupt: looked at after each step.
+
+    Returns:
+        Seconds that it took, interruptions left out, and the last logged losses.
+
+    Raises:
+        TrainingError: a loss or gradient is not finite; the batch is saved.
+        TrainingInterrupted: a stop was asked for before the last step; progress is saved.
+        CheckpointError: the progress file cannot be used.
+    """
+    fabric, parts, settings = run.fabric, run.model.parts(), run.settings(name)
+    descend = StageStep(fabric, run.model, stage, settings.weight_decay, run.config.discriminator_rate)
+    average = WeightAverage({part: parts[part] for part in stage.trained}, run.config.ema)
+    progress, first, seconds = run.out / PROGRESS, 0, 0.0
+    if progress.exists() and read_facts(progress)["stage"] == name:
+        reached = load_progress(progress, parts, average, descend.optimizers)
+        first, seconds = int(reached["steps"]), float(reached["seconds"])
+
+    def save(steps: int) -> None:
+        if fabric.is_global_zero:
+            reached = {**facts, "steps": str(steps), "seconds": str(monitor.seconds)}
+            save_progress(progress, parts, average, descend.optimizers, reached)
+
+    rank, processes = fabric.global_rank, fabric.world_size
+    shares = [share(step, settings.batch, rank, processes) for step in range(first, settings.steps)]
+    loader = batch_loader(run.samples(name, stage), shares, fabric.device, processes)
+    batches = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    with Monitor(run, name, first, seconds) as monitor:
+        saved = time.monotonic()
+        for step, batch in enumerate(monitor.timed(batches), first):
+            torch.manual_seed(run.seed(name, step, rank))
+            rate = learning_rate(step, settings)
+            try:
+                losses = descend(batch, rate)
+            except NonFiniteError as error:
+                path = save_batch(run, name, step, batch, shares[step - first], error)
+                raise TrainingError(
+                    f"stage {name}, step {step}: {error}; its batch is in {path}. Go on from the last checkpoint in "
+                    f"full precision (--resume --precision 32-true), or begin the stage again with a lower learning "
+                    f"rate (--stage {name} --set stages.{name}.learning_rate={settings.learning_rate / 2:g})"
+                ) from error
+            average.update(step)
+            monitor.stepped(step, rate, losses)
+            if step + 1 == settings.steps:
+                continue
+            if in_any_process(fabric, interrupt.requested):
+                save(step + 1)
+                raise TrainingInterrupted(f"stopped in stage {name} after step {step + 1} of {settings.steps}")
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                save(step + 1)
+                saved = time.monotonic()
+        average.apply()
+        monitor.draw(settings.steps)
+        return monitor.seconds, monitor.losses
+
+
+def learning_rate(step: int, settings: StageConfig) -> float:
+    """Linear warm-up over a tenth of the steps, 100 at most, then half a cosine to zero at the last step."""
+    warmup = min(1.0, (step + 1) / min(WARMUP_STEPS, settings.steps / 10))
+    return settings.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+
+
+def save_batch(run: Run, stage: str, step: int, batch: Batch, indices: range, error: NonFiniteError) -> Path:
+    """Write this process's share of a batch that cannot be learnt from, and what is needed to make it again."""
+    rank = run.fabric.global_rank
+    path = run.out / f"nonfinite-{stage}-{step}{f'-rank{rank}' if rank else ''}.safetensors"
+    facts = {"stage": stage, "step": step, "seed": run.config.seed, "indices": list(indices), "error": error}
+    save_tensors(path, batch, {key: str(value) for key, value in facts.items()})
+    return path

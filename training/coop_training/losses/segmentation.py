@@ -1,0 +1,38 @@
+"""What the refinement is trained for: the classes of the scene (equation 2), and beside them its condition."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from coop_perception.classes import IGNORE_ID
+
+
+def cross_entropy(logits: Tensor, mask: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Equation 2. logits [N,C,h,w], upsampled to mask int64 [N,H,W]; ignored pixels carry no loss. Scalar."""
+    logits = F.interpolate(logits.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(logits, mask, weight=weight, ignore_index=IGNORE_ID)
+
+
+def soft_jaccard(logits: Tensor, mask: Tensor) -> Tensor:
+    """1 - mean IoU of the batch, probabilities for counts (Rahman, Wang, 2016); not the paper's.
+
+    Pooled over the batch as the score is over a data set, over the classes that the batch shows: a rare class weighs
+    as much as a common one. logits [N,C,h,w], upsampled to mask int64 [N,H,W]; ignored pixels count nowhere. Scalar.
+    """
+    logits = F.interpolate(logits.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
+    valid = mask != IGNORE_ID
+    target = mask.where(valid, torch.zeros_like(mask))
+    probabilities = logits.softmax(1) * valid[:, None]
+    true = probabilities.gather(1, target[:, None]).flatten()
+    intersection = true.new_zeros(logits.shape[1]).index_add(0, target.flatten(), true)
+    counts = torch.bincount(target[valid], minlength=logits.shape[1])
+    union = probabilities.sum((0, 2, 3)) + counts - intersection
+    present = counts > 0
+    return 1 - (intersection[present] / union[present]).mean()
+
+
+def condition_loss(logits: Tensor, strength: Tensor, condition: Tensor, true_strength: Tensor) -> Tensor:
+    """Cross-entropy of the condition plus L1 of its strength; not the paper's. logits [N,K]; the others [N]. Scalar."""
+    return F.cross_entropy(logits.float(), condition) + F.l1_loss(strength.float(), true_strength)

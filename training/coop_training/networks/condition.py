@@ -1,0 +1,107 @@
+"""Which adverse condition an image shows, and how strongly: the statistics that tell, and the head that reads them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coop_training.networks.blocks import EMBEDDING, conv3x3
+
+RED_SHIFTS, BLUE_SHIFTS = 16, 8
+"""Displacements in pixels, 0 upwards, at which red and blue are compared with green: what lateral chromatic
+aberration of the published levels needs."""
+_MAPS = 9
+_FEATURES = 64
+_JPEG_BLOCK = 8
+
+
+def local_statistics(image: Tensor) -> Tensor:
+    """What adverse conditions leave their mark on, per 4x4 block, each brought to about -2..2.
+
+    Mean colour, darkest and brightest channel value (fog lifts the dark), and logarithms of the mean absolute first
+    differences of luminance along rows and columns and of its mixed second difference, mean and largest: noise lifts
+    them all, impulses the largest, blur and fog lower them. [N,3,H,W] in 0..1 → [N,9,H/4,W/4].
+    """
+    luminance = image.mean(1, keepdim=True)
+    across, down = luminance[..., 1:] - luminance[..., :-1], luminance[..., 1:, :] - luminance[..., :-1, :]
+    mixed = F.pad((across[..., 1:, :] - across[..., :-1, :]).abs(), (0, 1, 0, 1))
+    differences = torch.cat([F.pad(across.abs(), (0, 1)), F.pad(down.abs(), (0, 0, 0, 1)), mixed], 1)
+    darkest = -F.max_pool2d(-image.amin(1, keepdim=True), 4)
+    brightest = F.max_pool2d(image.amax(1, keepdim=True), 4)
+    values = torch.cat([F.avg_pool2d(image, 4), darkest, brightest], 1)
+    differences = torch.cat([F.avg_pool2d(differences, 4), F.max_pool2d(mixed, 4) * 0.3], 1)
+    return torch.cat([4 * values - 2, (differences + 0.004).log() + 3.5], 1)
+
+
+def channel_misalignment(image: Tensor) -> Tensor:
+    """How badly red and blue fit green when moved left by 0, 1, ... pixels: least at the shift that they have.
+
+    Mean absolute difference of the channels' horizontal gradients on every fourth row, over its mean of all shifts,
+    less one: about -1 (fits perfectly) to 0.5. [N,3,H,W] → [N,RED_SHIFTS+BLUE_SHIFTS].
+    """
+    gradient = image[..., ::4, 1:] - image[..., ::4, :-1]
+    width = gradient.shape[-1] - RED_SHIFTS
+    green = gradient[:, 1, :, :width]
+    costs = []
+    for channel, shifts in ((0, RED_SHIFTS), (2, BLUE_SHIFTS)):
+        of_channel = torch.stack(
+            [(gradient[:, channel, :, k : k + width] - green).abs().mean((1, 2)) for k in range(shifts)], 1
+        )
+        costs.append(of_channel / (of_channel.mean(1, keepdim=True) + 1e-4) - 1)
+    return torch.cat(costs, 1)
+
+
+def blockiness(image: Tensor) -> Tensor:
+    """Mean luminance step at each of the eight column and row phases, over their mean, less one: JPEG's 8x8 grid shows
+    in the last. [N,3,H,W], its corner on the grid → [N,16]."""
+    luminance = image.mean(1)
+    steps = []
+    for x in (luminance, luminance.transpose(1, 2)):
+        blocks = (x.shape[2] - 1) // _JPEG_BLOCK
+        size = blocks * _JPEG_BLOCK
+        difference = (x[..., 1 : size + 1] - x[..., :size]).abs().mean(1)
+        phases = difference.reshape(-1, blocks, _JPEG_BLOCK).mean(1)
+        steps.append(phases / (phases.mean(1, keepdim=True) + 1e-4) - 1)
+    return torch.cat(steps, 1)
+
+
+class ConditionEncoder(nn.Module):
+    """Which adverse condition an image shows, and how strongly, from global statistics of its local structure.
+
+    One model for all conditions has to know which one it sees: without that it stays near identity where the
+    correction is global. Means over the whole image and over each semantic class are all that reaches the embedding,
+    so it cannot depend on where things are; but that a road is grey is no fog, while a grey tree is. It does not
+    start from raw pixels: small random filters see an image's content, not its noise, and learned nothing.
+
+    Args:
+        classes: semantic classes C.
+        conditions: number of conditions K, `clear` included.
+
+    Input: image [N,3,H,W] RGB in 0..1, probabilities [N,C,H/4,W/4].
+    Output: embedding [N,EMBEDDING], condition logits [N,K], strength [N] in 0..1, and what `channel_misalignment` says.
+    """
+
+    def __init__(self, classes: int, conditions: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            conv3x3(_MAPS, 32, 2), nn.ReLU(inplace=True), conv3x3(32, _FEATURES, 2), nn.ReLU(inplace=True)
+        )
+        pooled = 2 * (_MAPS + _FEATURES) + classes * (_MAPS + 1) + RED_SHIFTS + BLUE_SHIFTS + 2 * _JPEG_BLOCK
+        self.embed = nn.Sequential(nn.Linear(pooled, 2 * EMBEDDING), nn.ReLU(), nn.Linear(2 * EMBEDDING, EMBEDDING))
+        self.condition = nn.Linear(EMBEDDING, conditions)
+        self.strength = nn.Linear(EMBEDDING, 1)
+
+    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        statistics = local_statistics(image)
+        misalignment = channel_misalignment(image)
+        pooled = [misalignment, blockiness(image)]
+        for maps in (statistics, self.features(statistics)):
+            mean = maps.mean((2, 3), keepdim=True)
+            pooled += [mean.flatten(1), (maps - mean).abs().mean((2, 3))]
+        share = probabilities.mean((2, 3))
+        of_class = probabilities.flatten(2) @ statistics.flatten(2).transpose(1, 2) / probabilities[0, 0].numel()
+        # A class that is hardly there has no mean worth hearing: the sum's floor takes it to zero.
+        pooled += [4 * share, (of_class / (share[..., None] + 0.01)).flatten(1)]
+        embedding = F.relu(self.embed(torch.cat(pooled, 1)))
+        return embedding, self.condition(embedding), torch.sigmoid(self.strength(embedding)).squeeze(1), misalignment

@@ -1,0 +1,106 @@
+"""NAFNet, the peer that restoration is measured against: no semantics, no idea of the condition.
+
+Source: Chen, Chu, Zhang, Sun, "Simple Baselines for Image Restoration", ECCV 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel, with learned gain and offset. [N,C,h,w] → same."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def simple_gate(x: Tensor) -> Tensor:
+    """The product of the channels' two halves, which stands in for an activation."""
+    first, second = x.chunk(2, 1)
+    return first * second
+
+
+class NafBlock(nn.Module):
+    """Spatial mixing with channel attention, then channel mixing; each a residual branch that starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.spatial = nn.Sequential(
+            ChannelNorm(width), nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, 2 * width, 3, 1, 1, 1, 2 * width)
+        )
+        self.attention = nn.Conv2d(width, width, 1)
+        self.project = nn.Conv2d(width, width, 1)
+        self.expand = nn.Sequential(ChannelNorm(width), nn.Conv2d(width, 2 * width, 1))
+        self.contract = nn.Conv2d(width, width, 1)
+        self.scales = nn.Parameter(torch.zeros(2, 1, width, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = simple_gate(self.spatial(x))
+        y = self.project(y * self.attention(y.mean((2, 3), keepdim=True)))
+        x = x + y * self.scales[0]
+        return x + self.contract(simple_gate(self.expand(x))) * self.scales[1]
+
+
+class NafNet(nn.Module):
+    """A U-shaped network at full resolution, halving the size and doubling the width at each of its scales.
+
+    Args:
+        classes: semantic classes; it does not hear of them.
+        conditions: number of conditions K, `clear` included; it estimates none of them.
+        width: channels at full resolution.
+        encoder, middle, decoder: blocks at each scale; 19.5 GMACs at 512x1024, about what refinement and
+            restoration cost together.
+
+    Inputs: image [N,3,H,W] RGB in 0..1; probabilities, ignored.
+    Outputs: restored image [N,3,H,W], not clamped; condition logits [N,K] and strength [N], all zero.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        conditions: int,
+        width: int = 16,
+        encoder: Sequence[int] = (1, 1, 1, 12),
+        middle: int = 1,
+        decoder: Sequence[int] = (1, 1, 1, 1),
+    ) -> None:
+        super().__init__()
+        self.conditions = conditions
+        widths = [width << scale for scale in range(len(encoder) + 1)]
+        self.intro = nn.Conv2d(3, width, 3, 1, 1)
+        self.encoders = nn.ModuleList(blocks(w, n) for w, n in zip(widths, encoder, strict=False))
+        self.downs = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, 2) for w in widths[:-1])
+        self.middle = blocks(widths[-1], middle)
+        self.ups = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(2 * w, 4 * w, 1, bias=False), nn.PixelShuffle(2)) for w in reversed(widths[:-1])
+        )
+        self.decoders = nn.ModuleList(blocks(w, n) for w, n in zip(reversed(widths[:-1]), decoder, strict=True))
+        self.ending = nn.Conv2d(width, 3, 3, 1, 1)
+
+    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        height, width = image.shape[-2:]
+        multiple = 1 << len(self.downs)
+        padded = F.pad(image, (0, -width % multiple, 0, -height % multiple))
+        x, skips = self.intro(padded), []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x = encoder(x)
+            skips.append(x)
+            x = down(x)
+        x = self.middle(x)
+        for up, decoder, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
+            x = decoder(up(x) + skip)
+        nothing = image.new_zeros(image.shape[0], self.conditions + 1)
+        return (padded + self.ending(x))[..., :height, :width], nothing[:, 1:], nothing[:, 0]
+
+
+def blocks(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(NafBlock(width) for _ in range(count)))

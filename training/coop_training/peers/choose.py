@@ -1,0 +1,81 @@
+"""Chooses the classical peers' settings: for every condition and level those of the highest mean PSNR.
+
+On training images: never on those that the peers are scored on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import yaml
+from rich.progress import track
+
+from coop_perception.degradations import CONDITIONS
+from coop_perception.labelled_images import DatasetError
+from coop_perception.metrics import psnr
+from coop_training.evaluate import positive
+from coop_training.evaluation import Case, Entry, select
+from coop_training.layouts.class_lists import published
+from coop_training.layouts.folders import paired_items
+from coop_training.peers.filters import PEERS
+from coop_training.peers.settings import Settings
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m coop_training.peers.choose", description=__doc__)
+    parser.add_argument("--images", type=Path, required=True, help="folder of clear training images")
+    parser.add_argument("--labels", type=Path, required=True, help="folder of their labels, CamVid's ids")
+    parser.add_argument("--limit", type=positive, default=16, help="so many of them, evenly spread (default 16)")
+    parser.add_argument("--out", type=Path, required=True, help="YAML file to write")
+    arguments = parser.parse_args()
+    try:
+        items = paired_items(arguments.images, arguments.labels, published("camvid"), depth=True)
+        text = yaml.safe_dump(
+            choose(select(items, arguments.limit)).model_dump(), sort_keys=False, default_flow_style=None
+        )
+        folder = "/".join(arguments.images.resolve().parts[-3:])
+        arguments.out.write_text(f"# Chosen by coop_training.peers.choose on images of {folder}, for PSNR.\n{text}")
+    except (DatasetError, OSError) as error:
+        print(f"choose: {error}", file=sys.stderr)
+        return 1
+    print(arguments.out)
+    return 0
+
+
+def choose(entries: Sequence[Entry]) -> Settings:
+    """The best settings on these images.
+
+    Raises:
+        DatasetError: an image or label cannot be used.
+    """
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as executor:
+        by_image = list(track(executor.map(_score, entries), "choosing", total=len(entries)))
+    best = {case: int(np.argmax(np.mean([scores[case] for scores in by_image], axis=0))) for case in by_image[0]}
+    levels = {
+        name: [peer.candidates()[best[Case(name, level)]] for level in range(1, len(CONDITIONS[name].levels) + 1)]
+        for name, peer in PEERS.items()
+    }
+    return Settings(images=len(entries), levels=levels)
+
+
+def _score(entry: Entry) -> dict[Case, list[float]]:
+    """One image: PSNR of every candidate in every case."""
+    frame = entry.item.read()
+    scores: dict[Case, list[float]] = {}
+    for name, peer in PEERS.items():
+        for level, parameter in enumerate(CONDITIONS[name].levels, 1):
+            degraded = entry.under(Case(name, level), frame)
+            scores[Case(name, level)] = [
+                psnr(frame.image, peer.restore(degraded, parameter, **candidate)) for candidate in peer.candidates()
+            ]
+    return scores
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The run's record, run.json: what trained, on what, for how long, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning_fabric
+import numpy as np
+import torch
+
+from coop_training.losses.features import describe_features
+from coop_training.networks.cost import Cost
+from coop_training.run import Run, result_file
+
+RECORD = "run.json"
+LIBRARIES = (torch, lightning_fabric, np, cv2)
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """The record in `out`: the configuration, and an entry for each stage done; without one, no stage."""
+    path = out / RECORD
+    return json.loads(path.read_text()) if path.exists() else {"stages": {}}
+
+
+def write_stage_record(
+    run: Run, stage: str, seconds: float, losses: Mapping[str, float], costs: Mapping[str, Cost]
+) -> dict[str, Any]:
+    """Put a stage that has ended into the record in `out` and return the record.
+
+    `config` at its top is the latest stage's; an entry made under another one holds that one itself.
+
+    Args:
+        run: what the stage was part of.
+        stage: its name.
+        seconds: that it took.
+        losses: the last logged.
+        costs: of the networks, by name.
+    """
+    record = read_record(run.out)
+    config = run.config.model_dump(mode="json")
+    # One without a result is of a run that has since been begun anew.
+    stages = {name: entry for name, entry in record["stages"].items() if result_file(run.out, name).exists()}
+    for earlier in stages.values():
+        if record["config"] != config:
+            earlier.setdefault("config", record["config"])
+    entry = {
+        "commit": commit(),
+        "seed": run.config.seed,
+        "device": device_name(run.fabric.device),
+        "processes": run.fabric.world_size,
+        "precision": run.precision,
+        "versions": {"python": platform.python_version(), **{m.__name__: m.__version__ for m in LIBRARIES}},
+        "hours": float(f"{seconds / 3600:.4g}"),
+        "features": describe_features(run.config.losses),
+        "losses": dict(losses),
+    }
+    networks = {name: asdict(cost) for name, cost in costs.items()}
+    record = {"config": config, "networks": networks, "stages": {**stages, stage: entry}}
+    temporary = run.out / f"{RECORD}.partial"
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(run.out / RECORD)
+    return record
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def commit() -> str:
+    """The source's commit, marked where the tree differs from it; `unknown` outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,68 @@
+"""What all stages of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from lightning_fabric import Fabric
+from rich.console import Console
+
+from coop_training.config import StageConfig, StagesConfig, TrainConfig
+from coop_training.data import AdverseCrops, LabelledFrame
+from coop_training.model import Cooperative
+from coop_training.progress_panels import Panels
+from coop_training.stages import Stage
+
+STAGES = tuple(StagesConfig.model_fields)
+"""Names, in order."""
+
+
+def result_file(out: Path, stage: str) -> Path:
+    """Where a stage leaves its weights."""
+    return out / f"{stage}.safetensors"
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says what was found and what to do."""
+
+
+class TrainingInterrupted(Exception):  # noqa: N818
+    """Training was asked to stop, and what it needs to go on is saved; the message says where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process's view of a run. `out`: folder of checkpoints and logs."""
+
+    fabric: Fabric
+    precision: str
+    config: TrainConfig
+    model: Cooperative
+    frames: Sequence[LabelledFrame]
+    panels: Panels
+    out: Path
+    console: Console
+
+    def settings(self, stage: str) -> StageConfig:
+        settings: StageConfig = getattr(self.config.stages, stage)
+        return settings
+
+    def samples(self, name: str, stage: Stage) -> AdverseCrops:
+        """All samples of a stage, in order."""
+        config, settings = self.config, self.settings(name)
+        return AdverseCrops(
+            self.frames,
+            settings.steps * settings.batch,
+            settings.crop or config.data.crop,
+            config.conditions if stage.adverse else (),
+            config.clear,
+            self.seed(name),
+            (0.9, 1.3) if stage.adverse else (0.6, 2.0),
+        )
+
+    def seed(self, stage: str, *place: int) -> int:
+        """A seed of its own for each stage, and for each place in it."""
+        return int(np.random.SeedSequence((self.config.seed, STAGES.index(stage), *place)).generate_state(1)[0])

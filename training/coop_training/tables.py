@@ -1,0 +1,158 @@
+"""Results as Markdown tables, two of them in the form of the paper's Tables 1 and 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+from coop_perception.degradations import CONDITIONS
+from coop_training.results import ImageScores, MaskScores, Results, Scores
+
+DASH = "–"
+CLEAN = "clean"
+
+
+def report(results: Results) -> str:
+    """All that there is to say of one evaluation."""
+    sections = [
+        f"# {results.bundle}, {results.method}: {results.images} images",
+        "Means over each condition's levels. Masks are scored on the confusion matrix pooled over all images, over the "
+        "classes present in the reference; PSNR (dB) and SSIM are means over images.",
+        "## Summary",
+        summary(results),
+        "Won back: the share of the mIoU lost to the condition that refinement regains, "
+        "(refined − raw) / (clean raw − raw).",
+        "## Segmentation and restoration (the paper's Table 1)",
+        segmentation_and_restoration(results),
+        "## Restoration (the paper's Table 2)",
+        restoration({"restored": [results]}),
+        *(["## Condition estimate", estimates(results)] if results.clean.estimates else []),
+        *(["## Levels", levels(results)] if results.conditions else []),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def summary(results: Results) -> str:
+    """What refinement and restoration gain."""
+    rows = [
+        [
+            name,
+            *_gain(100 * scores.raw.miou, 100 * scores.refined.miou, 1),
+            percent(scores.won_back),
+            *_gain(scores.degraded.psnr, scores.restored.psnr, 2, input_is_perfect=name == CLEAN),
+            percent(scores.recognised),
+        ]
+        for name, scores in _rows(results)
+    ]
+    return markdown(
+        ["condition", "mIoU raw, %", "refined", "gain", "won back", "PSNR degraded", "restored", "gain", "recognised"],
+        rows,
+    )
+
+
+def segmentation_and_restoration(results: Results) -> str:
+    """Two rows per condition: as it is, and refined and restored (`_Re`)."""
+
+    def row(name: str, mask: MaskScores, image: ImageScores | None) -> list[str]:
+        masks = [f"{value:.4f}" for value in (mask.pa, mask.mpa, mask.miou, mask.fwiou)]
+        return [name, *masks, *(_image_cells([image]) if image else [DASH, DASH])]
+
+    rows = [
+        row("original", results.clean.raw, None),
+        row("original_Re", results.clean.refined, results.clean.restored),
+    ]
+    for name, scores in results.conditions.items():
+        rows += [row(name, scores.raw, scores.degraded), row(f"{name}_Re", scores.refined, scores.restored)]
+    return markdown(["degradation", "PA", "mPA", "mIoU", "FWIoU", "PSNR", "SSIM"], rows)
+
+
+def restoration(by_method: Mapping[str, Sequence[Results]]) -> str:
+    """One row per condition, PSNR and SSIM of the degraded images and of each method's restored ones.
+
+    Args:
+        by_method: results by the method's name, of one run or of several that differ in their seeds.
+    """
+    first = next(iter(by_method.values()))[0]
+    header = ["degradation", *(f"{name} {score}" for name in ("degraded", *by_method) for score in ("PSNR", "SSIM"))]
+    rows = []
+    for name, scores in first.conditions.items():
+        cells = _image_cells([scores.degraded])
+        for runs in by_method.values():
+            cells += _image_cells([run.conditions[name].restored for run in runs])
+        rows.append([name, *cells])
+    return markdown(header, rows)
+
+
+def estimates(results: Results) -> str:
+    """A confusion matrix: how often each condition was taken for which, and how far off its strength was."""
+    names = list(results.clean.estimates or ())
+    rows = [
+        [name, *(percent((scores.estimates or {})[other]) for other in names), number(scores.strength_error, 3)]
+        for name, scores in ((CLEAN, results.clean), *results.conditions.items())
+    ]
+    called = 1 - (results.clean.recognised or 0)
+    return (
+        markdown(["condition \\ estimate", *names, "strength error"], rows)
+        + f"\n\nClean images called adverse: {percent(called)}."
+    )
+
+
+def levels(results: Results) -> str:
+    """One row per condition and level."""
+    rows = [
+        [
+            name,
+            f"{level} ({CONDITIONS[name].levels[level - 1]:g})",
+            *_gain(100 * scores.raw.miou, 100 * scores.refined.miou, 1),
+            percent(scores.won_back),
+            *_gain(scores.degraded.psnr, scores.restored.psnr, 2),
+            f"{scores.degraded.ssim:.4f}",
+            f"{scores.restored.ssim:.4f}",
+            percent(scores.recognised),
+        ]
+        for name, condition in results.conditions.items()
+        for level, scores in enumerate(condition.levels, 1)
+    ]
+    header = ["condition", "level", "mIoU raw, %", "refined", "gain", "won back", "PSNR degraded", "restored", "gain"]
+    return markdown([*header, "SSIM degraded", "restored", "recognised"], rows)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that reads well as plain text too; all columns but the first are aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    ruler = [f":{'-' * (widths[0] - 1)}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        return "| " + " | ".join([cells[0].ljust(widths[0]), *padded[1:]]) + " |"
+
+    return "\n".join(map(line, (header, ruler, *rows)))
+
+
+def mean_and_spread(values: Sequence[float], digits: int) -> str:
+    """The mean, and the standard deviation (of a sample) where there are several."""
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{spread}"
+
+
+def number(value: float | None, digits: int) -> str:
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    return DASH if share is None else f"{100 * share:.1f} %"
+
+
+def _rows(results: Results) -> list[tuple[str, Scores]]:
+    mean = [("mean of conditions", results.mean)] if results.mean and len(results.conditions) > 1 else []
+    return [(CLEAN, results.clean), *results.conditions.items(), *mean]
+
+
+def _gain(before: float, after: float, digits: int, input_is_perfect: bool = False) -> list[str]:
+    if input_is_perfect:
+        return [DASH, number(after, digits), DASH]
+    return [number(before, digits), number(after, digits), f"{after - before:+.{digits}f}"]
+
+
+def _image_cells(scores: Sequence[ImageScores]) -> list[str]:
+    return [mean_and_spread([one.psnr for one in scores], 2), mean_and_spread([one.ssim for one in scores], 4)]

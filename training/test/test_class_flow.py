@@ -1,0 +1,103 @@
+"""A user's classes go from the data's class file into the networks, and a bundle's classes say how labels are read."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import trees
+import yaml
+from coop_training import evaluate
+from coop_training.config import ConfigError, TrainConfig, load_config
+from coop_training.model import Cooperative
+from coop_training.results import read_results
+
+from coop_perception.classes import CAMVID_CLASSES, SemanticClass
+from coop_perception.labelled_images import DatasetError
+from coop_perception.pipeline import Result
+
+Evaluation = Callable[..., float]
+"""(classes, *conditions) → pixel accuracy on clean images."""
+NAMES = ("table", "lamp", "cup")
+OWN = tuple(SemanticClass(i, name, (10 * i, 0, 0)) for i, name in enumerate(NAMES))
+
+
+def config_of(root: Path, *conditions: str) -> dict[str, Any]:
+    stages = {name: {"steps": 1} for name in ("segmenter", "refinement", "restoration", "joint")}
+    return {
+        "name": "own",
+        "data": {"layout": "folder", "root": str(root)},
+        "conditions": [*conditions],
+        "stages": stages,
+    }
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in OWN]
+    (tmp_path / "classes.yaml").write_text(yaml.safe_dump({"classes": classes, "ignore": [9]}))
+    return tmp_path
+
+
+def test_networks_have_the_users_classes(root: Path) -> None:
+    config = TrainConfig.model_validate(config_of(root))
+    assert config.data.class_list.classes == OWN
+    assert Cooperative(config).segmenter.classify.out_channels == len(NAMES)
+
+
+def load_error(path: Path, config: dict[str, Any]) -> str:
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    return str(caught.value)
+
+
+def test_configurations_name_what_is_wrong_with_the_classes(root: Path) -> None:
+    says = load_error(root / "own.yaml", config_of(root, "jpeg", "fog"))
+    assert "own.yaml: " in says
+    assert "conditions fog need depth, which the layout folder has not; leave them out" in says
+    assert "classes.yaml: cannot be read as YAML" in load_error(root / "own.yaml", config_of(root / "elsewhere"))
+
+
+@pytest.fixture
+def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+    """coop-evaluate with a bundle that says class 0 everywhere and leaves images as they are."""
+
+    def run(images: list[np.ndarray], wanted: object) -> list[Result]:
+        zeros = np.zeros(images[0].shape[:2], np.uint8)
+        return [Result(mask_raw=zeros, mask=zeros, restored=images[0], condition=np.ones(1), strength=0.0)]
+
+    def evaluation(classes: tuple[SemanticClass, ...], *conditions: str) -> float:
+        bundle = SimpleNamespace(name="own", classes=classes, conditions=("clear",))
+        monkeypatch.setattr(evaluate, "load_bundle", lambda path: bundle)
+        monkeypatch.setattr(evaluate, "Pipeline", lambda bundle, load: SimpleNamespace(bundle=bundle, run=run))
+        options = {"bundle": Path("own"), "images": tmp_path / "images", "labels": tmp_path / "labels", "limit": None}
+        out = tmp_path / "out"
+        arguments = Namespace(**options, conditions=list(conditions), out=out)
+        evaluate.run(arguments, evaluate.cooperative, "cooperative")
+        return read_results(out / "results.json").clean.raw.pa
+
+    return evaluation
+
+
+def test_labels_are_read_as_the_bundles_classes(tmp_path: Path, scored: Evaluation) -> None:
+    trees.paired(tmp_path, "images", "labels", trees.stripes([0, 0, 0, 1, 2, 255, 255, 255]), ".png")
+    assert scored(OWN) == pytest.approx(3 / 5)
+    trees.write(tmp_path / "labels/a_0.png", trees.stripes([3]))
+    with pytest.raises(DatasetError, match=r"a_0.png: holds label ids \[3\]; expected 0..2, or 255 "):
+        scored(OWN)
+
+
+def test_camvids_void_is_not_scored(tmp_path: Path, scored: Evaluation) -> None:
+    trees.paired(tmp_path, "images", "labels", trees.stripes([0, 11]), ".png")
+    assert scored(CAMVID_CLASSES, "fog") == 1
+
+
+def test_fog_is_refused_for_what_is_no_street(scored: Evaluation) -> None:
+    with pytest.raises(DatasetError, match="own: fog need depth, which is told from labels of streets"):
+        scored(OWN, "jpeg", "fog")

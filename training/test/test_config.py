@@ -1,0 +1,85 @@
+"""Configurations: what is read, what is set over it, and what is said of one that cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from coop_training.config import ConfigError, load_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+STREET = Path(__file__).parents[1] / "configs" / "street.yaml"
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        ({"stages": {}}, "stages: none is given"),
+        ({"guidance": "truth"}, "guidance: Input should be .*, found 'truth'"),
+        ({"learning_rate": 1}, "learning_rate: Extra inputs are not permitted"),
+        ({"conditions": ["mist"]}, "conditions: .*'mist'.* known: .*fog"),
+        ({"height": 90}, "height: Input should be a multiple of 4"),
+    ],
+)
+def test_configurations_that_cannot_be(config_file: Path, edit: dict[str, object], says: str) -> None:
+    config_file.write_text(yaml.safe_dump({**yaml.safe_load(config_file.read_text()), **edit}))
+    with pytest.raises(ConfigError, match=f"smoke.yaml: .*{says}"):
+        load_config(config_file)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "\xff\xfe"])
+def test_files_that_are_no_configuration(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"broken\.yaml: "):
+        load_config(path)
+
+
+def test_fields_can_be_set_over_the_files(config_file: Path) -> None:
+    overrides = ["stages.joint.steps=7", "conditions=[jpeg]", "data.crop=[32, 64]", "data.root=", "ema=1e-1"]
+    config = load_config(config_file, [*overrides, "stages.joint.steps=8"])
+    assert config.stages.joint.steps == 8  # the last one counts
+    assert config.stages.segmenter.steps == 3
+    assert config.conditions == ("jpeg",)
+    assert config.data.crop == (32, 64)
+    assert config.data.root is None
+    assert config.ema == 0.1
+
+
+@settings(deadline=None, max_examples=25)
+@given(name=st.text(), seed=st.integers(), clear=st.floats(0, 1))
+def test_any_value_can_be_set(name: str, seed: int, clear: float) -> None:
+    values = {"name": name, "seed": seed, "clear": clear}
+    overrides = [f"{field}={yaml.safe_dump(value)}" for field, value in values.items()]
+    config = load_config(STREET, overrides)
+    assert {field: getattr(config, field) for field in values} == values
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("stages.joint.steps", "--set stages.joint.steps: expected a field's dotted path"),
+        ("=3", "--set =3: expected"),
+        ("stages..steps=3", "expected a field's dotted path"),
+        ("stages.joint.steps=[", "its value cannot be read as YAML"),
+        ("name.first=x", "name is 'smoke', no section"),
+        ("stages.joint.steps.more=1", "stages.joint.steps is 3, no section"),
+        (
+            "stages.joint.stps=3",
+            "yaml with stages.joint.stps=3: stages.joint.stps: Extra inputs are not permitted",
+        ),
+        ("stages.joint.steps=few", "stages.joint.steps: Input should be a valid integer"),
+        ("ema=1", "ema: Input should be less than 1, found 1"),
+    ],
+)
+def test_overrides_that_cannot_be(config_file: Path, override: str, says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(config_file, [override])
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_configurations_that_come_along_can_be_read(path: Path) -> None:
+    assert load_config(path).name == path.stem

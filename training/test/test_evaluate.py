@@ -1,0 +1,307 @@
+"""Evaluation of methods whose scores are known, and coop-evaluate as a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from coop_training import evaluate as command
+from coop_training.evaluation import Case, Entry, Evaluation, Method, evaluate, select, spread
+from coop_training.layouts.class_lists import published
+from coop_training.layouts.folders import paired_items
+from coop_training.layouts.frame import Item
+from coop_training.results import ResultsError, read_results, write_results
+from coop_training.tables import report
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_bundle import edit_manifest, write_toy_bundle
+
+from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
+from coop_perception.degradations import CONDITIONS
+from coop_perception.metrics import psnr
+from coop_perception.pipeline import Result
+
+HEIGHT, WIDTH = 24, 32
+MASK = np.repeat([0, 1, 8, 3], HEIGHT // 4).astype(np.uint8)[:, None].repeat(WIDTH, axis=1)
+"""Sky, building, car, road, a quarter each: the truth of every image here."""
+KNOWN = ("clear", *CONDITIONS)
+
+
+def picture(index: int) -> np.ndarray:
+    """Red says the class, green says another one in the left half; blue is texture."""
+    image = np.random.default_rng(index).integers(0, 200, (HEIGHT, WIDTH, 3), np.uint8)
+    image[..., 0] = image[..., 1] = MASK
+    image[:, : WIDTH // 2, 1] = 2
+    return image
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder in (images, labels):
+        folder.mkdir()
+    for index in range(5):
+        cv2.imwrite(str(images / f"{index}.png"), picture(index)[..., ::-1])
+        cv2.imwrite(str(labels / f"{index}.png"), MASK)
+    return images, labels
+
+
+def items(folders: tuple[Path, Path]) -> list[Item]:
+    return paired_items(*folders, published("camvid"), depth=True)
+
+
+@pytest.fixture
+def entries(folders: tuple[Path, Path]) -> list[Entry]:
+    return select(items(folders), None)
+
+
+def one_hot(name: str) -> np.ndarray:
+    return np.eye(len(KNOWN), dtype=np.float32)[KNOWN.index(name)]
+
+
+def ideal(image: np.ndarray, case: Case) -> Result:
+    """Raw masks are wrong on the left half under any condition; the rest is right. Images stay as they are."""
+    raw = MASK.copy()
+    raw[:, : WIDTH // 2] = 2 if case.level else raw[:, : WIDTH // 2]
+    return Result(mask_raw=raw, mask=MASK, restored=image, condition=one_hot(case.condition), strength=case.strength)
+
+
+def score(entries: list[Entry], method: Method, *conditions: str) -> Evaluation:
+    return evaluate(entries, conditions, method, CAMVID_CLASSES, bundle="none", method_name="a fake", known=KNOWN)
+
+
+def test_the_truth_scores_one_and_identity_restores_nothing(entries: list[Entry]) -> None:
+    results = score(entries, ideal, "fog", "jpeg").results
+    assert results.images == 5
+    assert results.clean.degraded.model_dump() == pytest.approx({"psnr": 100, "ssim": 1})
+    assert results.mean is not None
+    for scores in (results.conditions["fog"], *results.conditions["jpeg"].levels, results.mean):
+        assert scores.refined.model_dump() == dict.fromkeys(("pa", "mpa", "miou", "fwiou"), 1.0)
+        assert scores.raw.pa == 0.5
+        assert scores.restored == scores.degraded
+        assert scores.degraded.psnr < 100
+        assert scores.won_back == 1
+        assert scores.recognised == 1
+        assert scores.strength_error == 0
+    assert results.clean.won_back is None
+
+
+def test_levels_are_averaged(entries: list[Entry]) -> None:
+    """Half of the mask is right at level 1, a quarter at level 2, nothing at level 3."""
+
+    def method(image: np.ndarray, case: Case) -> Result:
+        right = (WIDTH, WIDTH // 2, WIDTH // 4, 0)[case.level]
+        mask = np.where(np.arange(WIDTH) < right, MASK, 2).astype(np.uint8)
+        return Result(mask_raw=np.full_like(MASK, 2) if case.level else MASK, mask=mask, restored=image)
+
+    fog = score(entries, method, "fog").results.conditions["fog"]
+    assert [level.refined.pa for level in fog.levels] == [0.5, 0.25, 0]
+    assert fog.refined.pa == pytest.approx(0.25)
+    assert fog.won_back == pytest.approx(0.25)  # classes are equally many, and nothing is taken for one of them
+    assert fog.degraded.psnr == pytest.approx(np.mean([level.degraded.psnr for level in fog.levels]))
+    assert fog.recognised is None  # no estimate, so nothing to judge
+    assert fog.estimates is None
+
+
+def test_confusions_of_the_estimate(entries: list[Entry]) -> None:
+    def always_fog(image: np.ndarray, case: Case) -> Result:
+        return Result(mask_raw=MASK, mask=MASK, restored=image, condition=one_hot("fog"), strength=0.5)
+
+    results = score(entries, always_fog, "fog", "jpeg").results
+    assert (results.clean.recognised, results.clean.strength_error) == (0, 0.5)
+    assert (results.conditions["fog"].recognised, results.conditions["jpeg"].recognised) == (1, 0)
+    assert results.conditions["jpeg"].estimates == {name: float(name == "fog") for name in KNOWN}
+    assert results.conditions["fog"].levels[0].strength_error == pytest.approx(1 / 2 - 1 / 3)
+    assert results.conditions["fog"].strength_error == pytest.approx((1 / 6 + 1 / 6 + 1 / 2) / 3)
+
+
+def test_what_the_model_was_not_trained_on_cannot_be_recognised(entries: list[Entry]) -> None:
+    def method(image: np.ndarray, case: Case) -> Result:
+        return Result(mask_raw=MASK, mask=MASK, restored=image, condition=np.array([1.0, 0.0]), strength=0.0)
+
+    results = evaluate(
+        entries, ["jpeg"], method, CAMVID_CLASSES, bundle="none", method_name="", known=("clear", "fog")
+    ).results
+    assert results.clean.recognised == 1
+    assert results.conditions["jpeg"].recognised is None
+    assert results.conditions["jpeg"].estimates == {"clear": 1, "fog": 0}
+
+
+def test_scores_do_not_depend_on_the_cores(entries: list[Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = []
+    for cores in (1, 4):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        outcomes.append(score(entries, ideal, "gaussian_noise").results)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_part_is_degraded_as_the_whole(folders: tuple[Path, Path]) -> None:
+    listed = items(folders)
+    seen: dict[int | None, set[bytes]] = {}
+    for limit in (None, 2):
+
+        def method(image: np.ndarray, case: Case, limit: int | None = limit) -> Result:
+            seen.setdefault(limit, set()).add(image.tobytes())
+            return ideal(image, case)
+
+        score(select(listed, limit), method, "gaussian_noise")
+    assert len(seen[2]) == 2 * 5
+    assert seen[2] < seen[None]
+
+
+@given(st.integers(1, 300), st.data())
+def test_spread_is_even(count: int, data: st.DataObject) -> None:
+    wanted = data.draw(st.integers(1, count))
+    chosen = spread(count, wanted)
+    assert len(set(chosen)) == wanted
+    assert chosen == sorted(chosen)
+    assert 0 <= chosen[0] <= chosen[-1] < count
+    gaps = np.diff([-1, *chosen, count])
+    assert max(gaps) <= count / wanted + 1
+    assert spread(count, count) == list(range(count))
+
+
+def test_samples_show_each_level_on_another_image(entries: list[Entry]) -> None:
+    samples = score(entries, ideal, "fog").samples
+    assert [sample.title for sample in samples["fog"]] == ["level 1", "level 2", "level 3"]
+    assert len({sample.reference_image.tobytes() for sample in samples["fog"]}) == 3  # type: ignore[union-attr]
+    assert all(np.array_equal(sample.image, sample.reference_image) for sample in samples["clear"])  # type: ignore[arg-type]
+
+
+def test_results_are_read_as_written(entries: list[Entry], tmp_path: Path) -> None:
+    results = score(entries, ideal, "fog").results
+    write_results(tmp_path / "results.json", results)
+    assert read_results(tmp_path / "results.json") == results
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(None, "cannot be read"), ("{", "is no results.json"), ('{"bundle": "a"}', "is no results.json.*method")],
+)
+def test_unusable_results_are_named(tmp_path: Path, text: str | None, says: str) -> None:
+    if text is not None:
+        (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ResultsError, match=f"x.json: .*{says}"):
+        read_results(tmp_path / "x.json")
+
+
+def cells(markdown: str, first: str) -> list[list[str]]:
+    """The cells of the rows that begin so."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()]
+    return [row[1:] for row in rows if row[0] == first]
+
+
+def test_report_holds_the_papers_tables(entries: list[Entry]) -> None:
+    results = score(entries, ideal, "fog", "jpeg").results
+    text = report(results)
+    fog = results.conditions["fog"]
+    degraded = [f"{fog.degraded.psnr:.2f}", f"{fog.degraded.ssim:.4f}"]
+    assert ["1.0000"] * 4 + degraded in cells(text, "fog_Re")
+    assert ["1.0000", "1.0000", "1.0000", "1.0000", "–", "–"] in cells(text, "original")
+    table2 = text.split("Table 2)")[1].split("##")[0]
+    assert cells(table2, "fog") == [degraded + degraded]
+    assert cells(text.split("Condition estimate")[1].split("##")[0], "jpeg")[0][KNOWN.index("jpeg")] == "100.0 %"
+    assert "Clean images called adverse: 0.0 %" in text
+    assert len(cells(text.split("## Levels")[1], "jpeg")) == 4
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["coop-evaluate", *map(str, arguments)])
+    return command.main()
+
+
+@pytest.fixture
+def options(folders: tuple[Path, Path], tmp_path: Path) -> list[object]:
+    bundle = write_toy_bundle(tmp_path / "toy", HEIGHT, WIDTH)
+    return ["--bundle", bundle, "--images", folders[0], "--labels", folders[1], "--out", tmp_path / "out"]
+
+
+def test_command(options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy bundle's raw mask is the red channel, its mask the green one, and what it restores is the negative."""
+    assert run(monkeypatch, *options, "--conditions", "fog,reflection", "--limit", 3) == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["images"] == 3
+    assert set(results["conditions"]) == {"fog", "reflection"}
+    clean = results["clean"]
+    assert clean["raw"] == dict.fromkeys(("pa", "mpa", "miou", "fwiou"), 1.0)
+    assert clean["refined"]["pa"] == 0.5
+    shown = [picture(index) for index in spread(5, 3)]
+    assert clean["restored"]["psnr"] == pytest.approx(np.mean([psnr(image, 255 - image) for image in shown]))
+    assert clean["recognised"] == 1  # red is dark
+    assert clean["strength_error"] == pytest.approx(shown[0][..., 1].mean() / 255, abs=1e-6)
+    assert [set(level["raw"]) for level in results["conditions"]["fog"]["levels"]] == [set(clean["raw"])] * 3
+    assert "recognised" not in results["conditions"]["reflection"]  # the toy knows fog alone
+    for name, rows in (("clear", 3), ("fog", 3), ("reflection", 3)):
+        panels = cv2.imread(str(tmp_path / f"out/panels/{name}.png"))
+        assert panels.shape[0] > rows * HEIGHT
+        assert panels.shape[1] > 6 * WIDTH
+    assert "# toy, cooperative: 3 images" in (tmp_path / "out/results.md").read_text()
+
+
+def test_restore_then_segment(options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative's red channel is no class anywhere."""
+    assert run(monkeypatch, *options, "--conditions", "jpeg", "--restore-then-segment") == 0
+    results = read_results(tmp_path / "out/results.json")
+    assert (results.clean.raw.pa, results.clean.refined.pa) == (1, 0)
+    assert results.method == "restore-then-segment"
+
+
+def broken(case: str, tmp_path: Path) -> None:
+    if case == "depth":
+        edit_manifest(tmp_path / "toy", classes=[{"id": i, "name": f"cup {i}", "rgb": [i, 0, 0]} for i in range(11)])
+    elif case == "pair":
+        (tmp_path / "labels/3.png").unlink()
+    elif case == "ids":
+        cv2.imwrite(str(tmp_path / "labels/3.png"), np.full_like(MASK, 77))
+    elif case == "void":
+        for label in (tmp_path / "labels").iterdir():
+            cv2.imwrite(str(label), np.full_like(MASK, IGNORE_ID))
+    elif case == "small":
+        cv2.imwrite(str(tmp_path / "images/0.png"), np.zeros((8, 8, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / "labels/0.png"), np.zeros((8, 8), np.uint8))
+    elif case == "out":
+        (tmp_path / "out").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        ("depth", "toy: fog need depth, which is told from labels of streets"),
+        ("pair", "3.png: has no label"),
+        ("ids", "3.png: holds label ids"),
+        ("void", "no pixel of 5 labels is of a class"),
+        ("small", "0: .*expected at least 11 pixels"),
+        ("out", "File exists.*out"),
+    ],
+)
+def test_what_cannot_be_evaluated_ends_in_one_line(
+    options: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    case: str,
+    says: str,
+) -> None:
+    broken(case, tmp_path)
+    assert run(monkeypatch, *options, "--conditions", "fog,jpeg") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("coop-evaluate: ")
+    assert re.search(says, line), line
+
+
+@pytest.mark.parametrize(("option", "value"), [("--conditions", "fog,snow"), ("--limit", "0"), ("--limit", "-1")])
+def test_bad_options(
+    options: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    value: str,
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *options, option, value)
+    assert {"--conditions": "unknown condition 'snow'", "--limit": "above 0"}[option] in capsys.readouterr().err

@@ -1,0 +1,286 @@
+"""coop-train as a command: stopping and going on, several processes, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from coop_training import loop, monitor, train
+from coop_training.checkpoint import read_facts
+from coop_training.config import StageConfig, load_config
+from coop_training.data import Sample, load_frames
+from coop_training.loop import learning_rate
+from coop_training.model import Cooperative
+from coop_training.run import STAGES, Run, TrainingError
+from coop_training.stages import Fakes, Losses, Stage, stages
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+Train = Callable[..., int]
+
+
+class KilledError(Exception):
+    """As if the process had been killed."""
+
+
+@pytest.fixture(autouse=True)
+def _log_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "LOG_EVERY", 1)
+
+
+def before_steps(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+    """Have `act` called in each step with the number of steps this process has begun."""
+    change_losses(monkeypatch, lambda count, losses: act(count))
+
+
+def change_losses(monkeypatch: pytest.MonkeyPatch, change: Callable[[int, Losses], None]) -> None:
+    count = 0
+
+    def watched(stage: Stage) -> Stage:
+        def losses(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
+            nonlocal count
+            count += 1
+            result, fakes = stage.losses(model, batch)
+            change(count, result)
+            return result, fakes
+
+        return replace(stage, losses=losses)
+
+    def table(*arguments: Any) -> dict[str, Stage]:
+        return {name: watched(stage) for name, stage in stages(*arguments).items()}
+
+    monkeypatch.setattr(train, "stages", table)
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def curve(out: Path) -> list[dict[str, Any]]:
+    """The log without times."""
+    return [{key: line[key] for key in ("stage", "step", "lr", "losses")} for line in log(out)]
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    for stage in STAGES:
+        first, second = (load_file(out / f"{stage}.safetensors") for out in (one, other))
+        assert first.keys() == second.keys()
+        for name, tensor in first.items():
+            assert torch.equal(tensor, second[name]), (stage, name)
+    assert curve(one) == curve(other)
+
+
+def test_a_run_stopped_again_and_again_ends_where_an_uninterrupted_one_does(
+    coop_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert coop_train(whole) == 0
+    assert not (whole / "progress.safetensors").exists()
+
+    signals = [signal.SIGTERM, signal.SIGINT] * 3
+    statuses, said = [], []
+    for number in signals:
+        with monkeypatch.context() as patch:
+            before_steps(patch, lambda count, number=number: signal.raise_signal(number) if count == 2 else None)
+            statuses.append(coop_train(cut, "--resume"))
+        said.append(re.sub(r"\s+", " ", capsys.readouterr().err.strip().splitlines()[-1]))
+    # Two steps each: the third stop falls on a stage's last step, the last one on the last step of all.
+    assert statuses == [130] * 5 + [0]
+    assert "stopped in stage segmenter after step 2 of 3; go on with: coop-train --config " in said[0]
+    assert said[0].endswith("--resume")
+    assert "stopped in stage refinement after step 1 of 3" in said[1]
+    assert "stopped after stage refinement" in said[2]
+    assert_same_results(whole, cut)
+    assert coop_train(cut, "--resume") == 0  # and now there is nothing left to do
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    coop_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(count: int) -> None:
+        if count == 6:
+            raise KilledError
+
+    save = loop.save_progress
+
+    def save_one(*arguments: Any) -> None:
+        if arguments[-1]["steps"] == "1":
+            save(*arguments)
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert coop_train(whole) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+        patch.setattr(loop, "save_progress", save_one)
+        before_steps(patch, kill)
+        with pytest.raises(KilledError):
+            coop_train(cut)
+    # It is known to have done more than the checkpoint holds; that much is done again.
+    assert (log(cut)[-1]["stage"], log(cut)[-1]["step"]) == ("refinement", 1)
+    assert read_facts(cut / "progress.safetensors")["steps"] == "1"
+    assert coop_train(cut, "--resume") == 0
+    assert_same_results(whole, cut)
+
+
+def test_resuming_another_configuration_is_refused(
+    coop_train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert coop_train(out, "--stage", "segmenter") == 0
+    assert coop_train(out, "--resume", "--set", "seed=5") == 1
+    assert "segmenter.safetensors: was made with another configuration" in capsys.readouterr().err
+
+
+def test_a_stage_needs_the_one_before(coop_train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert coop_train(tmp_path / "run", "--stage", "joint") == 1
+    assert "restoration.safetensors: missing; run stage restoration first" in capsys.readouterr().err
+
+
+def test_what_cannot_be_learnt_from_is_kept(
+    coop_train: Train,
+    config_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def spoil(count: int, losses: Losses) -> None:
+        if count == 2:
+            losses["total"] = losses["total"] * float("nan")
+
+    change_losses(monkeypatch, spoil)
+    assert coop_train(tmp_path / "run", "--stage", "segmenter") == 1
+    path = tmp_path / "run" / "nonfinite-segmenter-1.safetensors"
+    message = capsys.readouterr().err
+    assert "stage segmenter, step 1: trained: loss nan" in message
+    assert str(path) in message
+    assert "--set stages.segmenter.learning_rate=0.0005" in message
+
+    facts, batch = read_facts(path), load_file(path)
+    assert (facts["stage"], facts["step"], facts["indices"]) == ("segmenter", "1", "[2, 3]")
+    config = load_config(config_file)
+    frames = load_frames(config.data)
+    again = Run(None, "", config, None, frames, None, path, None)  # type: ignore[arg-type]
+    samples = again.samples("segmenter", Stage(("segmenter",), (), False, None, None))  # type: ignore[arg-type]
+    for row, index in enumerate((2, 3)):
+        assert torch.equal(batch["clear"][row], samples[index].clear)
+        assert torch.equal(batch["mask"][row], samples[index].mask)
+
+
+def test_what_a_run_leaves_behind(coop_train: Train, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert coop_train(out, "--stage", "segmenter", "--precision", "32-true") == 0
+    assert coop_train(out, "--stage", "refinement", "--set", "clear=0.5") == 0
+    for line in log(out):
+        assert set(line) == {"stage", "step", "lr", "losses", "data_wait", "seconds"}
+        assert 0 <= line["data_wait"] <= 1
+    assert [(line["stage"], line["step"]) for line in log(out)] == [
+        (stage, step) for stage in STAGES[:2] for step in range(3)
+    ]
+
+    record = json.loads((out / "run.json").read_text())
+    assert record["config"]["clear"] == 0.5
+    segmenter, refinement = (record["stages"][name] for name in STAGES[:2])
+    assert segmenter["config"]["clear"] == 0.2  # trained with another configuration than the run's latest
+    assert "config" not in refinement
+    assert (segmenter["precision"], refinement["precision"]) == ("32-true", "bf16-mixed")
+    assert refinement["losses"] == log(out)[-1]["losses"]
+    assert refinement["versions"]["torch"] == torch.__version__
+    assert record["networks"]["segmenter"]["macs"] > 1e9
+    assert json.loads(read_facts(out / "refinement.safetensors")["record"]) == record
+
+    events = EventAccumulator(str(out / "tensorboard" / "refinement"))
+    events.Reload()
+    assert {"loss/total", "learning_rate", "data_wait"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss/total")] == [0, 1, 2]
+    (panels,) = events.Images("panels")
+    assert panels.step == 3
+    assert panels.width > 5 * 96
+    assert panels.height > 3 * 64  # clear, fog and noise
+
+    (out / "refinement.safetensors").unlink()
+    assert coop_train(out, "--stage", "segmenter") == 0
+    assert list(json.loads((out / "run.json").read_text())["stages"]) == ["segmenter"]
+
+
+def test_two_processes_learn_what_one_does(config_file: Path, coop_train: Train, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    overrides = [
+        "ema=0",
+        "guidance=gt",  # restoration then does not depend on the stages before
+        "stages.segmenter.batch=8",  # batch normalisation sees a process's own share: not too small a one
+    ]
+    arguments = ["--precision=32-true", *(f"--set={override}" for override in overrides)]
+    assert coop_train(one, *arguments) == 0
+    command = [sys.executable, "-m", "coop_training.train", "--config", str(config_file), "--out", str(two)]
+    processes = ["--accelerator", "cpu", "--devices", "2"]
+    subprocess.run([*command, *processes, *arguments], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    alone = {(line["stage"], line["step"]): line["losses"] for line in curve(one)}
+    shared = {(line["stage"], line["step"]): line["losses"] for line in curve(two)}
+    assert list(shared) == [(stage, step) for stage in STAGES for step in (0, 2)]  # it logs the first and the last
+    for place, losses in shared.items():
+        assert losses["total"] == pytest.approx(alone[place]["total"], rel=0.1), place
+
+    config = load_config(config_file, overrides)
+    torch.manual_seed(config.seed)
+    begun = Cooperative(config).parts()
+    first, second = (load_file(out / "restoration.safetensors") for out in (one, two))
+    for name in ("restoration", "d2"):
+        weights = {key: f"{name}.{key}" for key, _ in begun[name].named_parameters()}
+        moved = math.hypot(
+            *((first[full] - begun[name].get_parameter(key).detach()).norm() for key, full in weights.items())
+        )
+        apart = math.hypot(*((first[full] - second[full]).norm() for full in weights.values()))
+        assert apart < 1e-3 * moved, name
+
+
+def test_a_peer_takes_a_segmenter_and_leaves_stages_out(coop_train: Train, tmp_path: Path) -> None:
+    assert coop_train(tmp_path / "run", "--stage", "segmenter") == 0
+    source = tmp_path / "run" / "segmenter.safetensors"
+    peer = tmp_path / "peer"
+    fields = {f"stages.{stage}": "null" for stage in ("segmenter", "refinement", "joint")}
+    fields |= {"segmenter_from": str(source), "guidance": "none", "variant": "nafnet"}
+    overrides = [f"--set={field}={value}" for field, value in fields.items()]
+    assert coop_train(peer, *overrides) == 0
+    assert {line["stage"] for line in log(peer)} == {"restoration"}
+    theirs, ours = load_file(source), load_file(peer / "restoration.safetensors")
+    segmenter = [name for name in theirs if name.startswith("segmenter.")]
+    assert segmenter
+    assert all(torch.equal(theirs[name], ours[name]) for name in segmenter)
+    assert ours["refinement.correction.weight"].abs().max() == 0  # identity
+    assert coop_train(peer, "--stage", "joint", *overrides) == 1
+
+
+def test_batches_must_divide_evenly(config_file: Path) -> None:
+    config = load_config(config_file, ["stages.segmenter.batch=3"])
+    with pytest.raises(TrainingError, match=r"stages\.segmenter\.batch is 3, which 2 processes cannot share evenly"):
+        train.check_can_begin(STAGES, {}, config, 2)
+
+
+def test_missing_devices_are_named(coop_train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert coop_train(tmp_path, "--accelerator", "cpu", "--devices", "0") == 1
+    assert "coop-train: --accelerator cpu --devices 0: " in capsys.readouterr().err
+
+
+def test_learning_rate() -> None:
+    settings = StageConfig(steps=1000, learning_rate=0.01)
+    rates = [learning_rate(step, settings) for step in range(1000)]
+    peak = max(range(1000), key=rates.__getitem__)
+    assert peak == 99
+    assert rates[peak] == pytest.approx(0.01, rel=0.05)
+    assert rates[:100] == sorted(rates[:100])
+    assert rates[99:] == sorted(rates[99:], reverse=True)
+    assert rates[-1] < 1e-7
+    short = StageConfig(steps=20, learning_rate=0.01)
+    assert learning_rate(1, short) == pytest.approx(0.01, rel=0.01)  # warm-up leaves time at the peak

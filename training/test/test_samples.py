@@ -1,0 +1,110 @@
+"""Adverse crops: images that come degraded with the data, and where crops lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trees
+from coop_training.config import DataConfig
+from coop_training.data import AdverseCrops, LabelledFrame, class_weights, load_frames
+from coop_training.layouts.frame import NO_DEPTH
+
+from coop_perception.camera import Intrinsics
+
+HEIGHT, WIDTH = CROP = (16, 24)
+
+
+def crops(frames: Sequence[LabelledFrame], conditions: tuple[str, ...], **settings: object) -> AdverseCrops:
+    fields = {"length": 40, "clear": 0.25, "seed": 0, "scales": (0.9, 1.5), **settings}
+    return AdverseCrops(frames, crop=CROP, conditions=conditions, **fields)  # type: ignore[arg-type]
+
+
+def blank(mask: np.ndarray) -> LabelledFrame:
+    height, width = mask.shape
+    return LabelledFrame(np.zeros((height, width, 3), np.uint8), mask, NO_DEPTH, Intrinsics.from_fov(width, height))
+
+
+def test_ready_made_images_are_seen_as_their_clear_ones(tmp_path: Path) -> None:
+    """The same scale, mirroring, exposure and crop: each foggy image of the tree is half its clear one and a constant,
+    so the two must vary together."""
+    frames = load_frames(DataConfig(layout="foggy_cityscapes", root=trees.foggy_cityscapes(tmp_path)), ("fog",))
+    samples = list(crops(frames, ("gaussian_noise", "fog"), length=60))
+    foggy = [sample for sample in samples if int(sample.condition) == 2]
+    assert {round(3 * float(sample.strength)) for sample in foggy} == {1, 2, 3}
+    for sample in foggy:
+        clear, degraded = (np.asarray(image, float).reshape(3, -1) for image in (sample.clear, sample.degraded))
+        assert min(np.corrcoef(c, d)[0, 1] for c, d in zip(clear, degraded, strict=True)) > 0.9
+    noisy = [sample for sample in samples if int(sample.condition) == 1]
+    assert all(0 < float(sample.strength) <= 1 for sample in noisy)  # made, as the data has none
+    assert len(noisy) > 10
+
+
+def test_samples_of_unread_frames_are_those_of_held_ones(tmp_path: Path) -> None:
+    """And depend on their index alone, whatever was asked for before."""
+    trees.rain_cityscapes(tmp_path)
+    held, unread = (
+        load_frames(DataConfig(layout="rain_cityscapes", root=tmp_path, memory_gb=gb), ("jpeg",)) for gb in (1, 0)
+    )
+    resumed = crops(unread, ("jpeg",), first=30)
+    for one, other in zip(list(crops(held, ("jpeg",)))[30:], resumed, strict=True):
+        np.testing.assert_array_equal(one.degraded, other.degraded)
+        np.testing.assert_array_equal(one.mask, other.mask)
+
+
+def test_crops_keep_the_grid_of_jpeg_blocks() -> None:
+    rows, columns = np.indices((48, 64), np.uint8)
+    frame = blank(rows // 8 * 16 + columns // 8)  # a new value where a block starts
+    seen = set()
+    for sample in crops([frame], (), length=80, scales=(1.0, 1.0)):
+        blocks = sample.mask.numpy().reshape(HEIGHT // 8, 8, WIDTH // 8, 8)
+        assert (blocks == blocks[:, :1, :, :1]).all()
+        seen.add(int(blocks.min()))
+    assert len(seen) > 10
+
+
+def test_reflections_show_other_frames_and_the_inside_of_a_vehicle() -> None:
+    """Of a black and a white frame: what is seen in the black one is reflected."""
+    mask = np.zeros((32, 48), np.uint8)
+    frames = [blank(mask), replace(blank(mask), image=np.full((32, 48, 3), 255, np.uint8))]
+    samples = [sample for sample in crops(frames, ("reflection",), clear=0.0) if not sample.clear.any()]
+    black = [sample for sample in samples if not sample.degraded.any()]
+    white = [s for s in samples if s.degraded.any() and (s.degraded == s.degraded[:1]).all()]
+    interior = len(samples) - len(black) - len(white)
+    assert min(len(black), len(white)) >= 2
+    assert 0.3 < interior / len(samples) < 0.7
+
+
+def test_ready_made_rain_needs_no_depth(tmp_path: Path) -> None:
+    config = DataConfig(layout="rain_cityscapes", root=trees.rain_cityscapes(tmp_path))
+    assert config.can_show("rain")
+    samples = list(crops(load_frames(config, ("rain",)), ("rain",), clear=0.0))
+    assert {round(3 * float(sample.strength)) for sample in samples} == {1, 2, 3}
+
+
+def test_a_condition_that_needs_depth_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ValueError, match="fog: depth has shape"):
+        list(crops([blank(np.zeros((20, 30), np.uint8))], ("fog",), clear=0.0))
+
+
+def test_class_weights_of_many_frames_come_from_frames_of_all_parts() -> None:
+    """Every frame is of one class; those that are left out are evenly spread."""
+
+    def frames(count: int) -> list[LabelledFrame]:
+        return [blank(np.full((1, 1), 4 * index // count, np.uint8)) for index in range(count)]
+
+    few, many = class_weights(frames(400), 5), class_weights(frames(40_000), 5)
+    np.testing.assert_allclose(many, few, rtol=0.02)
+    assert few[4] > few[0] > 0  # never seen: weighs most
+
+
+def test_half_of_the_crops_show_a_class_drawn_evenly() -> None:
+    """One frame of twenty has a small patch of class 1: evenly drawn, one crop in 30 would show it at best."""
+    plain = np.zeros((64, 96), np.uint8)
+    patched = plain.copy()
+    patched[40:50, 70:80] = 1
+    seen = [bool((s.mask == 1).any()) for s in crops([blank(patched), *[blank(plain)] * 19], (), length=200)]
+    assert 0.2 < np.mean(seen) < 0.35

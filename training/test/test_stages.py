@@ -1,0 +1,195 @@
+"""One step of every stage: which networks learn from what, with and without discriminators, in both variants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from coop_training.config import TrainConfig, load_config
+from coop_training.data import Sample
+from coop_training.export import example_inputs
+from coop_training.model import Cooperative
+from coop_training.stages import Losses, Stage, parameters, plausible_truth, smooth_one_hot, stages
+
+from coop_perception.bundle import CONTRACTS
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+CONDITIONS = ("fog", "gaussian_noise")
+NAMES = ("segmenter", "refinement", "restoration", "joint")
+HEIGHT, WIDTH = 32, 48
+
+
+def configuration(**fields: object) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {"name": "test", "conditions": CONDITIONS, "stages": {name: {"steps": 1} for name in NAMES}, **fields}
+    )
+
+
+def sample(count: int = 2) -> Sample:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 256, (count, 3, HEIGHT, WIDTH), dtype=torch.uint8, generator=generator)
+    mask = torch.randint(0, 11, (count, HEIGHT, WIDTH), generator=generator)
+    mask[:, :4] = 255
+    return Sample(image, image.flip(-1), mask, torch.arange(count) % 3, torch.linspace(0, 1, count))
+
+
+def prepared(config: TrainConfig, name: str) -> tuple[Cooperative, Stage]:
+    """A model as the training loop hands it to a stage, no weight of it zero."""
+    torch.manual_seed(0)
+    model = Cooperative(config)
+    if config.variant == "fast":
+        for part in (model.refinement, model.restoration):
+            for parameter in part.parameters():
+                torch.nn.init.normal_(parameter, std=0.05)
+    stage = stages(config, torch.ones(11))[name]
+    model.requires_grad_(False).eval()
+    for part in (*stage.trained, *stage.critics):
+        model.parts()[part].train().requires_grad_(True)
+    return model, stage
+
+
+def learning(model: Cooperative) -> set[str]:
+    """Networks that the last backward pass left a gradient."""
+    return {
+        name
+        for name, part in model.parts().items()
+        if any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    }
+
+
+@pytest.mark.parametrize("variant", ["fast", "paper"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_of_every_stage(variant: str, name: str) -> None:
+    model, stage = prepared(configuration(variant=variant), name)
+    losses, fakes = stage.losses(model, sample())
+    assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values())
+    losses["total"].backward()
+    assert learning(model) == set(stage.trained)
+    assert set(fakes) == set(stage.critics)
+    for real, fake in fakes.values():
+        assert real.shape == fake.shape
+        assert not torch.cat([real, fake]).requires_grad
+
+    if not stage.critics:
+        return
+    assert all(p.requires_grad for p in parameters(model, stage.critics))
+    model.zero_grad()
+    critic_losses = stage.critic_losses(model, fakes)
+    assert set(critic_losses) == {"total", *stage.critics}
+    critic_losses["total"].backward()
+    assert learning(model) == set(stage.critics)
+
+
+def test_stages_train_what_algorithm_1_says() -> None:
+    trained = {name: (stage.trained, stage.critics) for name, stage in stages(configuration(), torch.ones(11)).items()}
+    assert trained == {
+        "segmenter": (("segmenter",), ()),
+        "refinement": (("refinement",), ("d1",)),
+        "restoration": (("restoration",), ("d2",)),
+        "joint": (("refinement", "restoration"), ("d1", "d2")),
+    }
+
+
+def test_total_is_the_weighted_sum() -> None:
+    weights = {"l1": 3.0, "adversarial": 0.5, "perceptual": 2.0, "tv": 0.25, "condition": 0.125}
+    model, stage = prepared(configuration(losses={**weights, "features": "segmenter"}), "joint")
+    losses, _ = stage.losses(model, sample())
+    of = {"cross_entropy": 1.0, "adversarial_d1": 0.5, "adversarial_d2": 0.5, **weights}
+    del of["adversarial"]
+    assert set(losses) == {"total", *of}
+    torch.testing.assert_close(losses["total"], sum_of(losses, of))
+
+
+def sum_of(losses: Losses, weights: dict[str, float]) -> torch.Tensor:
+    return torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
+
+
+def test_terms_of_weight_zero_are_left_out() -> None:
+    config = configuration(losses={"adversarial": 0, "tv": 0, "perceptual": 0, "features": "segmenter"})
+    assert set(Cooperative(config).parts()) == {"segmenter", "refinement", "restoration"}
+    model, stage = prepared(config, "joint")
+    losses, fakes = stage.losses(model, sample())
+    assert set(losses) == {"total", "cross_entropy", "l1", "condition"}
+    assert fakes == {}
+    assert stage.critics == ()
+
+
+def test_restoration_teaches_the_refinement_in_joint_training() -> None:
+    model, stage = prepared(configuration(losses={"features": "segmenter"}), "joint")
+    losses, _ = stage.losses(model, sample())
+    for term in ("l1", "adversarial_d2", "perceptual"):
+        model.zero_grad()
+        losses[term].backward(retain_graph=True)
+        assert learning(model) == {"refinement", "restoration"}, term
+
+
+def test_discriminators_do_not_change_where_the_others_start() -> None:
+    starts = []
+    for adversarial in (0.0, 0.01):
+        torch.manual_seed(0)
+        starts.append(Cooperative(configuration(losses={"adversarial": adversarial})))
+    for name, tensor in starts[0].state_dict().items():
+        assert torch.equal(tensor, starts[1].state_dict()[name]), name
+    assert set(starts[1].deployed()) == set(starts[0].parts())
+
+
+@pytest.mark.parametrize(
+    ("variant", "guidance"), [("fast", "gt"), ("fast", "refined"), ("fast", "mixed"), ("paper", "mixed")]
+)
+def test_guidance_of_the_restoration(variant: str, guidance: str) -> None:
+    """What G2 is shown, against S_gt and S_r computed apart."""
+    model, stage = prepared(configuration(guidance=guidance, variant=variant, losses={"adversarial": 0}), "restoration")
+    batch, shown = sample(), []
+    model.restoration.register_forward_pre_hook(lambda _module, inputs: shown.append(inputs))
+    stage.losses(model, batch)
+    ((degraded, found),) = shown
+    true = smooth_one_hot(batch.mask, 11, HEIGHT // model.stride)
+    with torch.no_grad():
+        refined = model.refinement(degraded, model.segmenter(degraded).softmax(1))[0].softmax(1)
+    expected = {"gt": true, "refined": refined, "mixed": torch.stack([true[0], refined[1]])}[guidance]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["lsgan", "hinge"])
+def test_a_critic_learns_to_tell_bright_from_dark(kind: str) -> None:
+    model, stage = prepared(configuration(losses={"adversarial_kind": kind}), "restoration")
+    bright = torch.full((2, 3, 32, 32), 0.9)
+    optimizer = torch.optim.Adam(parameters(model, stage.critics), lr=1e-4, betas=(0.0, 0.9))
+    totals = []
+    for _ in range(20):
+        total = stage.critic_losses(model, {"d2": (bright, 1 - bright)})["total"]
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < 0.8 * totals[0]
+
+
+def test_truth_shown_to_d1() -> None:
+    mask = torch.zeros(1, 4, 4, dtype=torch.long)
+    mask[0, :2, 1] = 1
+    mask[0, 2:, 2:] = 255
+    refined = torch.tensor([0.25, 0.75]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    shown = plausible_truth(mask, refined)
+    torch.testing.assert_close(shown.sum(1), torch.ones(1, 2, 2))
+    torch.testing.assert_close(shown[0, :, 0, 1], 0.9 * torch.tensor([1.0, 0.0]) + 0.1 * torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(shown[0, :, 0, 0], 0.9 * torch.tensor([0.5, 0.5]) + 0.1 * torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(shown[0, :, 1, 1], torch.tensor([0.25, 0.75]))  # unlabelled: S_r itself
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_configurations_in_the_repository(path: Path) -> None:
+    assert load_config(path).name
+
+
+@pytest.mark.parametrize("variant", ["fast", "paper"])
+def test_graphs_are_traced_at_the_sizes_that_they_meet(variant: str) -> None:
+    """The paper's S_r is of the image's size, the segmenter's S_d of a quarter of it."""
+    model = Cooperative(configuration(variant=variant)).eval()
+    frames = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
+    heights = {
+        name: example_inputs(model, CONTRACTS[name], frames)[1].shape[2] for name in ("refinement", "restoration")
+    }
+    assert heights == {"refinement": HEIGHT // 4, "restoration": HEIGHT // model.stride}
