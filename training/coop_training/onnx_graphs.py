@@ -24,7 +24,7 @@ HALVED_FROM = 1024
 
 
 def export_graph(
-    graph: nn.Module, given: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str]
+    graph: nn.Module, given: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str], any_size: bool = False
 ) -> onnx.ModelProto:
     """The ONNX graph of a module.
 
@@ -33,8 +33,11 @@ def export_graph(
         given: its arguments for an example batch of at least two, the batch first in each.
         inputs: names of the graph's inputs.
         outputs: names of the graph's outputs.
+        any_size: whether height and width, axes 2 and 3 of the inputs, are dynamic as the batch is.
     """
-    batch = torch.export.Dim("batch", min=1, max=64)
+    axes = {0: torch.export.Dim("batch", min=1, max=64)}
+    if any_size:
+        axes |= dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that it has no torchvision, which nothing here needs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside PyTorch
@@ -45,7 +48,7 @@ def export_graph(
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=tuple({0: batch} for _ in given),
+            dynamic_shapes=(axes,) * len(given),
             verbose=False,
         )
     assert program is not None

@@ -91,6 +91,8 @@ def session(graph: onnx.ModelProto | Path) -> ort.InferenceSession:
     """ONNX Runtime on a graph, on a GPU where it can."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # Spinning workers would take the cores that PyTorch needs for the rest of a training step.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in ort.get_available_providers()]
     return ort.InferenceSession(graph if isinstance(graph, Path) else graph.SerializeToString(), options, providers)

@@ -19,7 +19,7 @@ LABEL_CERTAINTY = 0.9
 LABEL_CELL = 4
 """Pixels, on either side, that a label map's probabilities are averaged over: refinement works at that resolution."""
 EVEN = 1e-6
-"""Added to given probabilities, so that they are even where all went to classes that are none of the bundle's."""
+"""Added to given probabilities, so that they are even where all went to classes that go nowhere. Not less: float16."""
 
 
 class _Operations(ir.tape.Tape):
