@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from coop_training.config import TrainConfig, load_config
+from coop_training.config import TrainConfig
 from coop_training.data import Sample
-from coop_training.export import example_inputs
 from coop_training.model import Cooperative
 from coop_training.stages import Losses, Stage, parameters, plausible_truth, smooth_one_hot, stages
-
-from coop_perception.bundle import CONTRACTS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CONDITIONS = ("fog", "gaussian_noise")
@@ -177,19 +173,3 @@ def test_truth_shown_to_d1() -> None:
     torch.testing.assert_close(shown[0, :, 0, 1], 0.9 * torch.tensor([1.0, 0.0]) + 0.1 * torch.tensor([0.25, 0.75]))
     torch.testing.assert_close(shown[0, :, 0, 0], 0.9 * torch.tensor([0.5, 0.5]) + 0.1 * torch.tensor([0.25, 0.75]))
     torch.testing.assert_close(shown[0, :, 1, 1], torch.tensor([0.25, 0.75]))  # unlabelled: S_r itself
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_configurations_in_the_repository(path: Path) -> None:
-    assert load_config(path).name
-
-
-@pytest.mark.parametrize("variant", ["fast", "paper"])
-def test_graphs_are_traced_at_the_sizes_that_they_meet(variant: str) -> None:
-    """The paper's S_r is of the image's size, the segmenter's S_d of a quarter of it."""
-    model = Cooperative(configuration(variant=variant)).eval()
-    frames = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
-    heights = {
-        name: example_inputs(model, CONTRACTS[name], frames)[1].shape[2] for name in ("refinement", "restoration")
-    }
-    assert heights == {"refinement": HEIGHT // 4, "restoration": HEIGHT // model.stride}
