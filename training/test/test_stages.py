@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from coop_training.config import TrainConfig
@@ -11,7 +9,6 @@ from coop_training.data import Sample
 from coop_training.model import Cooperative
 from coop_training.stages import Losses, Stage, parameters, plausible_truth, smooth_one_hot, stages
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 CONDITIONS = ("fog", "gaussian_noise")
 NAMES = ("segmenter", "refinement", "restoration", "joint")
 HEIGHT, WIDTH = 32, 48
