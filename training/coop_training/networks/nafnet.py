@@ -41,13 +41,14 @@ class NafBlock(nn.Module):
         self.project = nn.Conv2d(width, width, 1)
         self.expand = nn.Sequential(ChannelNorm(width), nn.Conv2d(width, 2 * width, 1))
         self.contract = nn.Conv2d(width, width, 1)
-        self.scales = nn.Parameter(torch.zeros(2, 1, width, 1, 1))
+        self.spatial_scale = nn.Parameter(torch.zeros(1, width, 1, 1))
+        self.channel_scale = nn.Parameter(torch.zeros(1, width, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         y = simple_gate(self.spatial(x))
         y = self.project(y * self.attention(y.mean((2, 3), keepdim=True)))
-        x = x + y * self.scales[0]
-        return x + self.contract(simple_gate(self.expand(x))) * self.scales[1]
+        x = x + y * self.spatial_scale
+        return x + self.contract(simple_gate(self.expand(x))) * self.channel_scale
 
 
 class NafNet(nn.Module):
