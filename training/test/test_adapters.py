@@ -221,6 +221,17 @@ def test_batch_that_cannot_be_made_dynamic(tmp_path: Path, body: str) -> None:
         segmenter(path)
 
 
+def test_label_maps_of_a_batch_must_be_the_same_to_the_id(tmp_path: Path) -> None:
+    """Ids of 200 and 201 are no nearer to each other than any two."""
+    body = (
+        "a = ReduceMax<axes=[1]>(x) b = Constant<value_float=200.0>() c = Max(a, b) d = Cast<to=7>(c) "
+        "s = Shape<start=0, end=1>(x) y = Add(d, s)"
+    )
+    graph = model("(float[N,3,h,w] x) => (int64[N,1,h,w] y)", body)
+    with pytest.raises(AdapterError, match=r"agrees with images one by one in 0\.0%"):
+        segmenter(description(tmp_path, graph, output={"kind": "labels"}))
+
+
 def test_older_operators_are_converted(tmp_path: Path) -> None:
     """Softmax below opset 13 goes over all axes from its own on: kept so, it differs from softmax over classes."""
     graph = model("(float[N,3,h,w] x) => (float[N,3,h,w] y)", "a = Softmax<axis=1>(x) s = Shape(x) y = Mul(a, k)", 11)
