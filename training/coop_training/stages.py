@@ -69,6 +69,7 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
         "jaccard": config.losses.jaccard,
         "l1": config.losses.l1,
         "log_mse": config.losses.log_mse,
+        "log_mse_seen": config.losses.log_mse,
         "adversarial_d1": config.losses.adversarial,
         "adversarial_d2": config.losses.adversarial,
         "perceptual": config.losses.perceptual,
@@ -90,12 +91,15 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
 
     def refine(model: Cooperative, batch: Sample, degraded: Tensor) -> tuple[Tensor, Losses, Fakes]:
         """S_r as probabilities, and the terms of equation 1."""
-        logits, condition, strength = model.refinement(degraded, degraded_segmentation(model, degraded))
+        logits, condition, strength, seen = model.refinement(degraded, degraded_segmentation(model, degraded))
         refined = logits.float().softmax(1)
         terms = {
             **segmentation(logits, batch),
             "condition": condition_loss(condition, strength, batch.condition, batch.strength),
         }
+        if config.losses.log_mse:
+            # What makes an image clear makes it legible: the cross-entropy alone is slow to find the filters.
+            terms["log_mse_seen"] = log_mse(seen, to_image(batch.clear))
         fakes: Fakes = {}
         if config.losses.adversarial:
             image = F.avg_pool2d(degraded, degraded.shape[-1] // refined.shape[-1])

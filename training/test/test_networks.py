@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
 import pytest
 import torch
 from coop_training.losses import condition_loss, cross_entropy, l1
 from coop_training.networks.alignment import ChannelAlignment
 from coop_training.networks.blocks import EMBEDDING, ModulatedUNet
 from coop_training.networks.condition import RED_SHIFTS, blockiness, channel_misalignment
+from coop_training.networks.deconvolution import SIGMAS, Deconvolution
+from coop_training.networks.filtering import correlate_rows
 from coop_training.networks.nafnet import NafNet
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
@@ -15,6 +18,11 @@ from coop_training.networks.segmenter import Segmenter
 from coop_training.stages import smooth_one_hot
 
 CLASSES, CONDITIONS = 5, 3
+
+
+def gaussian(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    blurred = cv2.GaussianBlur(image[0].permute(1, 2, 0).numpy(), (0, 0), sigma)
+    return torch.from_numpy(blurred).permute(2, 0, 1)[None]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +41,7 @@ def test_shapes(height: int, width: int) -> None:
         x = image(height, width)
         logits = Segmenter(CLASSES).eval()(x)
         assert logits.shape == (2, CLASSES, height // 4, width // 4)
-        refined, condition, strength = Refinement(CLASSES, CONDITIONS)(x, logits.softmax(1))
+        refined, condition, strength, _ = Refinement(CLASSES, CONDITIONS)(x, logits.softmax(1))
         assert refined.shape == logits.shape
         assert (condition.shape, strength.shape) == ((2, CONDITIONS), (2,))
         assert Restoration(CLASSES, CONDITIONS)(x, refined.softmax(1))[0].shape == x.shape
@@ -92,6 +100,29 @@ def test_alignment_moves_channels_back_where_its_gate_is_open() -> None:
     assert (degraded - x).abs().mean() > 0.1
     torch.nn.init.constant_(alignment.gate.bias, -12.0)
     torch.testing.assert_close(alignment(degraded, embedding, channel_misalignment(degraded)), degraded)
+
+
+def test_rows_are_correlated_with_each_images_own_taps() -> None:
+    x, taps = torch.randn(2, 3, 4, 150 + 6), torch.randn(2, 7)
+    expected = (x.unfold(3, 7, 1) * taps[:, None, None, None]).sum(4)
+    torch.testing.assert_close(correlate_rows(x, taps), expected)
+
+
+@pytest.mark.parametrize("sigma", [1.2, 2.5, 6.5])
+def test_deconvolution_undoes_the_blur_of_its_kernel(sigma: float) -> None:
+    """Much of the error is gone where the bank's nearest kernel is chosen; none is made where the gate is shut."""
+    picture = gaussian(torch.rand(1, 3, 160, 160), 1.5)  # as smooth as photographs are
+    blurred = gaussian(picture, sigma)
+    deconvolution, embedding = Deconvolution(), torch.zeros(1, EMBEDDING)
+    torch.testing.assert_close(deconvolution(blurred, embedding), blurred)
+    nearest = min(range(len(SIGMAS)), key=lambda index: abs(SIGMAS[index] - sigma))
+    torch.nn.init.constant_(deconvolution.gate.bias, 1.0)
+    with torch.no_grad():
+        deconvolution.blend.bias[nearest] = 50.0
+    inner = (..., slice(48, -48), slice(48, -48))
+    before = (blurred - picture)[inner].square().mean()
+    after = (deconvolution(blurred, embedding) - picture)[inner].square().mean()
+    assert after < 0.8 * before
 
 
 def test_blockiness_peaks_at_the_grid_of_jpeg() -> None:

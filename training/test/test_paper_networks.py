@@ -19,7 +19,7 @@ def _seed() -> None:
 def test_contract() -> None:
     image, probabilities = torch.rand(2, 3, 40, 64), torch.rand(2, CLASSES, 10, 16).softmax(1)
     with torch.inference_mode():
-        logits, condition, strength = PaperRefinement(CLASSES, CONDITIONS)(image, probabilities)
+        logits, condition, strength, _ = PaperRefinement(CLASSES, CONDITIONS)(image, probabilities)
         assert logits.shape == (2, CLASSES, 40, 64)
         assert (condition.shape, strength.shape) == ((2, CONDITIONS), (2,))
         restored, condition, strength = PaperRestoration(CLASSES, CONDITIONS)(image, logits.softmax(1))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from coop_training.networks.blocks import EMBEDDING, zeroed
 from coop_training.networks.condition import BLUE_SHIFTS, RED_SHIFTS
+from coop_training.networks.filtering import correlate_rows
 
 
 class ChannelAlignment(nn.Module):
@@ -15,7 +16,7 @@ class ChannelAlignment(nn.Module):
 
     Each channel becomes Σ_k w_k·channel(x+k), the taps w a softmax of the negative misalignment, sharpened and
     corrected by what the embedding says; a gate from the embedding keeps the channels as they are where nothing is
-    misaligned. As a convolution's kernel would differ from image to image, rows are multiplied with a banded matrix.
+    misaligned.
 
     Inputs: image [N,3,H,W]; embedding [N,EMBEDDING]; misalignment [N,RED_SHIFTS+BLUE_SHIFTS].
     Output: image [N,3,H,W], border columns repeated where a channel moves away from them.
@@ -35,16 +36,5 @@ class ChannelAlignment(nn.Module):
         for channel, (start, shifts) in {0: (0, RED_SHIFTS), 2: (RED_SHIFTS, BLUE_SHIFTS)}.items():
             taps = gate * logits[:, start : start + shifts].softmax(1)
             padded = F.pad(channels[channel], (0, shifts - 1, 0, 0), mode="replicate")
-            moved = padded.squeeze(1) @ banded(taps, image.shape[-1])
-            channels[channel] = (1 - gate)[..., None, None] * channels[channel] + moved[:, None]
+            channels[channel] = (1 - gate)[..., None, None] * channels[channel] + correlate_rows(padded, taps)
         return torch.cat(channels, 1)
-
-
-def banded(taps: Tensor, width: int) -> Tensor:
-    """taps [N,K] → M [N,width+K-1,width] with M[x+k, x] = taps[k], so that (row @ M)[x] = Σ_k taps[k]·row[x+k]."""
-    shifts = taps.shape[1]
-    # Rows of a period one longer than the matrix is wide: cut to its width, each begins one later than that before.
-    # No table of indices, which an exported graph would have to carry.
-    period = F.pad(taps, (0, width))[:, None].expand(-1, width, -1).flatten(1)
-    rows = period[:, : width * (width + shifts - 1)].unflatten(1, (width, width + shifts - 1))
-    return rows.transpose(1, 2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -86,50 +89,42 @@ class ModulatedBlock(nn.Module):
 
 
 class ModulatedUNet(nn.Module):
-    """Quarter-resolution trunk: three scales (1/4, 1/8, 1/16) of modulated blocks with additive skips.
+    """Trunk at a quarter of the image's resolution and at scales half of one another below, of modulated blocks, with
+    additive skips.
 
     Args:
         inputs: channels of the quarter-resolution input.
-        widths: channels at 1/4, 1/8 and 1/16.
-        blocks: blocks at 1/4 and 1/8 (in each of encoder and decoder) and at 1/16.
+        widths: channels at 1/4, 1/8 and so on.
+        blocks: of each scale, in encoder and decoder alike; of the coarsest, where the two meet, once.
         guidance: channels of the guidance map at 1/4 (0: none); pooled for the coarser scales.
     """
 
-    def __init__(
-        self, inputs: int, widths: tuple[int, int, int], blocks: tuple[int, int, int], guidance: int = 0
-    ) -> None:
+    def __init__(self, inputs: int, widths: Sequence[int], blocks: Sequence[int], guidance: int = 0) -> None:
         super().__init__()
-        w0, w1, w2 = widths
-        n0, n1, n2 = blocks
-        self.stem = conv3x3(inputs, w0)
-        self.encode0 = nn.ModuleList(ModulatedBlock(w0, guidance) for _ in range(n0))
-        self.down0 = conv3x3(w0, w1, 2)
-        self.encode1 = nn.ModuleList(ModulatedBlock(w1, guidance) for _ in range(n1))
-        self.down1 = conv3x3(w1, w2, 2)
-        self.middle = nn.ModuleList(ModulatedBlock(w2, guidance) for _ in range(n2))
-        self.up1 = nn.Conv2d(w2, w1, 1)
-        self.decode1 = nn.ModuleList(ModulatedBlock(w1, guidance) for _ in range(n1))
-        self.up0 = nn.Conv2d(w1, w0, 1)
-        self.decode0 = nn.ModuleList(ModulatedBlock(w0, guidance) for _ in range(n0))
+
+        def scales(count: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.ModuleList(ModulatedBlock(width, guidance) for _ in range(number))
+                for width, number in zip(widths[:count], blocks[:count], strict=True)
+            )
+
+        self.stem = conv3x3(inputs, widths[0])
+        self.encoder, self.decoder = scales(len(widths)), scales(len(widths) - 1)
+        self.down = nn.ModuleList(conv3x3(fine, coarse, 2) for fine, coarse in pairwise(widths))
+        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
 
     def forward(self, x: Tensor, embedding: Tensor, guidance: Tensor | None = None) -> Tensor:
-        guidance1 = guidance2 = None
-        if guidance is not None:
-            guidance1 = F.avg_pool2d(guidance, 2, ceil_mode=True)
-            guidance2 = F.avg_pool2d(guidance1, 2, ceil_mode=True)
-        x0 = self.stem(x)
-        for block in self.encode0:
-            x0 = block(x0, embedding, guidance)
-        x1 = self.down0(F.relu(x0))
-        for block in self.encode1:
-            x1 = block(x1, embedding, guidance1)
-        x2 = self.down1(F.relu(x1))
-        for block in self.middle:
-            x2 = block(x2, embedding, guidance2)
-        x1 = x1 + upsample_to(self.up1(x2), x1)
-        for block in self.decode1:
-            x1 = block(x1, embedding, guidance1)
-        x0 = x0 + upsample_to(self.up0(x1), x0)
-        for block in self.decode0:
-            x0 = block(x0, embedding, guidance)
-        return x0
+        guided, encoded = [guidance], []
+        x = self.stem(x)
+        for scale, blocks in enumerate(self.encoder):
+            if scale:
+                x = self.down[scale - 1](F.relu(x))
+                guided.append(None if guidance is None else F.avg_pool2d(guided[-1], 2, ceil_mode=True))
+            for block in blocks:
+                x = block(x, embedding, guided[scale])
+            encoded.append(x)
+        for scale in reversed(range(len(self.decoder))):
+            x = encoded[scale] + upsample_to(self.up[scale](x), encoded[scale])
+            for block in self.decoder[scale]:
+                x = block(x, embedding, guided[scale])
+        return x

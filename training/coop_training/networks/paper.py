@@ -72,15 +72,15 @@ class PaperRefinement(nn.Module):
     """G1: {S_d, I_d} → S_r.
 
     Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,h,w] of any h, w.
-    Outputs: refined logits [N,C,H,W]; condition logits [N,K]; strength [N] in 0..1.
+    Outputs: refined logits [N,C,H,W]; condition logits [N,K]; strength [N] in 0..1; the image, as it came.
     """
 
     def __init__(self, classes: int, conditions: int) -> None:
         super().__init__()
         self.generator = Generator(classes, classes, conditions)
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.generator(image, probabilities)
+    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return *self.generator(image, probabilities), image
 
 
 class PaperRestoration(nn.Module):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coop_training.networks.alignment import ChannelAlignment
 from coop_training.networks.blocks import ModulatedUNet, at_quarter, conv3x3, zeroed
-from coop_training.networks.condition import ConditionEncoder
+from coop_training.networks.linear_restoration import LinearRestoration
 
 
 class Restoration(nn.Module):
@@ -26,25 +27,23 @@ class Restoration(nn.Module):
         self,
         classes: int,
         conditions: int,
-        widths: tuple[int, int, int] = (64, 80, 128),
-        blocks: tuple[int, int, int] = (1, 1, 2),
+        widths: Sequence[int] = (64, 80, 128),
+        blocks: Sequence[int] = (1, 1, 2),
         guidance: int = 16,
     ) -> None:
         super().__init__()
-        self.encoder = ConditionEncoder(classes, conditions)
-        self.alignment = ChannelAlignment()
+        self.linear = LinearRestoration(classes, conditions)
         self.guidance = nn.Sequential(nn.Conv2d(classes, guidance, 1), nn.ReLU(inplace=True))
         self.trunk = ModulatedUNet(48, widths, blocks, guidance)
         self.affine = zeroed(conv3x3(widths[0], 6))
         self.residual = zeroed(conv3x3(widths[0], 48))
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        probabilities = at_quarter(probabilities, F.avg_pool2d(image, 4))
-        embedding, condition, strength, misalignment = self.encoder(image, probabilities)
-        aligned = self.alignment(image, embedding, misalignment)
+        sharp, embedding, condition, strength = self.linear(image, probabilities)
+        folded = F.pixel_unshuffle(sharp - 0.5, 4)
         # No rectifier behind the trunk: where clear images press for no change at all, it would die.
-        x = self.trunk(F.pixel_unshuffle(aligned - 0.5, 4), embedding, self.guidance(probabilities))
+        x = self.trunk(folded, embedding, self.guidance(at_quarter(probabilities, folded)))
         affine = F.interpolate(self.affine(x), size=image.shape[-2:], mode="bilinear", align_corners=False)
         gain, offset = affine.chunk(2, 1)
-        restored = aligned + aligned * gain + offset + F.pixel_shuffle(self.residual(x), 4)
+        restored = sharp + sharp * gain + offset + F.pixel_shuffle(self.residual(x), 4)
         return restored, condition, strength
