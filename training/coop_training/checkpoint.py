@@ -26,12 +26,16 @@ def save_weights(path: Path, networks: Mapping[str, nn.Module], facts: Mapping[s
 def load_weights(path: Path, networks: Mapping[str, nn.Module]) -> dict[str, str]:
     """Read weights into the networks given (others in the file are left alone) and return the file's facts.
 
+    A network that has no weights, such as a user's segmenter, is not looked for.
+
     Raises:
         CheckpointError: the file is missing or damaged, lacks a network, or has one of another shape.
     """
     facts = read_facts(path)
     tensors = load_file(path)
     for name, network in networks.items():
+        if not network.state_dict():
+            continue
         own = _below(name, tensors)
         if not own:
             held = sorted({key.split(".")[0] for key in tensors})

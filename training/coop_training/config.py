@@ -184,6 +184,8 @@ class TrainConfig(_Section):
     variant: Literal["fast", "paper", "nafnet"] = "fast"
     """Refinement and restoration: our own at quarter resolution, or EdgeConnect's generator as the paper has it; or
     our refinement with NAFNet for restoration, a peer."""
+    segmenter: Path | None = None
+    """Description of a segmenter that exists already (docs/own_segmenter.md), which takes the reference one's place."""
     segmenter_from: Path | None = None
     """Checkpoint of another run, whose segmenter this one takes."""
     segmenter_sees: Literal["clear", "adverse"] = "clear"
@@ -211,8 +213,13 @@ class TrainConfig(_Section):
     def _has_a_segmenter(self) -> TrainConfig:
         if not self.stages.present:
             raise ValueError("stages: none is given; give at least one")
-        if self.stages.segmenter is None and self.segmenter_from is None:
-            raise ValueError("stages has no segmenter, and segmenter_from is not set: give one of them")
+        if self.segmenter is not None:
+            if self.stages.segmenter is not None or self.segmenter_from is not None:
+                raise ValueError("segmenter names one that exists: leave out stages.segmenter and segmenter_from")
+            if self.losses.features == "segmenter":
+                raise ValueError("losses.features is 'segmenter', which has to be the reference one; take another")
+        elif self.stages.segmenter is None and self.segmenter_from is None:
+            raise ValueError("stages has no segmenter, and neither segmenter nor segmenter_from is set: give one")
         return self
 
     @model_validator(mode="after")

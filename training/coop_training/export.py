@@ -93,8 +93,7 @@ def export(
     model, classes = Cooperative(config), config.data.class_list.classes
     if segmenter is not None:
         model.segmenter = OnnxSegmenter(segmenter, classes, config.height, config.width)
-    weighty = {name: part for name, part in model.deployed().items() if part.state_dict()}
-    load_weights(checkpoint, weighty)
+    load_weights(checkpoint, model.deployed())
     model.eval()
     halve_weights(model)
     frames = torch.from_numpy(check_frames(config, images))

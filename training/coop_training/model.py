@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from coop_training.adapters import OnnxSegmenter
 from coop_training.config import TrainConfig
 from coop_training.networks.discriminator import Discriminator
 from coop_training.networks.nafnet import NafNet
@@ -53,6 +54,9 @@ class Cooperative(nn.Module):
     """Segmenter, refinement (G1) and restoration (G2), for the classes and conditions of a configuration.
 
     Where the configuration has an adversarial loss also their discriminators: `d1` of {S, I_d}, `d2` of I.
+
+    Raises:
+        AdapterError: the configuration's own segmenter cannot be used as it is described.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -60,7 +64,11 @@ class Cooperative(nn.Module):
         classes, conditions = len(config.data.class_list.classes), len(config.conditions) + 1
         variant = VARIANTS[config.variant]
         self.classes, self.stride = classes, variant.stride
-        self.segmenter = Segmenter(classes)
+        self.segmenter = (
+            Segmenter(classes)
+            if config.segmenter is None
+            else OnnxSegmenter(config.segmenter, config.data.class_list.classes, config.height, config.width)
+        )
         self.refinement = variant.refinement(classes, conditions)
         restoration = variant.restoration(classes, conditions)
         self.restoration = Unguided(restoration) if config.guidance == "none" else restoration

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from rich.table import Table
 
+from coop_training.adapters import OnnxSegmenter
 from coop_training.model import Cooperative
 from coop_training.networks.cost import Cost, cost
 
@@ -13,12 +14,13 @@ HEIGHT, WIDTH = 512, 1024
 
 
 def deployed_costs(model: Cooperative) -> dict[str, Cost]:
-    """Of the networks that run on a vehicle, by name, for one image of 512x1024."""
+    """Of the networks that run on a vehicle, by name, for one image of 512x1024; a user's segmenter is not counted."""
     image = torch.empty(1, 3, HEIGHT, WIDTH, device="meta")
     segmentation = torch.empty(1, model.classes, HEIGHT // 4, WIDTH // 4, device="meta")
     refined = torch.empty(1, model.classes, HEIGHT // model.stride, WIDTH // model.stride, device="meta")
+    own = isinstance(model.segmenter, OnnxSegmenter)
     return {
-        "segmenter": cost(model.segmenter, (image,)),
+        **({} if own else {"segmenter": cost(model.segmenter, (image,))}),
         "refinement": cost(model.refinement, (image, segmentation)),
         "restoration": cost(model.restoration, (image, refined)),
     }

@@ -17,6 +17,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from coop_perception.labelled_images import DatasetError
+from coop_training.adapters import AdapterError
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
 from coop_training.data import class_weights, load_frames
@@ -60,7 +61,7 @@ def main() -> int:
         fabric = launch(arguments.accelerator, arguments.devices, arguments.precision)
         out = arguments.out or Path("out/train") / config.name
         train(fabric, arguments.precision, config, out, wanted, arguments.resume)
-    except (ConfigError, DatasetError, CheckpointError, TrainingError) as error:
+    except (ConfigError, DatasetError, CheckpointError, AdapterError, TrainingError) as error:
         complain(str(error))
         return 1
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
@@ -111,6 +112,7 @@ def train(
         TrainingInterrupted: a stop was asked for; what is needed to go on is saved.
         DatasetError: the data cannot be used.
         CheckpointError: an earlier stage's weights cannot be used.
+        AdapterError: the configuration's own segmenter cannot be used.
     """
     out.mkdir(parents=True, exist_ok=True)
     results = {name: result_file(out, name) for name in config.stages.present}

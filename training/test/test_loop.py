@@ -14,18 +14,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+import yaml
 from coop_training import loop, monitor, train
 from coop_training.checkpoint import read_facts
 from coop_training.config import StageConfig, load_config
 from coop_training.data import Sample, load_frames
+from coop_training.export import export
 from coop_training.loop import learning_rate
 from coop_training.model import Cooperative
 from coop_training.run import STAGES, Run, TrainingError
 from coop_training.stages import Fakes, Losses, Stage, stages
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from coop_perception.bundle import load_bundle
+from coop_perception.pipeline import Pipeline
 
 Train = Callable[..., int]
 
@@ -260,6 +267,30 @@ def test_a_peer_takes_a_segmenter_and_leaves_stages_out(coop_train: Train, tmp_p
     assert all(torch.equal(theirs[name], ours[name]) for name in segmenter)
     assert ours["refinement.correction.weight"].abs().max() == 0  # identity
     assert coop_train(peer, "--stage", "joint", *overrides) == 1
+
+
+def test_refinement_is_trained_for_a_segmenter_that_exists(coop_train: Train, tmp_path: Path) -> None:
+    """Its scores are the image's channels; the bundle has it, unless another is asked for."""
+    network = "<ir_version: 8, opset_import: ['': 17]> own (float[N,3,h,w] x) => (float[N,3,h,w] y) {y = Identity(x)}"
+    onnx.save(onnx.parser.parse_model(network.replace("'", '"')), tmp_path / "own.onnx")
+    description = {"onnx": "own.onnx", "output": {"kind": "logits"}, "classes": {0: "Sky", 1: "Road", 2: "Car"}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(description))
+    overrides = ["--set=stages.segmenter=null", f"--set=segmenter={tmp_path / 'own.yaml'}"]
+    out = tmp_path / "run"
+    assert coop_train(out, *overrides) == 0
+    assert [line["stage"] for line in log(out) if line["step"] == 0] == ["refinement", "restoration", "joint"]
+    assert not [name for name in load_file(out / "joint.safetensors") if name.startswith("segmenter")]
+
+    export(out / "joint.safetensors", tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    red = np.zeros((bundle.height, bundle.width, 3), np.uint8)
+    red[..., 0] = 255
+    sky = next(c.id for c in bundle.classes if c.name == "Sky")
+    mask = Pipeline(bundle).run([red], ["mask_raw"])[0].mask_raw
+    assert mask is not None
+    assert (mask == sky).all()
+
+    assert coop_train(tmp_path / "both", f"--set=segmenter={tmp_path / 'own.yaml'}") == 1
 
 
 def test_batches_must_divide_evenly(config_file: Path) -> None:
