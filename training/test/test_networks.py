@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import cv2
 import pytest
 import torch
+from coop_training.config import load_config
 from coop_training.losses import condition_loss, cross_entropy, l1
+from coop_training.model import Cooperative
 from coop_training.networks.alignment import ChannelAlignment
 from coop_training.networks.blocks import EMBEDDING, ModulatedUNet
 from coop_training.networks.condition import RED_SHIFTS, blockiness, channel_misalignment
@@ -16,6 +21,9 @@ from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
 from coop_training.networks.segmenter import Segmenter
 from coop_training.stages import smooth_one_hot
+from coop_training.summary import deployed_costs
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 CLASSES, CONDITIONS = 5, 3
 
@@ -182,3 +190,13 @@ def test_smooth_one_hot_averages_boxes_and_spreads_unlabelled_pixels() -> None:
     assert probabilities[0, :, 0, 0].tolist() == [0.5, 0.5]
     assert probabilities[0, :, 0, 1].tolist() == [1.0, 0.0]
     assert probabilities[0, :, 1, 1].tolist() == [0.5, 0.5]
+
+
+def test_the_document_tells_what_the_networks_cost() -> None:
+    model = Cooperative(load_config(CONFIGS / "street.yaml"))
+    document = (CONFIGS.parents[1] / "docs" / "networks.md").read_text()
+    costs = deployed_costs(model)
+    for name, cost in costs.items():
+        row = rf"\| {name}\b.* \| {cost.parameters / 1e6:.1f} \| {cost.macs / 1e9:.1f} \|"
+        assert re.search(row, document), row
+    assert costs["refinement"].macs + costs["restoration"].macs <= 20e9
