@@ -187,7 +187,8 @@ class TrainConfig(_Section):
     segmenter: Path | None = None
     """Description of a segmenter that exists already (docs/own_segmenter.md), which takes the reference one's place."""
     segmenter_from: Path | None = None
-    """Checkpoint of another run, whose segmenter this one takes."""
+    """Checkpoint of another run, whose reference segmenter this one takes; beside `segmenter`, only as what refinement
+    starts from."""
     segmenter_sees: Literal["clear", "adverse"] = "clear"
     """What its own stage shows the segmenter: it is the existing one, of clear images, but for a peer."""
     losses: LossesConfig = LossesConfig()
@@ -214,8 +215,8 @@ class TrainConfig(_Section):
         if not self.stages.present:
             raise ValueError("stages: none is given; give at least one")
         if self.segmenter is not None:
-            if self.stages.segmenter is not None or self.segmenter_from is not None:
-                raise ValueError("segmenter names one that exists: leave out stages.segmenter and segmenter_from")
+            if self.stages.segmenter is not None:
+                raise ValueError("segmenter names one that exists: leave out stages.segmenter")
             if self.losses.features == "segmenter":
                 raise ValueError("losses.features is 'segmenter', which has to be the reference one; take another")
         elif self.stages.segmenter is None and self.segmenter_from is None:

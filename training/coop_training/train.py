@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
+from torch import nn
 
 from coop_perception.labelled_images import DatasetError
 from coop_training.adapters import AdapterError
@@ -25,6 +26,8 @@ from coop_training.interrupt import Interrupt
 from coop_training.log import remove_logs
 from coop_training.loop import PROGRESS, run_stage
 from coop_training.model import Cooperative
+from coop_training.networks.refinement import Refinement
+from coop_training.networks.segmenter import Segmenter
 from coop_training.progress_panels import Panels
 from coop_training.record import commit, write_stage_record
 from coop_training.run import STAGES, Run, TrainingError, TrainingInterrupted, result_file
@@ -131,7 +134,7 @@ def train(
     torch.manual_seed(config.seed)
     model = Cooperative(config).to(memory_format=torch.channels_last)
     fabric.to_device(model)
-    if config.segmenter_from is not None:
+    if config.segmenter_from is not None and config.segmenter is None:
         load_weights(config.segmenter_from, {"segmenter": model.segmenter})
     costs = deployed_costs(model)
     console.print(cost_table(model, costs))
@@ -144,6 +147,8 @@ def train(
             before = stages_before(name, config)
             if before:
                 load_weights(results[before[-1]], model.parts())
+            if name == "refinement" and isinstance(model.refinement, Refinement):
+                start_refinement(model.refinement, model.segmenter, config)
             facts = {"stage": name, "config": config.model_dump_json(), "commit": commit()}
             seconds, losses = run_stage(run, name, table[name], facts, interrupt)
             if fabric.is_global_zero:
@@ -153,6 +158,16 @@ def train(
             fabric.barrier()
             if name != left[-1] and in_any_process(fabric, interrupt.requested):
                 raise TrainingInterrupted(f"stopped after stage {name}")
+
+
+def start_refinement(refinement: Refinement, segmenter: nn.Module, config: TrainConfig) -> None:
+    """From the reference segmenter's features: the run's own or another's. Without one it learns them from nothing."""
+    if isinstance(segmenter, Segmenter):
+        refinement.start_from(segmenter)
+    elif config.segmenter_from is not None:
+        reference = Segmenter(len(config.data.class_list.classes))
+        load_weights(config.segmenter_from, {"segmenter": reference})
+        refinement.start_from(reference)
 
 
 def stages_before(name: str, config: TrainConfig) -> tuple[str, ...]:

@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coop_training.networks.blocks import EMBEDDING, ModulatedUNet, at_quarter, conv3x3, zeroed
+from coop_training.networks.blocks import EMBEDDING, at_quarter, conv3x3, zeroed
 from coop_training.networks.linear_restoration import LinearRestoration
+from coop_training.networks.segmenter import DECODER, WIDTHS, SegmentationFeatures
 
 SMALLEST_PROBABILITY = 1e-4
+BLOCKS, MERGES = (1, 2, 2, 2), 1
+"""Less at a quarter of the resolution than the segmenter has: there S_d tells enough."""
 
 
-class Refinement(nn.Module):
+class Refinement(SegmentationFeatures):
     """Refines a segmentation of a degraded image; starts as identity, since it learns a correction to log S_d.
 
-    log S_r = α·log S_d + Δ, up to normalisation: Δ [N,C,H/4,W/4] from the trunk, α [N] from the condition embedding,
+    log S_r = α·log S_d + Δ, up to normalisation: Δ [N,C,H/4,W/4] from the features, α [N] from the condition embedding,
     for under a strong condition the given segmentation is confidently wrong and must be heard less.
 
-    Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,h,w] of any h, w.
+    Its features are those of the reference segmenter (`start_from`), modulated by the embedding (features·(1+γ)+β at
+    each scale, FiLM, Perez et al., 2018) and taught to see through adverse conditions: what a class looks like is
+    learnt already. Batch normalisation keeps the segmenter's statistics: it is an affine map in training too, and no
+    image of a batch has a say in another's.
+
+    Inputs: image [N,3,H,W] RGB in 0..1, H and W divisible by 8; probabilities [N,C,h,w] of any h, w.
     Outputs: refined logits [N,C,H/4,W/4]; condition logits [N,K]; strength [N] in 0..1; the image [N,3,H,W] as the
-    trunk sees it, its linear degradations undone.
+    features see it, its linear degradations undone.
     """
 
-    def __init__(
-        self,
-        classes: int,
-        conditions: int,
-        widths: Sequence[int] = (40, 72, 128, 192),
-        blocks: Sequence[int] = (1, 1, 2, 2),
-    ) -> None:
-        super().__init__()
+    def __init__(self, classes: int, conditions: int) -> None:
+        super().__init__(BLOCKS, MERGES)
         self.linear = LinearRestoration(classes, conditions)
+        self.given = zeroed(nn.Conv2d(classes, WIDTHS[0], 1))
+        self.modulation = nn.ModuleList(zeroed(nn.Linear(EMBEDDING, 2 * w)) for w in (*WIDTHS, DECODER, DECODER))
         self.trust = zeroed(nn.Linear(EMBEDDING, 1))
-        self.trunk = ModulatedUNet(48 + classes, widths, blocks)
-        self.correction = zeroed(conv3x3(widths[0], classes))
+        self.correction = zeroed(conv3x3(DECODER, classes))
+
+    def start_from(self, segmenter: SegmentationFeatures) -> None:
+        """Take over the weights of the layers that both have."""
+        own = self.state_dict()
+        self.load_state_dict({**own, **{name: w for name, w in segmenter.state_dict().items() if name in own}})
+
+    def train(self, mode: bool = True) -> Refinement:
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         seen, embedding, condition, strength = self.linear(image, probabilities)
-        folded = F.pixel_unshuffle(2 * seen - 1, 4)
-        log_probabilities = at_quarter(probabilities, folded).clamp(min=SMALLEST_PROBABILITY).log()
-        # No rectifier behind the trunk: where clear images press for no change at all, it would die.
-        x = self.trunk(torch.cat([folded, log_probabilities * 0.1], 1), embedding)
+        quarter = at_quarter(probabilities, F.avg_pool2d(image, 4))
+        log_probabilities = quarter.clamp(min=SMALLEST_PROBABILITY).log()
+        x = self.features(seen, partial(self._adapt, embedding, self.given(0.1 * log_probabilities)))
         alpha = 1 + self.trust(embedding)[:, :, None, None]
-        return alpha * log_probabilities + self.correction(x), condition, strength, seen
+        return alpha * log_probabilities + self.correction(F.relu(x)), condition, strength, seen
+
+    def _adapt(self, embedding: Tensor, given: Tensor, stage: int, x: Tensor) -> Tensor:
+        scale, shift = self.modulation[stage](embedding)[:, :, None, None].chunk(2, 1)
+        return (x + given if stage == 0 else x) * (1 + scale) + shift
