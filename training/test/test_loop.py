@@ -292,6 +292,13 @@ def test_refinement_is_trained_for_a_segmenter_that_exists(coop_train: Train, tm
 
     assert coop_train(tmp_path / "both", f"--set=segmenter={tmp_path / 'own.yaml'}") == 1
 
+    assert coop_train(tmp_path / "reference", "--stage", "segmenter") == 0
+    reference = tmp_path / "reference" / "segmenter.safetensors"
+    only = ["--set=stages.restoration=null", "--set=stages.joint=null", "--set=stages.refinement.learning_rate=1e-9"]
+    assert coop_train(tmp_path / "warm", *overrides, *only, f"--set=segmenter_from={reference}") == 0
+    warm, theirs = load_file(tmp_path / "warm" / "refinement.safetensors"), load_file(reference)
+    torch.testing.assert_close(warm["refinement.eighth.0.body.0.weight"], theirs["segmenter.eighth.0.body.0.weight"])
+
 
 def test_batches_must_divide_evenly(config_file: Path) -> None:
     config = load_config(config_file, ["stages.segmenter.batch=3"])

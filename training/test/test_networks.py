@@ -71,6 +71,28 @@ def test_refinement_starts_as_identity() -> None:
     torch.testing.assert_close(refined, probabilities)
 
 
+def test_refinement_starts_from_the_segmenters_features_and_keeps_its_statistics() -> None:
+    segmenter, refinement = Segmenter(CLASSES), Refinement(CLASSES, CONDITIONS)
+    segmenter(image())  # whose batch normalisations have seen something
+    refinement.start_from(segmenter)
+    theirs, ours = segmenter.state_dict(), refinement.state_dict()
+    shared = [name for name in theirs if name in ours]
+    assert len(shared) > 100
+    refinement.train()
+    refinement(image(), torch.rand(2, CLASSES, 10, 16).softmax(1))
+    assert all(torch.equal(theirs[name], refinement.state_dict()[name]) for name in shared)
+
+
+def test_images_of_a_batch_do_not_mix_in_training() -> None:
+    x, probabilities = image(), torch.rand(2, CLASSES, 10, 16).softmax(1)
+    for network in (Refinement(CLASSES, CONDITIONS), Restoration(CLASSES, CONDITIONS)):
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+        network.train()
+        both, alone = network(x, probabilities)[0], network(x[:1], probabilities[:1])[0]
+        torch.testing.assert_close(both[:1], alone, rtol=1e-4, atol=1e-4)
+
+
 def test_refinement_takes_any_segmentation_size() -> None:
     refined = Refinement(CLASSES, CONDITIONS)(image(), torch.rand(2, CLASSES, 5, 8).softmax(1))[0]
     assert refined.shape == (2, CLASSES, 10, 16)
