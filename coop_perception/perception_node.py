@@ -3,335 +3,189 @@
 from __future__ import annotations
 
 import argparse
-import copy
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial, wraps
+from collections.abc import Sequence
+from concurrent.futures import Future, TimeoutError
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
-import numpy as np
-import rclpy
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
-from numpy.typing import NDArray
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy._rclpy_pybind11 import RCLError
-from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import (
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-    InvalidTopicNameException,
-)
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+import rclpy.task
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.utilities import remove_ros_args
-from rclpy.validate_topic_name import validate_topic_name
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from coop_perception import status_messages, topics
-from coop_perception.bundle import BundleError, load_bundle
+from coop_perception import node_executable, status_messages, topics
+from coop_perception.background import in_background
+from coop_perception.bundle import BundleError
 from coop_perception.camera_outputs import CameraOutputs
-from coop_perception.camera_statistics import CameraStatistics
 from coop_perception.engines import EngineError
-from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
-from coop_perception.frame_slots import FrameSlots
-from coop_perception.images import ImageError, decode
-from coop_perception.parameters import PARAMETERS, Definition, parameters_yaml
-from coop_perception.pipeline import OUTPUTS, Pipeline, Result
+from coop_perception.lifecycle_callbacks import logged, refusing
+from coop_perception.model_loading import load_pipeline
+from coop_perception.node_parameters import NodeParameters
+from coop_perception.parameters import parameters_yaml
+from coop_perception.pipeline import Pipeline
 from coop_perception.resources import default_bundle
-from coop_perception_msgs.msg import DropCount, PipelineStatus
+from coop_perception.serving import Serving
+from coop_perception_msgs.srv import LoadBundle, SetStages
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-REPEAT_LOG_S = 5.0
-"""A camera that sends nothing but broken frames logs one line in this time."""
 
 
-class ConfigurationError(ValueError):
-    """Parameters that the node cannot work with; the message names the parameter."""
+class StoppedError(RuntimeError):
+    """The process is to end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An image message as it waits for its turn, and when it was received (monotonic seconds)."""
-
-    message: Image | CompressedImage
-    received: float
-
-
-Callback = TypeVar("Callback", bound=Callable[..., TransitionCallbackReturn])
-
-
-def logged(transition: Callback) -> Callback:
-    """rclpy swallows what a lifecycle callback raises: log it, and let the transition fail."""
-
-    @wraps(transition)
-    def wrapper(node: PerceptionNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return transition(node, state)
-        except (ConfigurationError, BundleError, EngineError) as error:
-            node.get_logger().error(f"{transition.__name__}: {error}")
-        except Exception as error:
-            node.get_logger().error(f"{transition.__name__}: {type(error).__name__}: {error}")
-        node.undo(transition.__name__)
-        return TransitionCallbackReturn.FAILURE
-
-    return wrapper  # type: ignore[return-value]
+_or_back = logged(TransitionCallbackReturn.FAILURE, BundleError, EngineError, StoppedError)
+_or_error = logged(TransitionCallbackReturn.ERROR)
 
 
 class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     """configure loads the bundle; activate serves the cameras; deactivate stops; cleanup frees everything.
 
-    Images wait in one slot per camera; one worker thread runs the networks on whatever waits, so that a frame is never
-    queued behind an older one, and a frame that is superseded is never even decoded.
+    A transition that fails leaves nothing behind: configure and activate end in the state before, the others in
+    unconfigured.
     """
 
     def __init__(self) -> None:
         super().__init__(topics.NODE)
-        self._service_change_state.callback = partial(_refusing, self._service_change_state.callback)
-        for definition in PARAMETERS:
-            self.declare_parameter(definition.name, _ros_value(definition), _descriptor(definition))
-        self.add_on_set_parameters_callback(self._refuse_while_configured)
+        self._service_change_state.callback = partial(refusing, self._service_change_state.callback)
+        self._settings = NodeParameters(self)  # _parameters is rclpy's own
+        self._configured = ExitStack()
         self._pipeline: Pipeline | None = None
         self._outputs: dict[str, CameraOutputs] = {}
-        self._latched: list[Publisher] = []
-        self._stop_serving: list[Callable[[], object]] = []
-        self._statistics: dict[str, CameraStatistics] = {}
-        self._camera_info: dict[str, CameraInfo] = {}
-        self._slots: FrameSlots[Frame] = FrameSlots(())
+        self._latched: dict[str, Publisher] = {}
+        self._serving: Serving | None = None
+        # Its callback awaits: in a group of its own, that it is not done keeps no other one waiting.
+        group = MutuallyExclusiveCallbackGroup()
+        self.create_service(LoadBundle, topics.LOAD_BUNDLE, self._on_load_bundle, callback_group=group)
+        self.create_service(SetStages, topics.SET_STAGES, self._on_set_stages)
 
-    @logged
+    @_or_back
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._check_choices()
-        cameras = self._cameras()
-        directory = Path(self._value("bundle") or default_bundle())
-        self.get_logger().info(f"loading bundle {directory}")
-        begun = time.perf_counter()
-        bundle = load_bundle(directory)
-        pipeline = Pipeline(bundle, partial(OnnxRuntimeEngine, threads=self._value("threads")))
-        pipeline.warm_up()
-        self._pipeline = pipeline
-        for camera in cameras:
-            self._outputs[camera] = CameraOutputs(self, camera, bundle, self._value("overlay_opacity"))
-        self._latch(topics.MODEL_INFO, status_messages.model_info(bundle, pipeline.engines, self._now()))
-        label_info = status_messages.label_info(bundle, self._now())
-        for camera in cameras if label_info is not None else ():
-            self._latch(topics.of(camera, topics.LABEL_INFO), label_info)
-        engine = pipeline.engines["segmenter"]
-        self.get_logger().info(
-            f"bundle {bundle.name}: {len(bundle.classes)} classes at {bundle.width}x{bundle.height}, {engine.backend} "
-            f"{engine.precision} on {engine.device}, ready in {time.perf_counter() - begun:.1f} s"
-        )
+        with ExitStack() as stack:  # frees what there is if the rest fails
+            stack.callback(self._forget)
+            self._pipeline = self._wait_for(self._load(self._settings.value("bundle")))
+            for camera in self._settings.value("cameras"):
+                self._outputs[camera] = CameraOutputs(self, camera, self._settings)
+                stack.callback(self._outputs[camera].destroy)
+            self._describe(self._pipeline, stack)
+            self._settings.frozen = True
+            self._configured = stack.pop_all()
         return TransitionCallbackReturn.SUCCESS
 
-    @logged
+    @_or_back
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._statistics = {camera: CameraStatistics() for camera in self._outputs}
-        self._camera_info = {}
-        self._slots = FrameSlots(list(self._outputs))
-        worker = threading.Thread(target=self._work, args=(self._slots,), name="networks", daemon=True)
-        self._stop_serving += [self._slots.close, worker.join]
-        worker.start()
-        compressed = self._value("image_transport") == "compressed"
-        for camera in self._outputs:
-            topic = topics.of(camera, topics.IMAGE) + (topics.COMPRESSED if compressed else "")
-            self._subscribe(CompressedImage if compressed else Image, topic, partial(self._on_image, camera))
-            self._subscribe(CameraInfo, topics.of(camera, topics.CAMERA_INFO), partial(self._on_camera_info, camera))
-            self.get_logger().info(f"camera {camera}: waiting for images on {self.resolve_topic_name(topic)}")
-        status = self.create_publisher(PipelineStatus, topics.STATUS, 10)
-        diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
-        report = partial(self._report, status, diagnostics, time.monotonic())
-        # Steady: without /clock, or while it stands still, the node's state is what somebody wants to know.
-        timer = self.create_timer(self._value("status_period"), report, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._stop_serving += [
-            partial(self.destroy_timer, timer),
-            partial(self.destroy_publisher, status),
-            partial(self.destroy_publisher, diagnostics),
-        ]
-        return super().on_activate(state)
+        assert self._pipeline is not None
+        self._serving = Serving(self, self._outputs, self._pipeline, self._settings)
+        self._settings.warn_of_unknown_qos()
+        return TransitionCallbackReturn.SUCCESS
 
-    @logged
+    @_or_error
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
-        return super().on_deactivate(state)
-
-    @logged
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._free()
         return TransitionCallbackReturn.SUCCESS
 
-    @logged
+    @_or_error
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._configured.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_or_error
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
-        self._free()
+        self._configured.close()
         return TransitionCallbackReturn.SUCCESS
+
+    on_error = on_shutdown
 
     def destroy_node(self) -> None:
         self._stop()
         super().destroy_node()
 
-    def undo(self, transition: str) -> None:
-        """Leave nothing behind of a transition that failed half-way."""
-        self._stop()
-        if transition == "on_configure":
-            self._free()
-
     def _stop(self) -> None:
-        """Stop serving; the engines and output topics stay. Frames that wait are let go."""
-        for stop in self._stop_serving:
-            stop()
-        self._stop_serving = []
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            serving.stop()
 
-    def _free(self) -> None:
-        for outputs in self._outputs.values():
-            outputs.destroy()
-        for publisher in self._latched:
-            self.destroy_publisher(publisher)
-        self._outputs, self._latched, self._pipeline = {}, [], None
+    def _forget(self) -> None:
+        self._pipeline, self._outputs, self._latched = None, {}, {}
+        self._settings.frozen = False
 
-    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
-        self._statistics[camera].received()
-        if self._slots.put(camera, Frame(message, time.monotonic())) is not None:
-            self._statistics[camera].dropped(DropCount.SUPERSEDED)
+    def _load(self, path: str) -> Future[Pipeline]:
+        directory = Path(path or default_bundle())
+        load = partial(load_pipeline, directory, self._settings.value("threads"), self.get_logger().info)
+        return in_background(load, "loading")
 
-    def _on_camera_info(self, camera: str, message: CameraInfo) -> None:
-        self._camera_info[camera] = message
-
-    def _work(self, slots: FrameSlots[Frame]) -> None:
-        """The worker thread: whatever waits is one batch."""
-        while (frames := slots.take()) and self.context.ok():
-            self._process(frames)
-
-    def _process(self, frames: dict[str, Frame]) -> None:
-        assert self._pipeline is not None
-        images: dict[str, NDArray[np.uint8]] = {}
-        wanted: set[str] = set()
-        for camera, frame in frames.items():
-            asked_for = self._outputs[camera].wanted()
-            if not asked_for:
-                self._statistics[camera].dropped(DropCount.UNWATCHED)
-                continue
+    def _wait_for(self, loading: Future[Pipeline]) -> Pipeline:
+        while self.context.ok():
             try:
-                images[camera] = decode(frame.message)
-                wanted |= asked_for
-            except ImageError as error:
-                self._drop(camera, DropCount.MALFORMED, str(error))
-            except Exception as error:
-                self._drop(camera, DropCount.FAILED, f"{type(error).__name__}: {error}")
+                return loading.result(0.05)
+            except TimeoutError:
+                if loading.done():  # its own
+                    raise
+        raise StoppedError("the process was told to end")
+
+    def _describe(self, pipeline: Pipeline, stack: ExitStack) -> None:
+        """Publish, latched, what is in use; publishers that are new go with the stack."""
+        now = self.get_clock().now().to_msg()
+        messages = {topics.MODEL_INFO: status_messages.model_info(pipeline.bundle, pipeline.engines, now)}
+        label_info = status_messages.label_info(pipeline.bundle, now)
+        if label_info is not None:
+            messages |= {topics.of(camera, topics.LABEL_INFO): label_info for camera in self._outputs}
+        for topic, message in messages.items():
+            if topic not in self._latched:
+                self._latched[topic] = self.create_publisher(type(message), topic, LATCHED)
+                stack.callback(self.destroy_publisher, self._latched[topic])
+            self._latched[topic].publish(message)
+
+    async def _on_load_bundle(self, request: LoadBundle.Request, response: LoadBundle.Response) -> LoadBundle.Response:
+        before = self._pipeline
         try:
-            # camera_info alone needs no network.
-            compute = wanted & set(OUTPUTS) and images
-            results = self._pipeline.run(list(images.values()), wanted) if compute else [Result() for _ in images]
-        except Exception as error:  # whatever it was, the next frames deserve their chance
-            for camera in images:
-                self._drop(camera, DropCount.FAILED, f"{type(error).__name__}: {error}")
-            return
-        for (camera, image), result in zip(images.items(), results, strict=True):
-            try:
-                header = frames[camera].message.header
-                self._outputs[camera].publish(header, image, result, self._camera_info.get(camera))
-                latency_ms = (time.monotonic() - frames[camera].received) * 1e3
-                self._statistics[camera].processed(latency_ms, result.stages_ms)
-            except Exception as error:
-                self._drop(camera, DropCount.FAILED, f"{type(error).__name__}: {error}")
-
-    def _drop(self, camera: str, reason: str, why: str) -> None:
-        self._statistics[camera].dropped(reason)
-        if self.context.ok():
-            # A logger of its own: throttling one camera's warnings shall not hide another's.
-            logger = self.get_logger().get_child(camera.replace("/", "_"))
-            logger.warning(f"frame {reason}: {why}", throttle_duration_sec=REPEAT_LOG_S)
-
-    def _report(self, status: Publisher, diagnostics: Publisher, since: float) -> None:
-        cameras = {camera: statistics.summary() for camera, statistics in self._statistics.items()}
-        status.publish(status_messages.status(cameras, time.monotonic() - since, self._now()))
-        diagnostics.publish(status_messages.diagnostics(self.get_fully_qualified_name(), cameras, self._now()))
-
-    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
-        subscription = self.create_subscription(
-            kind,
-            topic,
-            callback,
-            copy.copy(qos_profile_sensor_data),  # rclpy writes a topic's overrides into the profile that it is given
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-        # First to go when serving stops, so that nothing fills the slots any more.
-        self._stop_serving.insert(0, partial(self.destroy_subscription, subscription))
-
-    def _latch(self, topic: str, message: Any) -> None:
-        publisher = self.create_publisher(type(message), topic, LATCHED)
-        publisher.publish(message)
-        self._latched.append(publisher)
-
-    def _cameras(self) -> Sequence[str]:
-        cameras = self._value("cameras") or []
-        if not cameras or len(set(cameras)) != len(cameras):
-            raise ConfigurationError(f"parameter cameras is {cameras}, expected distinct names such as ['front']")
-        for camera in cameras:
-            try:
-                validate_topic_name(camera)
-            except InvalidTopicNameException as error:
-                raise ConfigurationError(f"parameter cameras: {camera!r} is no topic name: {error}") from error
-            if camera.startswith(("/", "~")):
-                raise ConfigurationError(
-                    f"parameter cameras: {camera!r} is not relative; write {camera.strip('/~')!r}, and set a namespace"
-                )
-        return list(cameras)
-
-    def _refuse_while_configured(self, changed: list[Parameter]) -> SetParametersResult:
-        names = {definition.name for definition in PARAMETERS}
-        refused = [parameter.name for parameter in changed if parameter.name in names]
-        if refused and self._pipeline is not None:
-            reason = f"{', '.join(refused)}: read when the node is configured; clean it up first"
-            return SetParametersResult(successful=False, reason=reason)
-        return SetParametersResult(successful=True)
-
-    def _check_choices(self) -> None:
-        for definition in PARAMETERS:
-            value = self._value(definition.name)
-            if definition.choices and value not in definition.choices:
-                raise ConfigurationError(
-                    f"parameter {definition.name} is {value!r}, expected one of {', '.join(definition.choices)}"
-                )
-
-    def _value(self, name: str) -> Any:
-        return self.get_parameter_or(name).value  # None for an empty list, which has no type
-
-    def _now(self) -> Time:
-        return self.get_clock().now().to_msg()
-
-
-def _refusing(change_state: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
-    """rclpy lets a transition that the state does not allow end the whole process (its issue 1209): refuse it."""
-    try:
-        return change_state(request, response)
-    except RCLError:
-        response.success = False
+            if before is None:
+                raise BundleError("the node is not configured; set its parameter bundle, and configure it")
+            loading = self._load(request.path)
+            await self._done(loading)
+            pipeline = loading.result()
+            if self._pipeline is not before:
+                raise BundleError("the node was cleaned up meanwhile; the bundle is not used")
+            self._use(pipeline)
+            self._settings.set({"bundle": str(Path(request.path).resolve()) if request.path else ""})
+            response.success, response.message = True, f"bundle {pipeline.bundle.name} is in use"
+        except Exception as error:
+            kind = "" if isinstance(error, (BundleError, EngineError)) else f"{type(error).__name__}: "
+            response.message = f"{kind}{error}"
+            self.get_logger().error(f"load_bundle: {response.message}")
         return response
 
+    async def _done(self, loading: Future[Pipeline]) -> None:
+        """Let the executor go on until then."""
+        executor = self.executor
+        waiting = rclpy.task.Future(executor=executor)
 
-def _ros_value(definition: Definition) -> Any:
-    return list(definition.default) if isinstance(definition.default, tuple) else definition.default
+        def wake(_: Future[Pipeline]) -> None:
+            if self.context.ok():
+                executor.create_task(waiting.set_result, None)
 
+        loading.add_done_callback(wake)
+        await waiting
 
-def _descriptor(definition: Definition) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=definition.description)
-    if definition.choices:
-        descriptor.additional_constraints = "one of: " + ", ".join(definition.choices)
-    if definition.low is not None and definition.high is not None:
-        if isinstance(definition.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=int(definition.low), to_value=int(definition.high))]
-        else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=definition.low, to_value=definition.high)]
-    return descriptor
+    def _use(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        if self._serving is not None:
+            self._serving.use(pipeline)
+        self._describe(pipeline, self._configured)
+        self.get_logger().info(f"bundle {pipeline.bundle.name} is in use")
+
+    def _on_set_stages(self, request: SetStages.Request, response: SetStages.Response) -> SetStages.Response:
+        stages = {"refinement": request.refinement, "restoration": request.restoration}
+        refused = self._settings.set(stages)
+        response.success = not refused
+        response.message = refused or ", ".join(f"{stage} {'on' if on else 'off'}" for stage, on in stages.items())
+        self.get_logger().info(f"set_stages: {response.message}")
+        return response
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -344,28 +198,7 @@ def main(args: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(remove_ros_args(args)[1:])
-    try:
-        rclpy.init(args=args)
-        node = PerceptionNode()
-    except (RCLError, InvalidParameterTypeException, InvalidParameterValueException) as error:
-        print(f"perception_node: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except RCLError:
-        if rclpy.ok():  # else a callback was publishing when the signal came
-            raise
-    finally:
-        # Launch and the terminal may both signal: the second one shall not cut the clean end short.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return node_executable.run(PerceptionNode, parser.prog, args)
 
 
 if __name__ == "__main__":
