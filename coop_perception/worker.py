@@ -25,7 +25,7 @@ from coop_perception_msgs.msg import DropCount
 REPEAT_LOG_S = 5.0
 """A camera whose frames cannot be used logs one line in this time."""
 
-END_S = 0.5
+END_S = 0.2
 """A process that is to end waits no longer for the batch in work."""
 
 
