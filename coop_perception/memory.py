@@ -1,14 +1,40 @@
-"""Memory that is free, back to the system."""
+"""Memory of networks that are no longer used, back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
+_MIB = 1 << 20
+
+
+@contextmanager
+def returnable() -> Iterator[None]:
+    """Large blocks that are allocated inside go back to the system when they are freed, whatever lies beside them.
+
+    glibc's threshold for that grows by itself, up to 32 MiB, so that a second bundle's networks would come to lie in heaps
+    that never shrink. Outside it stays at that: a frame's buffers are better taken from a heap than mapped each time.
+    """
+    _set_threshold(_MIB)
+    try:
+        yield
+    finally:
+        _set_threshold(32 * _MIB)
 
 
 def give_back() -> None:
-    """The C library keeps what was freed for its own next use, hundreds of megabytes once networks were loaded and run."""
+    """Return what is free: hundreds of megabytes after networks were loaded and run."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def _set_threshold(size: int) -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, size)
+        mallopt(_M_TRIM_THRESHOLD, 2 * size)

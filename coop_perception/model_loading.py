@@ -9,6 +9,7 @@ from pathlib import Path
 from coop_perception.bundle import load_bundle
 from coop_perception.engines import Engine
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.memory import returnable
 from coop_perception.pipeline import Pipeline
 
 
@@ -33,9 +34,10 @@ def load_pipeline(directory: Path, threads: int, say: Callable[[str], object]) -
 
     say(f"loading bundle {directory}")
     bundle = load_bundle(directory)
-    pipeline = Pipeline(bundle, load)
-    started = time.perf_counter()
-    pipeline.warm_up()
+    with returnable():
+        pipeline = Pipeline(bundle, load)
+        started = time.perf_counter()
+        pipeline.warm_up()
     engine = pipeline.engines["segmenter"]
     say(f"warmed up in {time.perf_counter() - started:.1f} s")
     say(
