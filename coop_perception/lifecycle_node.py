@@ -19,7 +19,7 @@ from coop_perception.bundle import BundleError
 from coop_perception.camera_outputs import CameraOutputs
 from coop_perception.engines import EngineError
 from coop_perception.lifecycle_callbacks import logged, refusing
-from coop_perception.memory import give_back
+from coop_perception.memory import give_back, returnable
 from coop_perception.model_loading import load_pipeline
 from coop_perception.node_parameters import NodeParameters
 from coop_perception.pipeline import Pipeline
@@ -107,9 +107,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             serving.stop()
 
     def _forget(self) -> None:
-        self._pipeline, self._outputs, self._latched = None, {}, {}
+        with returnable():
+            self._pipeline, self._outputs, self._latched = None, {}, {}
+            give_back()
         self._settings.frozen = False
-        give_back()
 
     def _load(self, path: str) -> Future[Pipeline]:
         directory = Path(path or default_bundle())

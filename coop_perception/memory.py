@@ -13,10 +13,11 @@ _MIB = 1 << 20
 
 @contextmanager
 def returnable() -> Iterator[None]:
-    """Large blocks that are allocated inside go back to the system when they are freed, whatever lies beside them.
+    """For loading and for freeing networks: what is large is mapped, and what is freed is not kept.
 
-    glibc's threshold for that grows by itself, up to 32 MiB, so that a second bundle's networks would come to lie in heaps
-    that never shrink. Outside it stays at that: a frame's buffers are better taken from a heap than mapped each time.
+    glibc's thresholds for both grow by themselves, up to 32 and 64 MiB, so that the second bundle's networks would come
+    to lie in heaps that never shrink. Outside they stay at that: a frame's buffers are better taken from a heap than
+    mapped each time.
     """
     _set_threshold(_MIB)
     try:
