@@ -64,10 +64,11 @@ class CameraInput:
     def _why_silent(self) -> str:
         topic = self._image.topic_name
         publishers = self._node.get_publishers_info_by_topic(topic)
+        own = dict(self._node.get_publisher_names_and_types_by_node(self._node.get_name(), self._node.get_namespace()))
         published = {
             name: types
             for name, types in self._node.get_topic_names_and_types()
-            if set(types) & set(IMAGE_TYPES) and self._node.count_publishers(name)
+            if set(types) & set(IMAGE_TYPES) and name not in own and self._node.count_publishers(name)
         }
         return why_silent(topic, self._type, self._image.qos_profile, publishers, published)
 

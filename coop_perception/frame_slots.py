@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -34,17 +34,17 @@ class FrameSlots(Generic[T]):
             self._changed.notify()
         return replaced
 
-    def take(self, window_s: float = 0.0) -> dict[str, T]:
+    def take(self, window_s: Callable[[], float] = lambda: 0.0) -> dict[str, T]:
         """Wait for a frame and take all that wait, at most one per camera; empty once the slots are closed.
 
         Args:
-            window_s: how long after the first one's arrival the other cameras' frames are waited for.
+            window_s: how long after the first one's arrival the other cameras' frames are waited for; asked then.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._any())
             self._changed.wait_for(
                 lambda: self._closed or all(frame is not None for frame in self._slots.values()),
-                max(0.0, self._first + window_s - time.monotonic()),
+                max(0.0, self._first + window_s() - time.monotonic()),
             )
             if self._closed:
                 return {}

@@ -29,7 +29,7 @@ def why_silent(
         kind: its type there, one of IMAGE_TYPES.
         requested: QoS of that subscription.
         publishers: of that topic, of whatever type and QoS.
-        published: types by name of all topics in the system that somebody publishes, this one or not.
+        published: types by name of the image topics that others than the node publish, this one or not.
     """
     if not publishers:
         return f"nothing publishes {topic}; {_elsewhere(topic, kind, published)}"

@@ -89,7 +89,7 @@ class Worker:
         self._thread.join(END_S)
 
     def _work(self) -> None:
-        while frames := self._slots.take(self._parameters.value("batch_window_ms") / 1e3):
+        while frames := self._slots.take(lambda: self._parameters.value("batch_window_ms") / 1e3):
             if not self._node.context.ok():
                 return
             self._process(frames)

@@ -53,12 +53,12 @@ def test_a_window_ends_with_the_last_camera_or_with_its_time() -> None:
     slots: FrameSlots[int] = FrameSlots(["front", "rear"])
     slots.put("front", 1)
     begun = time.monotonic()
-    assert slots.take(0.2) == {"front": 1}
+    assert slots.take(lambda: 0.2) == {"front": 1}
     assert 0.15 < time.monotonic() - begun < 10
     for camera in ("front", "rear"):
         slots.put(camera, 2)
     begun = time.monotonic()
-    assert slots.take(60.0) == {"front": 2, "rear": 2}
+    assert slots.take(lambda: 60.0) == {"front": 2, "rear": 2}
     assert time.monotonic() - begun < 30
 
 
@@ -66,7 +66,7 @@ def test_a_frame_within_the_window_replaces_and_joins() -> None:
     slots: FrameSlots[int] = FrameSlots(["front", "rear"])
     slots.put("front", 1)
     taken: list[dict[str, int]] = []
-    worker = threading.Thread(target=lambda: taken.append(slots.take(60.0)))
+    worker = threading.Thread(target=lambda: taken.append(slots.take(lambda: 60.0)))
     worker.start()
     assert slots.put("front", 2) == 1
     slots.put("rear", 3)
@@ -78,7 +78,7 @@ def test_close_ends_a_window() -> None:
     slots: FrameSlots[int] = FrameSlots(["front", "rear"])
     slots.put("front", 1)
     taken: list[dict[str, int]] = []
-    worker = threading.Thread(target=lambda: taken.append(slots.take(60.0)))
+    worker = threading.Thread(target=lambda: taken.append(slots.take(lambda: 60.0)))
     worker.start()
     slots.close()
     worker.join(10)

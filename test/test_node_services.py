@@ -127,13 +127,12 @@ def test_stages_are_switched_while_frames_flow(active: Callable[..., Client], by
             assert parameter(ours, "refinement") is refinement
         else:
             assert set_parameters(ours, refinement=refinement, restoration=restoration) == ""
-        ours.wait(
-            lambda: (
-                (lambda s: (s.refinement, s.restoration))(ours.received[f"{NODE}/status"][-1])
-                == (refinement, restoration)
-            ),
-            "the status says so",
-        )
+
+        def said() -> bool:
+            status = ours.received[f"{NODE}/status"][-1:]
+            return [(s.refinement, s.restoration) for s in status] == [(refinement, restoration)]
+
+        ours.wait(said, "the status says so")
 
     def frame(second: int, *expected: str) -> None:
         """All of these are published, and once they are, nothing else has been."""
