@@ -74,8 +74,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     @_or_back
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        assert self._pipeline is not None
-        self._serving = Serving(self, self._outputs, self._pipeline, self._settings)
+        self._serving = Serving(self, self._outputs, self._in_use, self._settings)
         self._settings.warn_of_unknown_qos()
         return TransitionCallbackReturn.SUCCESS
 
@@ -105,6 +104,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         serving, self._serving = self._serving, None
         if serving is not None:
             serving.stop()
+
+    def _in_use(self) -> Pipeline:
+        assert self._pipeline is not None
+        return self._pipeline
 
     def _forget(self) -> None:
         with returnable():
@@ -172,8 +175,6 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def _use(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        if self._serving is not None:
-            self._serving.use(pipeline)
         self._describe(pipeline, self._configured)
         self.get_logger().info(f"bundle {pipeline.bundle.name} is in use")
 

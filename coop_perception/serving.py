@@ -29,15 +29,20 @@ class Serving:
     Args:
         node: that subscribes, publishes and has the timers.
         outputs: by camera.
-        pipeline: in use.
+        pipeline: gives the one in use; with another one, the networks are exchanged between two batches.
         parameters: of the node.
     """
 
     def __init__(
-        self, node: Node, outputs: Mapping[str, CameraOutputs], pipeline: Pipeline, parameters: NodeParameters
+        self,
+        node: Node,
+        outputs: Mapping[str, CameraOutputs],
+        pipeline: Callable[[], Pipeline],
+        parameters: NodeParameters,
     ) -> None:
         self._node, self._parameters, self._since = node, parameters, time.monotonic()
         self._channels = {camera: Channel(output) for camera, output in outputs.items()}
+        self._pipeline = pipeline
         self._inputs: dict[str, CameraInput] = {}
         with ExitStack() as stack:  # stops what has begun if the rest fails; inputs first, then the worker
             self._worker = Worker(node, self._channels, pipeline, parameters)
@@ -50,10 +55,6 @@ class Serving:
             self._report(stack, parameters.value("status_period"), PipelineStatus, topics.STATUS, self._status)
             self._report(stack, PERIOD_S, DiagnosticArray, topics.DIAGNOSTICS, self._diagnostics)
             self._running = stack.pop_all()
-
-    def use(self, pipeline: Pipeline) -> None:
-        """Exchange the networks between two batches."""
-        self._worker.pipeline = pipeline
 
     def stop(self) -> None:
         """Frames that wait are let go."""
@@ -85,4 +86,4 @@ class Serving:
             camera: (summary, self._inputs[camera].problem(summary.silence_s)) for camera, summary in summaries.items()
         }
         name = self._node.get_fully_qualified_name()
-        return diagnostics(name, cameras, self._worker.pipeline, self._stages(), stamp)
+        return diagnostics(name, cameras, self._pipeline(), self._stages(), stamp)

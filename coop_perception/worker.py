@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,14 +59,15 @@ class Worker:
     Args:
         node: whose clock and log are used.
         channels: by camera.
-        pipeline: to begin with; may be exchanged, which takes effect with the next batch.
+        pipeline: gives what is in use, asked for each batch. Not the pipeline itself: rclpy's executor keeps entities
+            that are destroyed for a while, and by their callbacks this worker, which must not keep networks alive.
         parameters: read for each batch.
     """
 
     def __init__(
-        self, node: Node, channels: Mapping[str, Channel], pipeline: Pipeline, parameters: NodeParameters
+        self, node: Node, channels: Mapping[str, Channel], pipeline: Callable[[], Pipeline], parameters: NodeParameters
     ) -> None:
-        self.pipeline = pipeline
+        self._pipeline = pipeline
         self._node, self._channels, self._parameters = node, channels, parameters
         self._slots: FrameSlots[Frame] = FrameSlots(list(channels))
         self._thread = threading.Thread(target=self._work, name="networks", daemon=True)
@@ -95,7 +96,7 @@ class Worker:
             self._process(frames)
 
     def _process(self, frames: Mapping[str, Frame]) -> None:
-        pipeline = self.pipeline
+        pipeline = self._pipeline()
         stages = [stage for stage in STAGES if stage == "segmenter" or self._parameters.value(stage)]
         images: dict[str, NDArray[np.uint8]] = {}
         wanted: set[str] = set()

@@ -98,7 +98,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker, C
     node = Node("worker", context=context)
     pipeline = Pipeline(load_bundle(write_toy_bundle(tmp_path_factory.mktemp("worker") / "toy")))
     channel = Channel(Outputs())
-    it = Worker(node, {"front": channel}, pipeline, NodeParameters(node))
+    it = Worker(node, {"front": channel}, lambda: pipeline, NodeParameters(node))
     yield it, channel
     it.stop()
     node.destroy_node()
