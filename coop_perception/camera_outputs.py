@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -18,13 +18,13 @@ from std_msgs.msg import Header
 from coop_perception import topics
 from coop_perception.bundle import Bundle
 from coop_perception.images import fill_compressed, fill_image
+from coop_perception.node_parameters import NodeParameters
 from coop_perception.pipeline import Result
 from coop_perception.visualization import overlay
 from coop_perception_msgs.msg import ImageCondition
 
 # Reliable, so that rviz and recorders connect whatever they ask for; shallow, for a late frame helps nobody.
 OUTPUT_QOS = QoSProfile(depth=5)
-JPEG_QUALITY = 90
 
 
 class CameraOutputs:
@@ -33,12 +33,11 @@ class CameraOutputs:
     Args:
         node: that publishes.
         camera: its name, the topics' prefix.
-        bundle: for classes and conditions.
-        overlay_opacity: share of the class colours in the overlay, 0..1.
+        parameters: overlay_opacity and jpeg_quality, read for each frame.
     """
 
-    def __init__(self, node: LifecycleNode, camera: str, bundle: Bundle, overlay_opacity: float) -> None:
-        self._node, self._bundle, self._opacity = node, bundle, overlay_opacity
+    def __init__(self, node: Node, camera: str, parameters: NodeParameters) -> None:
+        self._node, self._parameters = node, parameters
 
         def publisher(kind: type, topic: str) -> Publisher:
             return node.create_publisher(
@@ -57,8 +56,7 @@ class CameraOutputs:
         self._overlay = publisher(Image, topics.OVERLAY)
         self._compressed = publisher(CompressedImage, topics.RESTORED + topics.COMPRESSED)
         self._camera_info = publisher(CameraInfo, topics.OUT_CAMERA_INFO)
-        # A bundle that knows no condition but clear has nothing to say on this topic.
-        self._condition = publisher(ImageCondition, topics.CONDITION) if len(bundle.conditions) > 1 else None
+        self._condition = publisher(ImageCondition, topics.CONDITION)
 
     def wanted(self) -> set[str]:
         """The pipeline outputs that a subscriber waits for, directly or through the overlay or a compressed topic, and
@@ -68,46 +66,53 @@ class CameraOutputs:
             names.add("mask")
         if self._compressed.get_subscription_count():
             names.add("restored")
-        if self._condition is not None and self._condition.get_subscription_count():
+        if self._condition.get_subscription_count():
             names.add("condition")
         if self._camera_info.get_subscription_count():
             names.add("camera_info")
         return names
 
-    def publish(self, header: Header, frame: NDArray[np.uint8], result: Result, info: CameraInfo | None) -> None:
-        """Publish what is subscribed to, every message with the frame's own header."""
+    def publish(
+        self, header: Header, frame: NDArray[np.uint8], result: Result, bundle: Bundle, info: CameraInfo | None
+    ) -> None:
+        """Publish what is subscribed to, every message with the frame's own header.
+
+        Args:
+            header: the frame's.
+            frame: uint8 [H,W,3] RGB.
+            result: what the bundle's networks say of it.
+            bundle: for its classes and conditions; one that knows none but `clear` has no condition to tell.
+            info: the camera's, for this frame.
+        """
         for name, (publisher, encoding) in self._images.items():
             array = getattr(result, name)
             if array is not None and publisher.get_subscription_count():
                 self._publish_image(publisher, header, array, encoding)
         if result.mask is not None and self._overlay.get_subscription_count():
-            drawn = overlay(frame, result.mask, self._bundle.classes, self._opacity)
+            drawn = overlay(frame, result.mask, bundle.classes, self._parameters.value("overlay_opacity"))
             self._publish_image(self._overlay, header, drawn, "rgb8")
         if result.restored is not None and self._compressed.get_subscription_count():
             compressed = CompressedImage(header=header)
-            fill_compressed(compressed, result.restored, "jpeg", JPEG_QUALITY)
+            fill_compressed(compressed, result.restored, "jpeg", self._parameters.value("jpeg_quality"))
             self._compressed.publish(compressed)
-        if result.condition is not None and self._condition is not None:
+        if result.condition is not None and len(bundle.conditions) > 1 and self._condition.get_subscription_count():
             self._condition.publish(
                 ImageCondition(
                     header=header,
-                    conditions=list(self._bundle.conditions),
+                    conditions=list(bundle.conditions),
                     probabilities=result.condition.tolist(),
-                    most_likely=self._bundle.conditions[int(result.condition.argmax())],
+                    most_likely=bundle.conditions[int(result.condition.argmax())],
                     strength=float(result.strength or 0.0),
                 )
             )
-        if info is not None:
+        if info is not None and self._camera_info.get_subscription_count():
             info.header = header
             self._camera_info.publish(info)
 
     def destroy(self) -> None:
-        for publisher in self._all():
+        images = [publisher for publisher, _ in self._images.values()]
+        for publisher in (*images, self._overlay, self._compressed, self._camera_info, self._condition):
             self._node.destroy_publisher(publisher)
-
-    def _all(self) -> Sequence[Publisher]:
-        rest = (self._overlay, self._compressed, self._camera_info, self._condition)
-        return [p for p in (*(publisher for publisher, _ in self._images.values()), *rest) if p is not None]
 
     @staticmethod
     def _publish_image(

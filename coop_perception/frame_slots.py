@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -12,6 +13,7 @@ T = TypeVar("T")
 class FrameSlots(Generic[T]):
     """One slot per camera. A frame that finds its slot taken replaces the older one, which is handed back as dropped.
 
+    Fair by its shape: whatever waits is taken together, so a camera's frame is never behind two of another camera's.
     Safe to use from one filling and one emptying thread.
     """
 
@@ -19,19 +21,31 @@ class FrameSlots(Generic[T]):
         self._slots: dict[str, T | None] = dict.fromkeys(cameras)
         self._changed = threading.Condition()
         self._closed = False
+        self._first = 0.0
+        """When the slots were last filled out of being empty (monotonic seconds)."""
 
     def put(self, camera: str, frame: T) -> T | None:
         """Leave a frame; returns the older one that it replaced, if any."""
         with self._changed:
+            if not self._any():
+                self._first = time.monotonic()
             replaced = self._slots[camera]
             self._slots[camera] = frame
             self._changed.notify()
         return replaced
 
-    def take(self) -> dict[str, T]:
-        """Wait for a frame and take all that wait, at most one per camera; empty once the slots are closed."""
+    def take(self, window_s: Callable[[], float] = lambda: 0.0) -> dict[str, T]:
+        """Wait for a frame and take all that wait, at most one per camera; empty once the slots are closed.
+
+        Args:
+            window_s: how long after the first one's arrival the other cameras' frames are waited for; asked then.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or any(f is not None for f in self._slots.values()))
+            self._changed.wait_for(lambda: self._closed or self._any())
+            self._changed.wait_for(
+                lambda: self._closed or all(frame is not None for frame in self._slots.values()),
+                max(0.0, self._first + window_s() - time.monotonic()),
+            )
             if self._closed:
                 return {}
             taken = {camera: frame for camera, frame in self._slots.items() if frame is not None}
@@ -43,3 +57,6 @@ class FrameSlots(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _any(self) -> bool:
+        return any(frame is not None for frame in self._slots.values())

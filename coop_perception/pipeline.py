@@ -20,6 +20,12 @@ OUTPUTS = ("mask_raw", "mask", "confidence", "restored", "condition")
 _OF_REFINEMENT = ("mask", "confidence", "condition")
 
 
+def outputs_of(stages: Collection[str]) -> set[str]:
+    """Which of OUTPUTS there are when only these stages are in use; see `Pipeline.run`."""
+    without_restoration = {"mask_raw", "mask"} | (set(_OF_REFINEMENT) if "refinement" in stages else set())
+    return without_restoration | ({"restored"} if "restoration" in stages else set())
+
+
 class FrameError(ValueError):
     """A frame that the pipeline cannot take; the message says what was found and what is expected."""
 
@@ -64,12 +70,18 @@ class Pipeline:
         """Run every stage once: the first run of an engine allocates its memory."""
         self.run([np.zeros((self.bundle.height, self.bundle.width, 3), np.uint8)], OUTPUTS)
 
-    def run(self, frames: Sequence[NDArray[np.uint8]], wanted: Collection[str]) -> list[Result]:
+    def run(
+        self, frames: Sequence[NDArray[np.uint8]], wanted: Collection[str], stages: Collection[str] = STAGES
+    ) -> list[Result]:
         """One batch through the networks that the wanted outputs need.
+
+        Without refinement `mask` is `mask_raw`, there is neither confidence nor condition, and restoration is guided
+        by the segmenter's own probabilities. Without restoration there is no restored frame.
 
         Args:
             frames: uint8 [H,W,3] RGB each, of any sizes.
-            wanted: names out of OUTPUTS.
+            wanted: names out of OUTPUTS; those that the stages do not give are left out.
+            stages: which of STAGES to use; the segmenter always is.
 
         Returns:
             One result per frame, in order.
@@ -88,9 +100,15 @@ class Pipeline:
             values.update(engine.run({key: values[key] for key in engine.inputs}, tuple(outputs)))
             stages_ms[name] = (time.perf_counter() - begun) * 1e3
 
-        restore = "restored" in wanted
-        refine = restore or any(output in wanted for output in _OF_REFINEMENT)
-        stage("segmenter", [*(["mask_raw"] if "mask_raw" in wanted else []), *(["probabilities"] if refine else [])])
+        restore = "restored" in wanted and "restoration" in stages
+        refine = "refinement" in stages and (restore or any(output in wanted for output in _OF_REFINEMENT))
+        unrefined = "mask" in wanted and "refinement" not in stages
+        outputs = ["mask_raw"] if "mask_raw" in wanted or unrefined else []
+        stage("segmenter", [*outputs, *(["probabilities"] if refine or restore else [])])
+        if unrefined:
+            values["mask"] = values["mask_raw"]
+        if restore and not refine:
+            values["refined_probabilities"] = values["probabilities"]
         if refine:
             outputs = [output for output in _OF_REFINEMENT if output in wanted]
             outputs += ["strength"] if "condition" in wanted else []

@@ -1,13 +1,11 @@
-"""The node's own state as messages: model info, label info, status, diagnostics."""
+"""The node's own state as messages: model info, label info, status."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
 from coop_perception.bundle import FORMAT_VERSION, Bundle
@@ -57,10 +55,12 @@ def label_info(bundle: Bundle, stamp: Time) -> Any | None:
     )
 
 
-def status(cameras: Mapping[str, Summary], uptime_s: float, stamp: Time) -> PipelineStatus:
+def status(cameras: Mapping[str, Summary], stages: Mapping[str, bool], uptime_s: float, stamp: Time) -> PipelineStatus:
+    """`stages`: whether refinement and restoration are on."""
     return PipelineStatus(
         header=Header(stamp=stamp),
         uptime_s=uptime_s,
+        **stages,
         cameras=[_camera(name, summary) for name, summary in cameras.items()],
     )
 
@@ -78,36 +78,4 @@ def _camera(name: str, summary: Summary) -> CameraStatus:
         latency_p95_ms=p95,
         latency_p99_ms=p99,
         stages=[StageTime(name=stage, median_ms=value) for stage, value in summary.stages_ms.items()],
-    )
-
-
-def diagnostics(node: str, cameras: Mapping[str, Summary], stamp: Time) -> DiagnosticArray:
-    """One entry per camera: WARN where no image arrived in the last window, ERROR where images arrive and fail."""
-    return DiagnosticArray(
-        header=Header(stamp=stamp), status=[_diagnostic(node, name, summary) for name, summary in cameras.items()]
-    )
-
-
-def _diagnostic(node: str, camera: str, summary: Summary) -> DiagnosticStatus:
-    level, message = DiagnosticStatus.OK, "running"
-    broken = summary.dropped.get(DropCount.MALFORMED, 0) + summary.dropped.get(DropCount.FAILED, 0)
-    if math.isnan(summary.input_rate):
-        level, message = DiagnosticStatus.WARN, "no image arrives; check the topic's name, its publisher and its QoS"
-    elif broken and math.isnan(summary.output_rate):
-        level, message = DiagnosticStatus.ERROR, "images arrive, but none can be processed; the node's log says why"
-    values = {
-        "input rate (Hz)": f"{summary.input_rate:.1f}",
-        "output rate (Hz)": f"{summary.output_rate:.1f}",
-        "latency p50 (ms)": f"{summary.latency_ms[0]:.1f}",
-        "latency p99 (ms)": f"{summary.latency_ms[2]:.1f}",
-        "frames received": str(summary.received),
-        "frames processed": str(summary.processed),
-        **{f"frames dropped, {reason}": str(count) for reason, count in sorted(summary.dropped.items())},
-    }
-    return DiagnosticStatus(
-        level=level,
-        name=f"{node}: {camera}",
-        message=message,
-        hardware_id=camera,
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
     )

@@ -1,4 +1,4 @@
-"""Names of the topics, each defined once. All are relative: a namespace or remapping applies."""
+"""Names of the topics and services, each defined once. All are relative: a namespace or remapping applies."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ CONDITION = "coop/condition"
 MODEL_INFO = "~/model_info"
 STATUS = "~/status"
 DIAGNOSTICS = "/diagnostics"
+
+LOAD_BUNDLE = "~/load_bundle"
+SET_STAGES = "~/set_stages"
 
 NODE = "coop_perception"
 """The node's default name, which `~` stands for."""

@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lifecycle_msgs.srv import GetState
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
+from toy_bundle import HEIGHT, WIDTH
 
 from coop_perception.images import fill_image
 from coop_perception_msgs.msg import CameraStatus, PipelineStatus
@@ -29,6 +35,13 @@ DEADLINE = 30.0
 DOMAIN = 1 + os.getpid() % 100
 """This test run's own: another one on the same machine shall not hear it."""
 QOS = QoSProfile(depth=100)  # a test's bursts are lost by the node, which counts them, or not at all
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+RELIABLE = {
+    f"qos_overrides./{camera}/{topic}.subscription.{policy}": value
+    for camera in ("front", "rear")
+    for topic in ("image_raw", "image_raw/compressed")
+    for policy, value in (("reliability", "reliable"), ("depth", "100"))
+}
 
 
 def environment(domain: int) -> dict[str, str]:
@@ -111,6 +124,25 @@ class Client:
             return next((c for c in message.cameras if c.name == camera), None)
         return None
 
+    def dropped(self, camera: str, reason: str) -> int:
+        status = self.status(camera)
+        return sum(d.count for d in status.dropped if d.reason == reason) if status else 0
+
+    def diagnostic(self, name: str) -> DiagnosticStatus | None:
+        """The newest entry of that name; `listen(DiagnosticArray, "/diagnostics")` must have been called."""
+        for message in reversed(self.received["/diagnostics"]):
+            return next((entry for entry in message.status if entry.name == f"{NODE}: {name}"), None)
+        return None
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        """A service's answer; only after `spin`."""
+        service = self.node.create_client(kind, name)
+        assert service.wait_for_service(DEADLINE), name
+        future = service.call_async(request)
+        self.wait(future.done, f"an answer of {name}")
+        self.node.destroy_client(service)
+        return future.result()
+
     def state(self) -> str:
         """The node's lifecycle state; only before `spin`."""
         service = self.node.create_client(GetState, f"{NODE}/get_state")
@@ -138,3 +170,38 @@ def image_message(pixels: np.ndarray, second: int, frame_id: str = "front_optica
     message.header.stamp.nanosec = 5
     message.header.frame_id = frame_id
     return message
+
+
+def pixels(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 11, (height, width, 3), dtype=np.uint8)
+
+
+def connected(ours: Client, kind: type, topic: str, qos: QoSProfile = QOS) -> Publisher:
+    publisher = ours.node.create_publisher(kind, topic, qos)
+    ours.wait(lambda: publisher.get_subscription_count() == 1, f"the node subscribes to {topic}")
+    return publisher
+
+
+def publish_until(
+    ours: Client, publisher: Publisher, message: object, condition: Callable[[], bool], what: str
+) -> None:
+    """Discovery is asymmetric: that we see the node's publishers does not mean that it sees our subscriptions yet."""
+
+    def sent() -> bool:
+        publisher.publish(message)
+        return condition()
+
+    ours.wait(lambda: condition() or sent(), what)
+
+
+def change_state(ours: Client, transition: int) -> bool:
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return bool(ours.call(ChangeState, f"{NODE}/change_state", request).success)
+
+
+def set_parameters(ours: Client, **values: Any) -> str:
+    """The node's reason for refusing, empty if it did not."""
+    parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    results = ours.call(SetParameters, f"{NODE}/set_parameters", SetParameters.Request(parameters=parameters)).results
+    assert all(result.successful == (not result.reason) for result in results)
+    return "; ".join(result.reason for result in results if not result.successful)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,3 +47,39 @@ def test_take_waits_for_a_frame_and_close_wakes_it() -> None:
     worker.join(10)
     assert not worker.is_alive()
     assert taken == [{"front": 1}]
+
+
+def test_a_window_ends_with_the_last_camera_or_with_its_time() -> None:
+    slots: FrameSlots[int] = FrameSlots(["front", "rear"])
+    slots.put("front", 1)
+    begun = time.monotonic()
+    assert slots.take(lambda: 0.2) == {"front": 1}
+    assert 0.15 < time.monotonic() - begun < 10
+    for camera in ("front", "rear"):
+        slots.put(camera, 2)
+    begun = time.monotonic()
+    assert slots.take(lambda: 60.0) == {"front": 2, "rear": 2}
+    assert time.monotonic() - begun < 30
+
+
+def test_a_frame_within_the_window_replaces_and_joins() -> None:
+    slots: FrameSlots[int] = FrameSlots(["front", "rear"])
+    slots.put("front", 1)
+    taken: list[dict[str, int]] = []
+    worker = threading.Thread(target=lambda: taken.append(slots.take(lambda: 60.0)))
+    worker.start()
+    assert slots.put("front", 2) == 1
+    slots.put("rear", 3)
+    worker.join(10)
+    assert taken == [{"front": 2, "rear": 3}]
+
+
+def test_close_ends_a_window() -> None:
+    slots: FrameSlots[int] = FrameSlots(["front", "rear"])
+    slots.put("front", 1)
+    taken: list[dict[str, int]] = []
+    worker = threading.Thread(target=lambda: taken.append(slots.take(lambda: 60.0)))
+    worker.start()
+    slots.close()
+    worker.join(10)
+    assert taken == [{}]

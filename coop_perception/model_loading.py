@@ -1,0 +1,47 @@
+"""A bundle's networks, loaded and warmed up, with progress to say on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from coop_perception.bundle import load_bundle
+from coop_perception.engines import Engine
+from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.memory import returnable
+from coop_perception.pipeline import Pipeline
+
+
+def load_pipeline(directory: Path, threads: int, say: Callable[[str], object]) -> Pipeline:
+    """Load a bundle until it is ready for its first frame.
+
+    Args:
+        directory: of the bundle.
+        threads: CPU threads of the networks; 0: one per core.
+        say: gets a line about each step.
+
+    Raises:
+        BundleError, EngineError: as `load_bundle`, `Pipeline`.
+    """
+    begun = time.perf_counter()
+
+    def load(path: Path) -> Engine:
+        started = time.perf_counter()
+        engine = OnnxRuntimeEngine(path, threads)
+        say(f"loaded {path.name} in {time.perf_counter() - started:.1f} s")
+        return engine
+
+    say(f"loading bundle {directory}")
+    bundle = load_bundle(directory)
+    with returnable():
+        pipeline = Pipeline(bundle, load)
+        started = time.perf_counter()
+        pipeline.warm_up()
+    engine = pipeline.engines["segmenter"]
+    say(f"warmed up in {time.perf_counter() - started:.1f} s")
+    say(
+        f"bundle {bundle.name}: {len(bundle.classes)} classes at {bundle.width}x{bundle.height}, {engine.backend} "
+        f"{engine.precision} on {engine.device}, ready in {time.perf_counter() - begun:.1f} s"
+    )
+    return pipeline

@@ -1,0 +1,45 @@
+"""Fixtures of the tests that run a perception node in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from toy_bundle import write_toy_bundle
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy")
+
+
+@pytest.fixture
+def node_log(tmp_path: Path) -> Path:
+    """What the node that `active` started prints."""
+    return tmp_path / "node.log"
+
+
+@pytest.fixture
+def active(bundle: Path, node_log: Path) -> Iterator[Callable[..., object]]:
+    """Starts a node with the toy bundle and gives a client of it, once it is active."""
+    from node_harness import DOMAIN, NODE, RELIABLE, Client, client, node_process
+
+    from coop_perception.lifecycle_client import bring_up
+
+    with client(DOMAIN) as ours:
+        started = []
+
+        def start(**parameters: str) -> Client:
+            process = node_process(DOMAIN, node_log, **{"bundle": str(bundle), **RELIABLE, **parameters})
+            started.append(process)
+            process.__enter__()
+            bring_up(ours.node, ours.executor, NODE)
+            ours.spin()
+            return ours
+
+        try:
+            yield start
+        finally:
+            for process in started:
+                process.__exit__(None, None, None)

@@ -1,0 +1,63 @@
+"""A camera's level and message from its statistics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from coop_perception.camera_statistics import WINDOW_S, CameraStatistics, Summary
+from coop_perception.diagnostics import AHEAD_S, KEEPS_UP, judge
+
+NAN = float("nan")
+RUNNING = Summary(
+    received=300,
+    processed=290,
+    dropped={"superseded": 10},
+    recently_dropped={},
+    input_rate=20.0,
+    output_rate=20.0,
+    latency_ms=(10.0, 12.0, 15.0),
+    stages_ms={"segmenter": 8.0},
+    silence_s=0.05,
+    age_s=0.02,
+)
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+@pytest.mark.parametrize(
+    ("changes", "silent", "level", "says"),
+    [
+        ({}, "", OK, "running"),
+        ({}, "nothing publishes it", ERROR, "nothing publishes it"),
+        ({"received": 0}, "", WARN, "no image yet"),
+        ({"recently_dropped": {"malformed": 3}}, "", WARN, "3 malformed in 10 s"),
+        ({"recently_dropped": {"malformed": 3, "failed": 1}, "output_rate": NAN}, "", ERROR, "1 failed, 3 malformed"),
+        ({"recently_dropped": {"too_old": 9}, "output_rate": NAN}, "", ERROR, "9 too_old"),
+        ({"recently_dropped": {"unwatched": 9}, "output_rate": NAN}, "", OK, "running"),
+        ({"recently_dropped": {"superseded": 9}, "output_rate": 20 * KEEPS_UP}, "", OK, "running"),
+        ({"recently_dropped": {"superseded": 9}, "output_rate": 9.9}, "", WARN, "9.9 of 20.0 images per second"),
+        ({"age_s": -AHEAD_S}, "", OK, "running"),
+        ({"age_s": -AHEAD_S - 0.1}, "", WARN, "1.1 s ahead of the node's clock"),
+        ({"age_s": NAN}, "", OK, "running"),
+    ],
+)
+def test_levels_change_at_their_thresholds(changes: dict[str, object], silent: str, level: bytes, says: str) -> None:
+    found, message = judge(replace(RUNNING, **changes), silent)
+    assert (found, says in message) == (level, True), message
+
+
+def test_statistics_know_silence_age_and_recent_drops() -> None:
+    now = [100.0]
+    statistics = CameraStatistics(lambda: now[0])
+    now[0] += 4
+    assert statistics.summary().silence_s == 4
+    statistics.received(0.25)
+    statistics.dropped("malformed")
+    now[0] += 2
+    summary = statistics.summary()
+    assert (summary.silence_s, summary.age_s, dict(summary.recently_dropped)) == (2, 0.25, {"malformed": 1})
+    now[0] += WINDOW_S
+    summary = statistics.summary()
+    assert (dict(summary.recently_dropped), dict(summary.dropped)) == ({}, {"malformed": 1})

@@ -1,0 +1,285 @@
+"""What may go wrong around a node on a vehicle, each with real processes and DDS (but for the ten thousand)."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import rclpy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from node_harness import (
+    DOMAIN,
+    NODE,
+    RELIABLE,
+    Client,
+    client,
+    connected,
+    environment,
+    image_message,
+    node_process,
+    pixels,
+    publish_until,
+    set_parameters,
+)
+from onnx import TensorProto, helper, numpy_helper
+from rclpy.context import Context
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from toy_bundle import rewrite_network, write_toy_bundle
+
+from coop_perception.bundle import Bundle, load_bundle
+from coop_perception.images import ImageError, decode, to_mask
+from coop_perception.lifecycle_client import bring_up
+from coop_perception.node_parameters import NodeParameters
+from coop_perception.pipeline import Pipeline, Result
+from coop_perception.worker import Channel, Worker
+from coop_perception_msgs.msg import DropCount
+
+MESSAGES = 10_000
+A_BATCH = 20
+FAILS_AT = 200
+
+
+def strange(draw: st.DrawFn) -> Image | CompressedImage:
+    """An image message that may be right in all, some or none of its fields."""
+    header = Header(frame_id=draw(st.sampled_from(["", "front", "\u00e9" * 50])))
+    header.stamp.sec = draw(st.sampled_from([0, 1, -(2**31), 2**31 - 1]))
+    header.stamp.nanosec = draw(st.sampled_from([0, 5, 999_999_999, 2**32 - 1]))
+    if draw(st.booleans()):
+        message = CompressedImage(header=header, format=draw(st.sampled_from(["jpeg", "png", "", "rgb8; jpeg", "\0"])))
+        magic = draw(st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]))
+        message.data = magic + draw(st.binary(max_size=64))
+        return message
+    height, width = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+    encodings = ["rgb8", "mono8", "mono16", "bayer_rggb8", "nv12", "yuv422", "rgba16", "32FC1", "?", ""]
+    encoding = draw(st.sampled_from(encodings))
+    step = draw(st.one_of(st.just(3 * width), st.just(width), st.integers(0, 64), st.just(2**32 - 1)))
+    length = draw(st.one_of(st.just(min(step, 64) * height), st.integers(0, 300)))
+    huge = draw(st.sampled_from([False] * 9 + [True]))
+    return Image(
+        header=header,
+        height=2**32 - 1 if huge else height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=draw(st.sampled_from([0, 1, 255])),
+        step=step,
+        data=bytes(length),
+    )
+
+
+MALFORMED = st.composite(strange)()
+
+
+class Outputs:
+    """Somebody watches the mask; what is published is let go."""
+
+    def wanted(self) -> set[str]:
+        return {"mask"}
+
+    def publish(self, header: Header, frame: np.ndarray, result: Result, bundle: Bundle, info: object) -> None:
+        assert result.mask is not None
+        assert result.mask.shape == frame.shape[:2]
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker, Channel]]:
+    context = Context()
+    rclpy.init(args=["--ros-args", "--log-level", "fatal"], context=context, domain_id=DOMAIN)
+    node = Node("worker", context=context)
+    pipeline = Pipeline(load_bundle(write_toy_bundle(tmp_path_factory.mktemp("worker") / "toy")))
+    channel = Channel(Outputs())
+    it = Worker(node, {"front": channel}, lambda: pipeline, NodeParameters(node))
+    yield it, channel
+    it.stop()
+    node.destroy_node()
+    context.shutdown()
+
+
+@settings(max_examples=MESSAGES // A_BATCH, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(MALFORMED, min_size=A_BATCH, max_size=A_BATCH))
+def test_ten_thousand_malformed_messages_are_each_counted(
+    worker: tuple[Worker, Channel], messages: list[Image | CompressedImage]
+) -> None:
+    """In-process, through the worker thread: each is processed or counted as malformed, none as unforeseen."""
+    it, channel = worker
+    for message in messages:
+        try:
+            decode(message)
+            malformed = 0
+        except ImageError:
+            malformed = 1
+        before = channel.statistics.summary()
+        it.put("front", message)
+        deadline = time.monotonic() + 60
+        while (after := channel.statistics.summary()).processed + sum(after.dropped.values()) < after.received:
+            assert time.monotonic() < deadline
+            time.sleep(0)  # lets the worker run
+        assert after.received == before.received + 1
+        assert after.dropped.get("malformed", 0) == before.dropped.get("malformed", 0) + malformed
+        assert after.dropped.get("failed", 0) == 0
+
+
+def test_malformed_messages_over_dds(active: Callable[..., Client]) -> None:
+    """Of what DDS itself lets through."""
+    messages: list[Image] = []
+
+    @settings(max_examples=300, database=None, derandomize=True)
+    @given(MALFORMED)
+    def collect(message: Image | CompressedImage) -> None:
+        if isinstance(message, Image):
+            messages.append(message)
+
+    collect()
+    ours = active()
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a mask")
+    assert len(messages) > 100
+    expected = ours.status("front").frames_received
+    for message in messages:
+        publisher.publish(message)
+        time.sleep(0.002)  # not to overrun the subscription's history
+    publish_until(
+        ours, publisher, image_message(pixels(3), 7), lambda: masks[-1].header.stamp.sec == 7, "a mask after all that"
+    )
+
+    def accounted() -> bool:
+        s = ours.status("front")
+        return s.frames_received >= expected + len(messages) and s.frames_received == s.frames_processed + sum(
+            d.count for d in s.dropped
+        )
+
+    ours.wait(accounted, "each of them accounted for")
+    assert ours.dropped("front", DropCount.MALFORMED) > 0
+    assert ours.dropped("front", DropCount.FAILED) == 0
+    np.testing.assert_array_equal(to_mask(masks[-1]), pixels(3)[..., 1])
+
+
+def failing(directory: Path) -> Path:
+    """A toy bundle whose segmenter looks red up in a table of FAILS_AT entries: beyond them the engine raises."""
+    proto = onnx.load(write_toy_bundle(directory) / "segmenter.onnx")
+    node = next(n for n in proto.graph.node if n.output[0] == "mask_raw")
+    proto.graph.node.remove(node)
+    proto.graph.initializer.append(numpy_helper.from_array(np.arange(FAILS_AT, dtype=np.uint8), "table"))
+    proto.graph.node.extend(
+        [
+            helper.make_node("Cast", list(node.input), ["red_index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "red_index"], ["mask_raw"]),
+        ]
+    )
+    rewrite_network(directory, "segmenter", proto)
+    return directory
+
+
+def test_an_engine_that_raises_in_the_middle(active: Callable[..., Client], tmp_path: Path, node_log: Path) -> None:
+    """Its frames are counted and said; those before and after are served, and the other camera's in the same batch."""
+    ours = active(bundle=str(failing(tmp_path / "failing")), cameras="[front, rear]", batch_window_ms="300.0")
+    masks = {camera: ours.listen(Image, f"/{camera}/coop/mask_raw") for camera in ("front", "rear")}
+    publishers = {camera: connected(ours, Image, f"/{camera}/image_raw") for camera in masks}
+    for camera, publisher in publishers.items():
+        publish_until(ours, publisher, image_message(pixels(), 1), lambda c=camera: bool(masks[c]), "a first mask")
+    fatal = pixels(1)
+    fatal[3, 4, 0] = FAILS_AT
+    before = ours.dropped("front", DropCount.FAILED)
+    for second in range(2, 7):
+        publishers["front"].publish(image_message(fatal, second))
+        publishers["rear"].publish(image_message(pixels(second), second))
+        ours.wait(lambda s=second: masks["rear"][-1].header.stamp.sec == s, "the other camera's mask")
+        np.testing.assert_array_equal(to_mask(masks["rear"][-1]), pixels(second)[..., 0])
+    ours.wait(lambda: ours.dropped("front", DropCount.FAILED) == before + 5, "each failure counted")
+    assert masks["front"][-1].header.stamp.sec == 1
+    publishers["front"].publish(image_message(pixels(), 7))
+    ours.wait(lambda: masks["front"][-1].header.stamp.sec == 7, "a mask after the failures")
+    assert "frame failed: EngineError" in node_log.read_text()
+
+
+SUBSCRIBER = """
+import rclpy
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("recorder")
+for topic in ("mask", "image_restored"):
+    node.create_subscription(Image, f"/front/coop/{topic}", lambda message: print("got", flush=True), 1)
+rclpy.spin(node)
+"""
+
+
+def test_a_subscriber_that_never_reads_holds_nobody_up(active: Callable[..., Client]) -> None:
+    """Its process is stopped, reliable subscriptions and all; the frames are large enough to fill any buffer."""
+    ours = active()
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    large = pixels(0, 480, 640)
+    command = [sys.executable, "-c", SUBSCRIBER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(DOMAIN)) as subscriber:
+        try:
+            assert subscriber.stdout is not None
+            publish_until(ours, publisher, image_message(large, 1), lambda: bool(masks), "a mask")
+            ours.wait(lambda: ours.node.count_subscribers("/front/coop/image_restored") > 0, "the other subscriber")
+            subscriber.send_signal(signal.SIGSTOP)
+            for second in range(2, 62):
+                publisher.publish(image_message(large, second))
+                ours.wait(lambda s=second: masks[-1].header.stamp.sec == s, f"mask {second} for the one that reads")
+            assert ours.dropped("front", DropCount.SUPERSEDED) <= ours.status("front").frames_received - 60
+        finally:
+            subscriber.kill()
+
+
+def test_parameters_hammered_while_frames_flow(active: Callable[..., Client]) -> None:
+    ours = active()
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a mask")
+    rng = random.Random(0)
+    for second in range(2, 102):
+        publisher.publish(image_message(pixels(), second))
+        name, value, right = rng.choice(
+            [
+                ("overlay_opacity", rng.random(), True),
+                ("jpeg_quality", rng.randint(1, 100), True),
+                ("batch_window_ms", rng.random(), True),
+                ("max_age", 0.0, True),
+                ("restoration", rng.random() < 0.5, True),
+                ("refinement", True, True),
+                ("jpeg_quality", rng.randint(101, 1000), False),
+                ("max_age", -1.0, False),
+                ("restoration", 1, False),
+                ("cameras", ["left"], False),
+                ("no_such_parameter", 1, False),
+            ]
+        )
+        assert (set_parameters(ours, **{name: value}) == "") == right, (name, value)
+    ours.wait(lambda: masks[-1].header.stamp.sec == 101, "the last frame's mask")
+    seconds = [mask.header.stamp.sec for mask in masks]
+    assert seconds == sorted(seconds)
+    assert set_parameters(ours, refinement=False) == ""
+    publisher.publish(image_message(pixels(), 102))
+    ours.wait(lambda: masks[-1].header.stamp.sec == 102, "a mask")
+    np.testing.assert_array_equal(to_mask(masks[-1]), pixels()[..., 0])
+
+
+def test_a_node_that_is_killed_and_started_again(bundle: Path, tmp_path: Path) -> None:
+    with client(DOMAIN) as ours:
+        parameters = {"bundle": str(bundle), **RELIABLE}
+        with node_process(DOMAIN, tmp_path / "first.log", **parameters) as first:
+            bring_up(ours.node, ours.executor, NODE)
+            first.send_signal(signal.SIGKILL)
+            assert first.wait(30) == -signal.SIGKILL
+        # What is left of its topics and services in the graph leaves with its lease; the new one is found beside it.
+        with node_process(DOMAIN, tmp_path / "second.log", **parameters):
+            masks = ours.listen(Image, "/front/coop/mask")
+            publisher = ours.node.create_publisher(Image, "/front/image_raw", 10)
+            with client(DOMAIN) as fresh:  # that has never met the first one
+                bring_up(fresh.node, fresh.executor, NODE)
+            ours.spin()
+            publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a mask of the second one")

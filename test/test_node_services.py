@@ -1,0 +1,162 @@
+"""Bundles and stages exchanged while frames flow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import Transition
+from node_harness import (
+    DOMAIN,
+    LATCHED,
+    NODE,
+    Client,
+    change_state,
+    client,
+    connected,
+    image_message,
+    node_process,
+    pixels,
+    publish_until,
+    set_parameters,
+)
+from rcl_interfaces.srv import GetParameters
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import Image
+from toy_bundle import edit_manifest, write_toy_bundle
+
+from coop_perception.images import decode, to_mask
+from coop_perception_msgs.msg import ImageCondition, ModelInfo
+from coop_perception_msgs.srv import LoadBundle, SetStages
+
+
+def load(ours: Client, path: object) -> LoadBundle.Response:
+    return ours.call(LoadBundle, f"{NODE}/load_bundle", LoadBundle.Request(path=str(path)))
+
+
+def set_stages(ours: Client, refinement: bool, restoration: bool) -> SetStages.Response:
+    return ours.call(SetStages, f"{NODE}/set_stages", SetStages.Request(refinement=refinement, restoration=restoration))
+
+
+def parameter(ours: Client, name: str) -> object:
+    (value,) = ours.call(GetParameters, f"{NODE}/get_parameters", GetParameters.Request(names=[name])).values
+    return value.string_value or value.bool_value
+
+
+@contextmanager
+def flowing(publisher: Publisher, image: np.ndarray) -> Iterator[Callable[[], int]]:
+    """Frames of one image, with the seconds 1, 2, ... as stamps; gives what tells the newest."""
+    newest, stop = [0], threading.Event()
+
+    def run() -> None:
+        while not stop.wait(0.02):
+            newest[0] += 1
+            publisher.publish(image_message(image, newest[0]))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield lambda: newest[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_bundle_is_exchanged_while_frames_flow(active: Callable[..., Client], tmp_path: Path, bundle: Path) -> None:
+    ours = active()
+    infos = ours.listen(ModelInfo, f"{NODE}/model_info", LATCHED)
+    masks = ours.listen(Image, "/front/coop/mask")
+    image = pixels()
+    coarse = write_toy_bundle(tmp_path / "coarse", 12, 16)
+    edit_manifest(coarse, name="coarse")
+    broken = write_toy_bundle(tmp_path / "broken")
+    (broken / "restoration.onnx").write_bytes(b"nothing")
+    publisher = connected(ours, Image, "/front/image_raw")
+    with flowing(publisher, image) as newest:
+        ours.wait(lambda: bool(masks), "a mask")
+        for path, says in ((tmp_path, "bundle.yaml: not found"), (broken, "restoration.onnx: altered")):
+            answer = load(ours, path)
+            assert not answer.success
+            assert says in answer.message
+        assert parameter(ours, "bundle") == str(bundle)
+        np.testing.assert_array_equal(to_mask(masks[-1]), image[..., 1])
+        answer = load(ours, coarse)
+        assert (answer.success, answer.message) == (True, "bundle coarse is in use")
+        first = newest() + 5  # none of these was in work yet when the answer came
+        ours.wait(lambda: masks[-1].header.stamp.sec > first, "masks of the new bundle")
+        assert parameter(ours, "bundle") == str(coarse)
+    assert any((to_mask(masks[-1])[::2] != image[::2, :, 1]).ravel())  # half the resolution
+    seconds = [mask.header.stamp.sec for mask in masks]
+    assert seconds == sorted(set(seconds))
+    ours.wait(lambda: infos[-1].bundle_name == "coarse", "model info anew")
+    assert {d.reason for d in ours.status("front").dropped} <= {"superseded", "unwatched"}
+    # It stays where the node is configured anew.
+    assert change_state(ours, Transition.TRANSITION_DEACTIVATE)
+    assert change_state(ours, Transition.TRANSITION_CLEANUP)
+    assert change_state(ours, Transition.TRANSITION_CONFIGURE)
+    ours.wait(lambda: len(infos) > 2 and infos[-1].bundle_name == "coarse", "model info of the new configuration")
+
+
+def test_a_bundle_is_not_exchanged_where_there_is_none(bundle: Path, tmp_path: Path) -> None:
+    with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", bundle=str(bundle)):
+        ours.spin()
+        answer = load(ours, bundle)
+        assert not answer.success
+        assert "not configured" in answer.message
+
+
+@pytest.mark.parametrize("by_service", [True, False])
+def test_stages_are_switched_while_frames_flow(active: Callable[..., Client], by_service: bool) -> None:
+    ours = active()
+    names = ("mask", "mask_raw", "confidence", "image_restored")
+    outputs = {name: ours.listen(Image, f"/front/coop/{name}") for name in names}
+    conditions = ours.listen(ImageCondition, "/front/coop/condition")
+    publisher = connected(ours, Image, "/front/image_raw")
+    image = pixels()
+
+    def switch(refinement: bool, restoration: bool) -> None:
+        if by_service:
+            answer = set_stages(ours, refinement, restoration)
+            assert answer.success
+            words = {True: "on", False: "off"}
+            assert answer.message == f"refinement {words[refinement]}, restoration {words[restoration]}"
+            assert parameter(ours, "refinement") is refinement
+        else:
+            assert set_parameters(ours, refinement=refinement, restoration=restoration) == ""
+
+        def said() -> bool:
+            status = ours.received[f"{NODE}/status"][-1:]
+            return [(s.refinement, s.restoration) for s in status] == [(refinement, restoration)]
+
+        ours.wait(said, "the status says so")
+
+    def frame(second: int, *expected: str) -> None:
+        """All of these are published, and once they are, nothing else has been."""
+
+        def published() -> set[str]:
+            return {name for name, messages in outputs.items() if any(m.header.stamp.sec == second for m in messages)}
+
+        publish_until(
+            ours, publisher, image_message(image, second), lambda: published() >= set(expected), "expected outputs"
+        )
+        assert published() == set(expected)
+        assert ("confidence" in expected) or not any(m.header.stamp.sec == second for m in conditions)
+        np.testing.assert_array_equal(to_mask(outputs["mask_raw"][-1]), image[..., 0])
+
+    publish_until(ours, publisher, image_message(image, 1), lambda: all((*outputs.values(), conditions)), "all outputs")
+    np.testing.assert_array_equal(to_mask(outputs["mask"][-1]), image[..., 1])
+    switch(False, True)
+    frame(2, "mask", "mask_raw", "image_restored")
+    np.testing.assert_array_equal(to_mask(outputs["mask"][-1]), image[..., 0])
+    np.testing.assert_array_equal(decode(outputs["image_restored"][-1]), 255 - image)
+    switch(False, False)
+    frame(3, "mask", "mask_raw")
+    switch(True, False)
+    frame(4, "mask", "mask_raw", "confidence")
+    np.testing.assert_array_equal(to_mask(outputs["mask"][-1]), image[..., 1])
+    switch(True, True)
+    frame(5, *names)
