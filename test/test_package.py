@@ -43,7 +43,7 @@ def test_the_vehicle_never_imports_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["make_bag", "evaluate_bag", "demo", "perception_node"])
+@pytest.mark.parametrize("command", ["make_bag", "evaluate_bag", "demo", "perception_node", "degrade_node"])
 def test_commands_have_help(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"from coop_perception.{command} import main; main()", "--help"],
