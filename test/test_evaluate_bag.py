@@ -35,7 +35,7 @@ from coop_perception.recordings import (
     image_message,
 )
 from coop_perception.scoring import Scores
-from coop_perception_msgs.msg import ModelInfo, ModelNetwork
+from coop_perception_msgs.msg import ImageCondition, ModelInfo, ModelNetwork
 
 COUNT = 8
 SECOND = 10**9
@@ -236,6 +236,9 @@ def write_recorded_outputs(path: Path, bundle: Path, answered: int) -> Path:
                 output = image_message(np.ascontiguousarray(pixels), encoding, "front", message.stamp_ns)
                 raw = bytes(types.serialize_cdr(output, IMAGE_TYPE))
                 write(f"/front/coop/{name}", raw, IMAGE_TYPE, message.stamp_ns + 25_000_000)
+            condition = serialize_message(ImageCondition(most_likely="clear", strength=0.5))
+            kind = "coop_perception_msgs/msg/ImageCondition"
+            write("/front/coop/condition", condition, kind, message.stamp_ns + 25_000_000)
     return path
 
 
