@@ -27,9 +27,11 @@ from sensor_msgs.msg import Image
 
 from coop_perception.images import fill_image
 from coop_perception.recorded_frames import header_stamp
+from coop_perception.resources import share
+from coop_perception.transport import PROFILE_VARIABLES, profile_environment
 
 WIDTH, HEIGHT = 1920, 1080
-PROFILE = Path(__file__).resolve().parent.parent / "config/fastdds.xml"
+PROFILE = share("config/fastdds.xml")
 CASES = {"default": (), "publisher": ("publisher",), "subscriber": ("subscriber",), "both": ("publisher", "subscriber")}
 """Which of the two processes use the profile."""
 TOPIC = "camera/image_raw"
@@ -91,10 +93,10 @@ def run(with_profile: tuple[str, ...], options: argparse.Namespace) -> list[floa
 
     def start(role: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))}
-        for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        for variable in PROFILE_VARIABLES:
             environment.pop(variable, None)
-            if role in with_profile:
-                environment[variable] = str(PROFILE)
+        if role in with_profile:
+            environment |= profile_environment(str(PROFILE))
         command = [sys.executable, __file__, "--role", role, f"--rate={options.rate}", f"--frames={options.frames}"]
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd="/"
