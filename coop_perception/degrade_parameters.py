@@ -64,8 +64,10 @@ DYNAMIC = tuple(field.name for field in fields(Settings))
 
 def parameters_help() -> str:
     """Each parameter with its default and meaning, for `--help`."""
-    return "\n".join(f"  {p.name} (default {_text(p.default)})\n    {p.description}" for p in PARAMETERS) + "\n"
+    return "\n".join(f"  {p.name} (default {default_text(p)})\n    {p.description}" for p in PARAMETERS) + "\n"
 
 
-def _text(value: object) -> str:
+def default_text(definition: Definition) -> str:
+    """A parameter's default as one writes it behind `-p NAME:=`."""
+    value = definition.default
     return "[" + ", ".join(value) + "]" if isinstance(value, tuple) else str(value).lower()

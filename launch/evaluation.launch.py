@@ -16,12 +16,11 @@ from launch.actions import (
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
-    Shutdown,
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit
-from launch.events import matches_action
-from launch.events.process import SignalProcess
+from launch.events import Shutdown, matches_action
+from launch.events.process import ProcessExited, SignalProcess
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -90,37 +89,45 @@ def evaluation(context: LaunchContext) -> list[Action]:
         }.items(),
     )
 
-    def end(reason: str) -> Shutdown:
-        return Shutdown(reason=reason)
-
     stop_recording = EmitEvent(event=SignalProcess(signal_number=signal.SIGINT, process_matcher=matches_action(record)))
 
-    def on_exit(process: Action, *entities: Action) -> RegisterEventHandler:
-        """Go on, but not when the process failed."""
-        return RegisterEventHandler(
-            OnProcessExit(
-                target_action=process,
-                on_exit=lambda event, _: (
-                    list(entities) if event.returncode in (0, -signal.SIGINT) else [end(f"{event.process_name} failed")]
-                ),
-            )
-        )
+    def when_done(process: Action, following: Action) -> RegisterEventHandler:
+        """Go on when a process has ended, but not when it failed."""
+
+        def go_on(event: ProcessExited, context: LaunchContext) -> list[Action]:
+            if context.is_shutdown:
+                return []
+            if event.returncode not in (0, -signal.SIGINT):
+                return [fail(f"{event.process_name} failed")]
+            return [following]
+
+        return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=go_on))
 
     return [
-        RegisterEventHandler(OnStateTransition(goal_state="active", entities=[record, play], handle_once=True)),
+        record,  # from the beginning, for it takes a while until it listens
+        RegisterEventHandler(OnStateTransition(goal_state="active", entities=[play], handle_once=True)),
         RegisterEventHandler(
             OnStateTransition(
                 start_state="configuring",
                 goal_state="unconfigured",
-                entities=[end("the perception node cannot be configured")],
+                entities=[fail("the perception node cannot be configured")],
             )
         ),
-        on_exit(play, TimerAction(period=SETTLE_S, actions=[stop_recording])),
-        on_exit(record, score),
-        on_exit(score, end("evaluation done")),
+        when_done(play, TimerAction(period=SETTLE_S, actions=[stop_recording])),
+        when_done(record, score),
+        when_done(score, EmitEvent(event=Shutdown(reason="evaluation done"))),
         *([degrade] if condition else []),
         pipeline,
     ]
+
+
+def fail(reason: str) -> OpaqueFunction:
+    """Ends the launch, with an exit status that says so."""
+
+    def raise_it(context: LaunchContext) -> None:
+        raise RuntimeError(reason)
+
+    return OpaqueFunction(function=raise_it)
 
 
 def generate_launch_description() -> LaunchDescription:
