@@ -39,7 +39,8 @@ setup(
     ],
     entry_points={
         "console_scripts": [
-            f"{script} = {NAME}.{script}:main" for script in ("demo", "evaluate_bag", "make_bag", "perception_node")
+            f"{script} = {NAME}.{script}:main"
+            for script in ("degrade_node", "demo", "evaluate_bag", "make_bag", "perception_node")
         ]
     },
     zip_safe=False,

@@ -16,7 +16,8 @@ from rich.console import Console
 from coop_perception import make_bag, topics
 from coop_perception.bundle import BundleError, load_bundle
 from coop_perception.evaluate_bag import EvaluationError, choose_topics, finish
-from coop_perception.recordings import COMPRESSED_IMAGE_TYPE, Recording, RecordingError
+from coop_perception.output_scoring import RECORDED
+from coop_perception.recordings import COMPRESSED_IMAGE_TYPE, Recording, RecordingError, camera_of
 from coop_perception.resources import default_bundle
 from coop_perception.scoring import ScoringError
 
@@ -46,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with Recording(bag) as recording:
             chosen = choose_topics(recording, options.topic, None, None)
             compressed = recording.topics[chosen.image].type == COMPRESSED_IMAGE_TYPE
-            from coop_perception.live import camera_of
             from coop_perception.live_evaluation import evaluate_live
 
             camera = camera_of(chosen.image)
@@ -82,7 +82,6 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
     from rclpy.node import Node
 
     from coop_perception.lifecycle_client import LifecycleError, bring_up
-    from coop_perception.live import RECORDED
 
     image_topic = topics.of(camera, topics.IMAGE) + (topics.COMPRESSED if transport == "compressed" else "")
     parameters = {

@@ -1,4 +1,5 @@
-"""Command `evaluate_bag`: a recording through the networks, offline or through the running node, and scored."""
+"""Command `evaluate_bag`: a recording through the networks, offline or through the running node, and scored; or the
+outputs of a node that were recorded with it."""
 
 from __future__ import annotations
 
@@ -78,6 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 from coop_perception.live_evaluation import evaluate_live  # rclpy: only where it is needed
 
                 evaluation = evaluate_live(recording, chosen, bundle, f"/{topics.NODE}", options.out)
+            elif options.recorded:
+                from coop_perception.recorded_evaluation import evaluate_recorded
+
+                evaluation = evaluate_recorded(recording, chosen, bundle)
             else:
                 evaluation = evaluate_offline(recording, chosen, bundle)
         finish(evaluation, bundle, options.out)
@@ -99,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--reference-mask-topic", help="true masks to compare with (default: <camera>/reference/mask)")
     parser.add_argument("--backend", default="auto", choices=["auto", "onnxruntime"], help="what runs the networks")
-    parser.add_argument("--live", action="store_true", help="play the recording to the running node instead")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--live", action="store_true", help="play the recording to the running node instead")
+    mode.add_argument("--recorded", action="store_true", help="score the node's outputs that the recording holds")
     parser.add_argument(
         "--out", type=Path, default=Path("out/evaluation"), help="folder of results (default: %(default)s)"
     )

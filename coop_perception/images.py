@@ -88,6 +88,8 @@ _LAYOUTS = {
     **{f"bayer_{name}16": _Layout(1, code, 16, horizontal_pairs=True) for name, code in _BAYER.items()},
 }
 _MASK_ENCODINGS = ("mono8", "8UC1")
+_SAMPLES = {16: "u2", 32: "f4"}
+_DEPTH_LAYOUTS = {"16UC1": _Layout(1, None, 16), "32FC1": _Layout(1, None, 32)}
 _WRITTEN_CHANNELS = {"rgb8": 3, "mono8": 1}
 
 
@@ -153,6 +155,28 @@ def to_mask(message: ImageMessage | CompressedImageMessage) -> UInt8Array:
     return np.asarray(_samples(message, _LAYOUTS["mono8"])[:, :, 0], np.uint8)
 
 
+def to_depth(message: ImageMessage) -> NDArray[np.float32]:
+    """A depth image, 32FC1 in metres or 16UC1 in millimetres, as float32 [H,W] in metres along the optical axis.
+
+    Unknown depth is NaN; inf is beyond the sensor's range, -inf nearer than it can measure, as in REP 117 and 118.
+
+    Raises:
+        ImageError: another encoding, or fields that ``to_rgb`` would refuse as well.
+    """
+    layout = _DEPTH_LAYOUTS.get(message.encoding)
+    if layout is None:
+        raise ImageError(
+            f"depth image in encoding {message.encoding!r}: expected 32FC1 (metres) or 16UC1 (millimetres), as REP 118"
+        )
+    samples = _samples(message, layout)[:, :, 0]
+    if message.encoding == "32FC1":
+        return np.asarray(samples, np.float32)
+    metres = samples.astype(np.float32)
+    metres[samples == 0] = np.nan
+    metres /= 1000
+    return metres
+
+
 def fill_image(message: ImageMessage, image: UInt8Array, encoding: Literal["rgb8", "mono8"]) -> None:
     """Sets every field of an Image message but its header.
 
@@ -212,7 +236,7 @@ def encode_compressed(image: UInt8Array, file_format: CompressedFormat, quality:
 
 
 def _samples(message: ImageMessage, layout: _Layout) -> NDArray[Any]:
-    """The message's samples as a view [rows, W, channels], uint8 or uint16 of the message's byte order."""
+    """The message's samples as a view [rows, W, channels] in the message's byte order: uint8, uint16 or float32."""
     width, height, step = int(message.width), int(message.height), int(message.step)
     found = f"{message.encoding} image of {width}x{height}, step {step}, {len(message.data)} bytes"
     if width <= 0 or height <= 0:
@@ -230,8 +254,8 @@ def _samples(message: ImageMessage, layout: _Layout) -> NDArray[Any]:
             f"{found}: step x {rows} rows = {step * rows} bytes were expected; the sender's fields disagree"
         )
     lines = np.frombuffer(message.data, np.uint8).reshape(rows, step)[:, :row_bytes]
-    if layout.bits == 16:
-        lines = lines.view(">u2" if message.is_bigendian else "<u2")
+    if layout.bits > 8:
+        lines = lines.view((">" if message.is_bigendian else "<") + _SAMPLES[layout.bits])
     return lines.reshape(rows, width, layout.channels)
 
 

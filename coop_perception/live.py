@@ -17,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from coop_perception import topics
 from coop_perception.images import ImageError, decode
+from coop_perception.output_scoring import RECORDED
 from coop_perception.recorded_frames import header_stamp, with_header_stamp
 from coop_perception.recordings import (
     COMPRESSED_IMAGE_TYPE,
@@ -25,11 +26,11 @@ from coop_perception.recordings import (
     Recording,
     RecordingError,
     RecordingWriter,
+    camera_of,
     camera_prefix,
 )
 from coop_perception_msgs.msg import CameraStatus, ImageCondition, PipelineStatus
 
-RECORDED = {"mask_raw": topics.MASK_RAW, "mask": topics.MASK, "restored": topics.RESTORED}
 PLAY_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
 """What is lost shall be lost by the node, which counts it, and not on the way: keep-last would overwrite frames."""
 CONNECT_S = 20.0
@@ -59,11 +60,6 @@ class Played:
     """From the first image's publication to the last mask's reception."""
     damage: str | None = None
     """What is wrong with the recording behind the frames that were played."""
-
-
-def camera_of(image_topic: str) -> str:
-    """The camera name under which a recorded topic is played: its prefix, or `camera` where it has none."""
-    return camera_prefix(image_topic).strip("/") or "camera"
 
 
 def play(recording: Recording, image_topic: str, node_name: str, outputs: Path) -> Played:
@@ -109,6 +105,7 @@ class _Client:
         self._status: CameraStatus | None = None
         self._status_count = 0
         self._writer: RecordingWriter | None = None
+        self._write_error: RecordingError | None = None
         self.node = Node("evaluate_bag")
         play_topic = "/" + topics.of(self._camera, topics.IMAGE) + (topics.COMPRESSED if self._compressed else "")
         self._image = self.node.create_publisher(CompressedImage if self._compressed else Image, play_topic, PLAY_QOS)
@@ -147,11 +144,15 @@ class _Client:
                     published[stamp] = time.monotonic()
                     self._image.publish(message.raw)
                     progress.advance(task)
+                    if self._write_error is not None:
+                        break
             except RecordingError as error:
                 result.damage = str(error)
         result.frames = len(published)
-        self._wait(lambda: self._settled(before, published), SETTLE_S)
+        self._wait(lambda: self._write_error is not None or self._settled(before, published), SETTLE_S)
         with self._changed:
+            if self._write_error is not None:
+                raise self._write_error
             self._writer = None
             after = self._status
             whole = {stamp for stamp in published if self._arrived.get(stamp) == set(RECORDED)}
@@ -251,7 +252,11 @@ class _Client:
             if output == "mask":
                 self._mask_time[stamp] = now
             if self._writer is not None:
-                self._writer.write("/" + topics.of(self._camera, RECORDED[output]), raw, IMAGE_TYPE, time.time_ns())
+                topic = "/" + topics.of(self._camera, RECORDED[output])
+                try:
+                    self._writer.write(topic, raw, IMAGE_TYPE, time.time_ns())
+                except RecordingError as error:  # for the thread that plays, which ends
+                    self._writer, self._write_error = None, error
             self._changed.notify_all()
 
     def _on_condition(self, message: ImageCondition) -> None:

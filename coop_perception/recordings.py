@@ -7,6 +7,7 @@ Whatever can be read of a recording is read, in the order in which it was logged
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ Storage = Literal["mcap", "sqlite3"]
 
 _TYPES = get_typestore(Stores.ROS2_JAZZY)
 _SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_WRITE_ERRORS = (OSError, sqlite3.Error)
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -195,6 +197,8 @@ class Recording:
 class RecordingWriter:
     """Writes a rosbag2 directory, which appears under its name when it is complete. Use it in ``with``.
 
+    Where the disk is full, what had reached it is kept (mcap only) under the name with ``_incomplete`` behind it.
+
     Args:
         path: directory to create.
         storage: ``mcap`` or ``sqlite3``.
@@ -232,13 +236,29 @@ class RecordingWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._writer.__exit__(kind, error, traceback)
+            try:
+                self._writer.__exit__(kind, error, traceback)
+            except _WRITE_ERRORS as failure:
+                raise self._failed(failure) from failure
             if kind is None:
                 if self.path.exists():
                     self.path.rename(self._partial / "replaced")
                 (self._partial / self.path.name).rename(self.path)
         finally:
             shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _failed(self, failure: Exception) -> RecordingError:
+        """Keeps what was written before storage failed; returns the error that says so."""
+        self._writer.abort()
+        outcome = "Nothing of it is kept."
+        if self._storage is StoragePlugin.MCAP:  # sqlite3 takes back all that was not committed
+            kept = self.path.with_name(f"{self.path.name}_incomplete")
+            shutil.rmtree(kept, ignore_errors=True)
+            (self._partial / self.path.name).rename(kept)
+            outcome = f"What was written before is in {kept}."
+        return RecordingError(
+            f"{self.path}: recording failed ({failure}). {outcome} Free some space, or record to another disk."
+        )
 
     def write(self, topic: str, message: object, type_name: str, stamp_ns: int) -> None:
         """Appends a message.
@@ -250,20 +270,24 @@ class RecordingWriter:
             stamp_ns: the time at which it counts as logged.
 
         Raises:
-            RecordingError: the type is not one of ROS 2's common interfaces, or the topic has had another type.
+            RecordingError: the type is not one of ROS 2's common interfaces, the topic has had another type, or the
+                disk is full.
         """
         if type_name not in _TYPES.types:
             raise RecordingError(
                 f"{topic}: type {type_name!r} is not one of ROS 2's common interfaces; it cannot be written"
             )
-        connection = self._connections.get(topic)
-        if connection is None:
-            connection = self._writer.add_connection(topic, type_name, typestore=_TYPES)
-            self._connections[topic] = connection
-        if connection.msgtype != type_name:
-            raise RecordingError(f"{topic}: holds {connection.msgtype}; a {type_name} cannot be written to it")
         raw = message if isinstance(message, bytes) else _TYPES.serialize_cdr(message, type_name)
-        self._writer.write(connection, stamp_ns, raw)
+        try:
+            connection = self._connections.get(topic)
+            if connection is None:
+                connection = self._writer.add_connection(topic, type_name, typestore=_TYPES)
+                self._connections[topic] = connection
+            if connection.msgtype != type_name:
+                raise RecordingError(f"{topic}: holds {connection.msgtype}; a {type_name} cannot be written to it")
+            self._writer.write(connection, stamp_ns, raw)
+        except _WRITE_ERRORS as failure:
+            raise self._failed(failure) from failure
 
 
 def find_image_topic(recording: Recording, topic: str | None = None) -> str:
@@ -296,6 +320,11 @@ def find_image_topic(recording: Recording, topic: str | None = None) -> str:
 def camera_prefix(image_topic: str) -> str:
     """The camera's name space: ``/front`` for ``/front/image_raw`` and ``/front/image_raw/compressed``."""
     return image_topic.removesuffix(topics.COMPRESSED).rpartition("/")[0]
+
+
+def camera_of(image_topic: str) -> str:
+    """The camera name under which a recorded topic is played: its prefix, or `camera` where it has none."""
+    return camera_prefix(image_topic).strip("/") or "camera"
 
 
 def reference_image_topic(image_topic: str) -> str:

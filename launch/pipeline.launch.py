@@ -1,13 +1,13 @@
-"""The perception node, brought up to active, with rviz on request.
+"""The perception node, brought up to active, with rviz and a recording on request.
 
-ros2 launch coop_perception pipeline.launch.py bundle:=/path/to/bundle rviz:=true
+ros2 launch coop_perception pipeline.launch.py cameras:=front,rear record:=drives/today rviz:=true
 """
 
 from launch import Action, LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.events import matches_action
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
@@ -15,14 +15,26 @@ from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
+from coop_perception.bag_commands import record_command
+from coop_perception.transport import PROFILE_VARIABLES, profile_environment
+
 PACKAGE = "coop_perception"
 
 
 def perception(context: LaunchContext) -> list[Action]:
-    """The node and what brings it up to active."""
+    """The node, what brings it up to active, and what records it."""
+
+    def given(argument: str) -> str:
+        return LaunchConfiguration(argument).perform(context)
+
+    # What is empty is as the parameters file decides.
     overrides = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
-    if bundle := LaunchConfiguration("bundle").perform(context):  # empty: the parameters file decides
-        overrides["bundle"] = ParameterValue(bundle, value_type=str)
+    for name in ("bundle", "image_transport"):
+        if value := given(name):
+            overrides[name] = ParameterValue(value, value_type=str)
+    cameras = [camera.strip() for camera in given("cameras").strip("[] ").split(",") if camera.strip()]
+    if cameras:
+        overrides["cameras"] = cameras
     node = LifecycleNode(
         package=PACKAGE,
         executable="perception_node",
@@ -30,10 +42,17 @@ def perception(context: LaunchContext) -> list[Action]:
         namespace=LaunchConfiguration("namespace"),
         parameters=[ParameterFile(LaunchConfiguration("params_file"), allow_substs=True), overrides],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        additional_env=profile_environment(given("rmw_profile")),
         output="screen",
     )
+    recorder = []
+    if directory := given("record"):
+        command = record_command(directory, cameras, given("namespace"))
+        if IfCondition(LaunchConfiguration("use_sim_time")).evaluate(context):
+            command.append("--use-sim-time")
+        recorder = [ExecuteProcess(cmd=command, name="record", output="screen")]
     if not IfCondition(LaunchConfiguration("autostart")).evaluate(context):
-        return [node]
+        return [*recorder, node]
 
     def request(transition_id: int) -> EmitEvent:
         return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition_id))
@@ -49,7 +68,7 @@ def perception(context: LaunchContext) -> list[Action]:
             handle_once=True,
         )
     )
-    return [activate_once_configured, node, request(Transition.TRANSITION_CONFIGURE)]
+    return [*recorder, activate_once_configured, node, request(Transition.TRANSITION_CONFIGURE)]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -66,6 +85,22 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("log_level", default_value="info", description="The node's log level."),
         DeclareLaunchArgument(
             "bundle", default_value="", description="Directory of the model bundle; empty: as params_file says."
+        ),
+        DeclareLaunchArgument(
+            "cameras", default_value="", description="Cameras to serve, as front,rear; empty: as params_file says."
+        ),
+        DeclareLaunchArgument(
+            "image_transport", default_value="", description="raw or compressed input; empty: as params_file says."
+        ),
+        DeclareLaunchArgument(
+            "record",
+            default_value="",
+            description="New directory to record inputs and outputs to, with ros2 bag; empty: no recording.",
+        ),
+        DeclareLaunchArgument(
+            "rmw_profile",
+            default_value=EnvironmentVariable(PROFILE_VARIABLES[0], default_value=share("config", "fastdds.xml")),
+            description="Fast DDS profiles of the node's process (XML); empty: as the environment has it.",
         ),
         DeclareLaunchArgument("rviz", default_value="false", description="Show camera front's topics in rviz."),
     ]

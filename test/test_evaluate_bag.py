@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 import pytest
-from node_harness import DOMAIN, environment
+from node_harness import DOMAIN, NODE, client, environment, node_process
+from rclpy.serialization import serialize_message
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 from toy_bundle import HEIGHT, WIDTH, edit_manifest, write_toy_bundle
 
 from coop_perception import evaluate_bag
 from coop_perception.bundle import load_bundle
 from coop_perception.camera import Intrinsics
+from coop_perception.lifecycle_client import bring_up
 from coop_perception.metrics import psnr
 from coop_perception.recorded_frames import frames, header_stamp, with_header_stamp
 from coop_perception.recordings import (
@@ -30,6 +35,7 @@ from coop_perception.recordings import (
     image_message,
 )
 from coop_perception.scoring import Scores
+from coop_perception_msgs.msg import ImageCondition, ModelInfo, ModelNetwork
 
 COUNT = 8
 SECOND = 10**9
@@ -67,14 +73,14 @@ def run(*arguments: object) -> None:
     evaluate_bag.main([str(argument) for argument in arguments])
 
 
-def check_scores(summary: dict) -> None:
+def check_scores(summary: dict, stages: Collection[str] = ("segmenter", "refinement", "restoration")) -> None:
     raw = np.mean([np.mean(picture(i)[..., 0] == picture(i)[..., 1]) for i in range(COUNT)])
     assert summary["mask"]["pa"] == summary["mask"]["miou"] == 1.0
     assert summary["mask_raw"]["pa"] == pytest.approx(raw)
     assert summary["image_restored"] == {"psnr": 100.0, "ssim": 1.0}
     expected = np.mean([psnr(255 - picture(i), picture(i)) for i in range(COUNT)])
     assert summary["image_degraded"]["psnr"] == pytest.approx(expected)
-    assert set(summary["stages_ms"]) == {"segmenter", "refinement", "restoration"}
+    assert set(summary["stages_ms"]) == set(stages)
     assert summary["latency_ms"]["p50"] <= summary["latency_ms"]["p95"] <= summary["latency_ms"]["p99"]
     assert summary["condition"]["most_likely"] == {"clear": COUNT}
 
@@ -195,6 +201,70 @@ def test_a_frame_that_is_unaccounted_for_is_an_error(tmp_path: Path, bundle: Pat
         evaluate_bag.finish(evaluation, loaded, tmp_path / "out")
 
 
+def write_recorded_outputs(path: Path, bundle: Path, answered: int) -> Path:
+    """What a recorder beside the toy bundle's node writes: outputs 25 ms after their frames, of the first ones only."""
+    types = get_typestore(Stores.ROS2_JAZZY)
+    write_bag(path)
+    with Recording(path) as recording:
+        inputs = list(recording.messages())
+    shutil.rmtree(path)
+    networks = [
+        ModelNetwork(name=name, sha256=network.sha256) for name, network in load_bundle(bundle).networks.items()
+    ]
+    info = ModelInfo(bundle_name="toy", bundle_path="/there", backend="onnxruntime", device="cpu", networks=networks)
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+
+        def write(topic: str, raw: bytes, kind: str, logged: int) -> None:
+            own = kind.startswith("coop_perception_msgs")
+            found = [connection for connection in writer.connections if connection.topic == topic]
+            definition = {"msgdef": "", "rihs01": "unknown"} if own else {"typestore": types}
+            writer.write(found[0] if found else writer.add_connection(topic, kind, **definition), logged, raw)
+
+        model = "coop_perception_msgs/msg/ModelInfo"
+        write("/coop_perception/model_info", serialize_message(info), model, inputs[0].stamp_ns)
+        for message in inputs:
+            write(message.topic, message.raw, message.type, message.stamp_ns)
+            index = (message.stamp_ns - 100 * SECOND) // (SECOND // 10)
+            if message.topic != "/front/image_raw" or index >= answered:
+                continue
+            image = picture(index)
+            for name, pixels, encoding in (
+                ("mask_raw", image[..., 0], "mono8"),
+                ("mask", image[..., 1], "mono8"),
+                ("image_restored", 255 - image, "rgb8"),
+            ):
+                output = image_message(np.ascontiguousarray(pixels), encoding, "front", message.stamp_ns)
+                raw = bytes(types.serialize_cdr(output, IMAGE_TYPE))
+                write(f"/front/coop/{name}", raw, IMAGE_TYPE, message.stamp_ns + 25_000_000)
+            condition = serialize_message(ImageCondition(most_likely="clear", strength=0.5))
+            kind = "coop_perception_msgs/msg/ImageCondition"
+            write("/front/coop/condition", condition, kind, message.stamp_ns + 25_000_000)
+    return path
+
+
+@pytest.mark.parametrize("answered", [COUNT, COUNT - 3])
+def test_outputs_recorded_beside_the_node_are_scored(tmp_path: Path, bundle: Path, answered: int) -> None:
+    bag = write_recorded_outputs(tmp_path / "bag", bundle, answered)
+    run("--recorded", "--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["mode"] == "recorded"
+    assert summary["frames"] == {"read": COUNT, "processed": answered, "dropped": COUNT - answered}
+    assert summary["dropped_by_reason"] == ({"unanswered": 3} if answered < COUNT else {})
+    assert summary["latency_ms"]["p50"] == pytest.approx(25.0)
+    assert summary["mask"]["pa"] == 1.0
+    if answered == COUNT:
+        check_scores(summary, stages=())
+
+
+def test_recordings_without_outputs_or_of_another_bundle_are_refused(tmp_path: Path, bundle: Path) -> None:
+    with pytest.raises(SystemExit, match=r"does not hold /front/coop/mask_raw, .* record:=DIR"):
+        run("--recorded", "--bag", write_bag(tmp_path / "inputs"), "--bundle", bundle, "--out", tmp_path / "out")
+    bag = write_recorded_outputs(tmp_path / "bag", bundle, COUNT)
+    other = write_toy_bundle(tmp_path / "other", width=2 * WIDTH)
+    with pytest.raises(SystemExit, match="/coop_perception runs bundle /there, whose networks are not those of"):
+        run("--recorded", "--bag", bag, "--bundle", other, "--out", tmp_path / "out")
+
+
 def run_demo(tmp_path: Path, bag: Path, bundle: Path) -> subprocess.CompletedProcess[str]:
     options = ["--bag", str(bag), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "coop_perception.demo", *options]
@@ -270,3 +340,36 @@ def test_header_stamp_in_both_byte_orders(little: bool) -> None:
     assert header_stamp(raw) == 7 * SECOND + 8
     assert header_stamp(with_header_stamp(raw, 9 * SECOND + 1)) == 9 * SECOND + 1
     assert with_header_stamp(raw, 9)[12:] == b"rest"
+
+
+def test_a_full_disk_while_recording_is_one_clear_error_and_the_node_lives_on(tmp_path: Path, bundle: Path) -> None:
+    """No file of the recording process may grow beyond 2.5 MB: an error of a full disk's kind."""
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(20):
+            large = np.repeat(np.repeat(picture(index), 6, 0), 6, 1)
+            message = image_message(large, "rgb8", "front", index * SECOND // 10)
+            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND // 10)
+    limited = (
+        "import resource, sys; from coop_perception import evaluate_bag; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, resource.RLIM_INFINITY)); evaluate_bag.main()"
+    )
+    options = ["--live", "--bag", str(tmp_path / "bag"), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
+    reliable = {
+        "qos_overrides./front/image_raw.subscription.reliability": "reliable",
+        "qos_overrides./front/image_raw.subscription.history": "keep_all",
+    }
+    with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", bundle=str(bundle), **reliable):
+        bring_up(ours.node, ours.executor, NODE)
+        done = subprocess.run(
+            [sys.executable, "-c", limited, *options],
+            env=environment(DOMAIN),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ours.state() == "active"
+    assert done.returncode == 1
+    assert "recording failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    with Recording(tmp_path / "out/outputs_incomplete") as kept:
+        assert kept.topics["/front/coop/mask"].count > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,16 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import stand_in_ros2_bag
 import yaml
 from node_harness import DEADLINE, DOMAIN, NODE, client, environment
+from test_evaluate_bag import COUNT, write_bag
 from toy_bundle import write_toy_bundle
 
 from coop_perception.lifecycle_client import bring_up
+from coop_perception.recordings import Recording
 from coop_perception_msgs.msg import PipelineStatus
 
 pytest.importorskip("launch_ros", reason="launch_ros is not installed; the launch file runs under `ros2 launch` only")
 
-FILE = Path(__file__).resolve().parent.parent / "launch/pipeline.launch.py"
+LAUNCH = Path(__file__).resolve().parent.parent / "launch"
 VEHICLE = """
 import sys
 from launch import LaunchDescription, LaunchService
@@ -37,13 +42,16 @@ sys.exit(service.run())
 
 
 @contextmanager
-def launched(log: Path, **arguments: object) -> Iterator[subprocess.Popen[bytes]]:
-    """`log` gets what the launch and its node print."""
+def launched(log: Path, file: str = "pipeline.launch.py", **arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """`log` gets what the launch and its node print. `ros2 bag` is the stand-in."""
+    if not (log.parent / "bin").exists():
+        stand_in_ros2_bag.install(log.parent / "bin")
     given = [f"{name}:={value}" for name, value in arguments.items()]
-    command = [sys.executable, "-c", VEHICLE, str(FILE), *given]
+    command = [sys.executable, "-c", VEHICLE, str(LAUNCH / file), *given]
     env = {**environment(DOMAIN), "ROS_LOG_DIR": str(log.parent)}
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=env)
+    env["PATH"] = f"{log.parent / 'bin'}{os.pathsep}{env['PATH']}"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
     try:
         yield process
     finally:
@@ -83,3 +91,65 @@ def test_without_autostart_the_transitions_are_left_to_others(tmp_path: Path) ->
     # A transition that the launch asks for all the same is refused or abandoned, and one of these says so.
     assert launch.returncode == 0, log.read_text()
     assert "launch_ros.actions.lifecycle_node" not in log.read_text()
+
+
+def test_cameras_image_transport_profile_and_recording_are_arguments(tmp_path: Path) -> None:
+    log, record = tmp_path / "launch.log", tmp_path / "recording"
+    bundle = write_toy_bundle(tmp_path / "toy")
+    with client(DOMAIN) as ours:
+        status = ours.listen(PipelineStatus, f"{NODE}/status")
+        ours.spin()
+        with launched(
+            log, bundle=bundle, cameras="left,rear/cam", image_transport="compressed", record=record
+        ) as launch:
+            ours.wait(lambda: bool(status) or launch.poll() is not None, "status of the active node")
+            topics = {name for name, _ in ours.node.get_topic_names_and_types()}
+            (process,) = (p for p in Path("/proc").iterdir() if p.name.isdigit() and _is_node(p))
+            variables = (process / "environ").read_bytes().decode().split("\0")
+    assert [camera.name for camera in status[0].cameras] == ["left", "rear/cam"]
+    assert "/rear/cam/image_raw/compressed" in topics
+    assert f"FASTRTPS_DEFAULT_PROFILES_FILE={LAUNCH.parent / 'config/fastdds.xml'}" in variables
+    with Recording(record) as recording:
+        assert recording.topics["/coop_perception/status"].count > 0
+
+
+def _is_node(process: Path) -> bool:
+    try:
+        command, variables = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+    except OSError:
+        return False
+    return b"perception_node" in command and f"ROS_DOMAIN_ID={DOMAIN}\0".encode() in variables
+
+
+def test_a_profile_that_is_not_there_is_said(tmp_path: Path) -> None:
+    log = tmp_path / "launch.log"
+    with launched(log, rmw_profile=tmp_path / "nowhere.xml") as launch:
+        assert launch.wait(DEADLINE) == 1
+    assert "nowhere.xml is no file" in log.read_text()
+
+
+@pytest.mark.parametrize("condition", ["", "gaussian_noise"])
+def test_evaluation_plays_records_and_scores(tmp_path: Path, condition: str) -> None:
+    bag, out, log = write_bag(tmp_path / "bag"), tmp_path / "out", tmp_path / "launch.log"
+    bundle = write_toy_bundle(tmp_path / "toy")
+    arguments = {"bag": bag, "out": out, "bundle": bundle, "condition": condition, "level": 1}
+    with launched(log, "evaluation.launch.py", **arguments) as launch:
+        assert launch.wait(8 * DEADLINE) == 0, log.read_text()
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["mode"] == "recorded"
+    assert 0 < summary["frames"]["processed"] <= summary["frames"]["read"] <= COUNT, log.read_text()
+    if condition:  # the recording's own images are the reference: noise of level 1 is a standard deviation of 13
+        assert 20 < summary["image_degraded"]["psnr"] < 30
+    else:
+        assert summary["mask"]["pa"] == 1.0
+
+
+def test_evaluation_ends_when_something_it_needs_does_not_work(tmp_path: Path) -> None:
+    bag, out, log = write_bag(tmp_path / "bag"), tmp_path / "out", tmp_path / "launch.log"
+    with launched(log, "evaluation.launch.py", bag=bag, out=out, bundle=tmp_path / "nowhere") as launch:
+        assert launch.wait(4 * DEADLINE) == 1
+    assert "the perception node cannot be configured" in log.read_text()
+    (out / "recording").mkdir(exist_ok=True)
+    with launched(log, "evaluation.launch.py", bag=bag, out=out) as launch:
+        assert launch.wait(DEADLINE) == 1
+    assert "exists already" in log.read_text()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from coop_perception.parameters import PARAMETERS, parameters_table, parameters_yaml
+from coop_perception import degrade_parameters
+from coop_perception.parameters import PARAMETERS, Definition, parameters_table, parameters_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +23,12 @@ def test_parameters_file_is_made_from_the_definitions() -> None:
 
 def test_readme_has_the_parameters_table() -> None:
     assert parameters_table() in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("definition", degrade_parameters.PARAMETERS, ids=lambda p: p.name)
+def test_readme_has_the_degrade_nodes_parameters(definition: Definition) -> None:
+    row = f"| `{definition.name}` | `{degrade_parameters.default_text(definition)}` | {definition.description} |\n"
+    assert row in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("definition", PARAMETERS, ids=lambda p: p.name)
@@ -43,7 +50,7 @@ def test_the_vehicle_never_imports_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["make_bag", "evaluate_bag", "demo", "perception_node"])
+@pytest.mark.parametrize("command", ["make_bag", "evaluate_bag", "demo", "perception_node", "degrade_node"])
 def test_commands_have_help(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"from coop_perception.{command} import main; main()", "--help"],

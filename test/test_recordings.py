@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import shutil
 import sqlite3
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from coop_perception.recordings import (
     Recording,
     RecordingError,
     RecordingWriter,
+    Storage,
     camera_info_message,
     camera_prefix,
     compressed_image_message,
@@ -602,3 +604,46 @@ def test_rclpy_reads_what_is_written_and_is_read_back(tmp_path):
     with Recording(tmp_path / "bag") as recording:
         (recorded,) = recording.messages()
         np.testing.assert_array_equal(decode(recording.deserialize(recorded)), frame(3))
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file of this process may grow beyond 2.5 MB, which writing meets with the error of a full disk's kind."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def write_images(path: Path, count: int, storage: Storage = "mcap") -> None:
+    with RecordingWriter(path, storage, overwrite=True) as writer:
+        for index in range(count):
+            writer.write(TOPIC, raw_image(index, 240, 320), IMAGE_TYPE, stamp(index))
+
+
+def test_on_a_full_disk_what_was_written_is_kept(tmp_path: Path, full_disk: None) -> None:
+    with pytest.raises(RecordingError, match=r"bag: recording failed .*written before is in .*bag_incomplete\. Free"):
+        write_images(tmp_path / "bag", 100)
+    assert [path.name for path in tmp_path.iterdir()] == ["bag_incomplete"]
+    messages: list[Message] = []
+    with Recording(tmp_path / "bag_incomplete") as recording, contextlib.suppress(RecordingError):  # it was cut
+        messages.extend(recording.messages())
+    assert [m.raw for m in messages] == [raw_image(index, 240, 320) for index in range(len(messages))]
+    assert len(messages) >= 5  # of the ten that fit
+
+
+def test_a_disk_that_is_full_at_the_very_end(tmp_path: Path, full_disk: None) -> None:
+    """The last block is written when the recording is closed; an earlier recording of the name stays."""
+    write_images(tmp_path / "bag", 1)
+    with pytest.raises(RecordingError, match="recording failed"):
+        write_images(tmp_path / "bag", 11)
+    with Recording(tmp_path / "bag") as recording:
+        assert [message.stamp_ns for message in recording.messages()] == [stamp(0)]
+
+
+def test_sqlite_keeps_nothing_on_a_full_disk_and_says_so(tmp_path: Path, full_disk: None) -> None:
+    with pytest.raises(RecordingError, match=r"recording failed .*Nothing of it is kept"):
+        write_images(tmp_path / "bag", 100, "sqlite3")
+    assert list(tmp_path.iterdir()) == []

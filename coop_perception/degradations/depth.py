@@ -1,7 +1,7 @@
-"""Depth for images that have labels but no depth: enough for fog that reads as fog, not for measuring.
+"""Depth for images that come without: enough for fog that reads as fog, not for measuring.
 
-The street is taken as a plane below a level camera, the sky as infinitely far, and everything else as standing upright
-where it meets the ground. A guided filter then moves the seams from the labels' edges to the image's.
+From labels, the street is taken as a plane below a level camera, the sky as infinitely far, and everything else as
+standing upright where it meets the ground. A guided filter then moves the seams from the labels' edges to the image's.
 """
 
 from __future__ import annotations
@@ -86,6 +86,45 @@ def depth_from_labels(
         visible[visible < np.exp(-_FILTER_BETA * _INFINITE)] = 0
         depth: FloatArray = np.log(np.minimum(visible, 1)) / -np.float32(_FILTER_BETA)
     return depth
+
+
+def ground_plane_depth(intrinsics: Intrinsics, camera_height: float = 1.5) -> FloatArray:
+    """Depth of an empty street below a level camera, for images of which nothing but the camera is known.
+
+    Whatever stands on the street is as far as the street behind it; from the horizon up, all is as far as
+    ``depth_from_labels`` puts things that stand at the horizon.
+
+    Args:
+        intrinsics: of the camera; gives the image's size too.
+        camera_height: above the street, in metres.
+
+    Returns:
+        float32 [H, W]: metres along the optical axis.
+
+    Raises:
+        ValueError: ``camera_height`` is not above 0.
+    """
+    if not camera_height > 0:
+        raise ValueError(f"ground_plane_depth: camera_height is {camera_height}, expected above 0 (metres)")
+    rows = np.arange(intrinsics.height, dtype=np.float32)
+    inverse = np.maximum((rows - intrinsics.cy) / (camera_height * intrinsics.fy), 1 / FARTHEST)
+    shape = intrinsics.height, intrinsics.width
+    return np.broadcast_to((1 / inverse).astype(np.float32)[:, None], shape)
+
+
+def with_unknown_filled(measured: FloatArray, otherwise: FloatArray) -> FloatArray:
+    """A sensor's depth as a degradation can use it, with another depth where the sensor saw nothing.
+
+    Args:
+        measured: float32 [H, W] in metres; NaN or not above 0 where unknown, inf beyond and -inf below the range.
+        otherwise: float32 [H, W] in metres, for what is unknown.
+
+    Returns:
+        float32 [H, W] in metres, 0 where it is nearer than could be measured, inf beyond the range.
+    """
+    filled: FloatArray = np.where(measured > 0, measured, otherwise)
+    filled[np.isneginf(measured)] = 0
+    return filled
 
 
 def _without_specks(labels: UInt8Array) -> UInt8Array:

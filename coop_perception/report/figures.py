@@ -99,6 +99,13 @@ def bundle_name(summary: Mapping[str, Any]) -> str:
     return str(bundle.get("name", DASH)) if isinstance(bundle, Mapping) else PurePath(str(bundle)).name or str(bundle)
 
 
+_MODES = {
+    "live": "played to the running node",
+    "offline": "read frame by frame, without a node,",
+    "recorded": "made beside the running node, with its outputs,",
+}
+
+
 def unaccounted(frames: Mapping[str, int]) -> int:
     """Frames read that were neither processed nor counted as dropped; negative where one was counted twice."""
     return frames["read"] - frames["processed"] - frames["dropped"]
@@ -106,10 +113,9 @@ def unaccounted(frames: Mapping[str, int]) -> int:
 
 def statement(summary: Mapping[str, Any]) -> str:
     """What was run and what came out, in a few sentences."""
-    how = "played to the running node" if summary["mode"] == "live" else "read frame by frame, without a node,"
     sentences = [
-        f"The recording {recording_name(summary)} was {how} and taken through the bundle {bundle_name(summary)} "
-        f"({summary['backend']} on {summary['device']}).",
+        f"The recording {recording_name(summary)} was {_MODES[summary['mode']]} and taken through the bundle "
+        f"{bundle_name(summary)} ({summary['backend']} on {summary['device']}).",
         _frames(summary),
         *_masks(summary),
         *_images(summary),

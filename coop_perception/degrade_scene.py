@@ -1,0 +1,60 @@
+"""What the degrade node knows of a frame's scene besides its pixels, and what stands in for what it does not know."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_perception.camera import Intrinsics
+from coop_perception.degradations.depth import ground_plane_depth, with_unknown_filled
+from coop_perception.images import ImageError, ImageMessage, to_depth
+
+
+class CameraInfoMessage(Protocol):
+    """The fields of sensor_msgs/CameraInfo that are used here; `k` is a row-major 3x3 matrix."""
+
+    width: int
+    height: int
+    k: NDArray[np.float64]
+
+
+def intrinsics_of(info: CameraInfoMessage | None, width: int, height: int) -> tuple[Intrinsics, str | None]:
+    """A camera's intrinsics for images of a size, and what was assumed because camera_info does not say it."""
+    assumed = "a horizontal field of view of 60 degrees is assumed"
+    if info is None:
+        return Intrinsics.from_fov(width, height), f"no camera_info has arrived: {assumed}"
+    fx, fy = float(info.k[0]), float(info.k[4])
+    if not (fx > 0 and fy > 0 and info.width and info.height):
+        return Intrinsics.from_fov(width, height), f"camera_info holds no calibration: {assumed}"
+    # A driver that bins or scales its images leaves the calibration at the sensor's size.
+    across, down = width / info.width, height / info.height
+    cx, cy = (float(info.k[2]) + 0.5) * across - 0.5, (float(info.k[5]) + 0.5) * down - 0.5
+    return Intrinsics(width, height, fx * across, fy * down, cx, cy), None
+
+
+def depth_of(
+    measured: ImageMessage | None, intrinsics: Intrinsics, camera_height: float
+) -> tuple[NDArray[np.float32], str | None]:
+    """A frame's depth, float32 [H,W] in metres, and what was assumed because no depth image says it.
+
+    Raises:
+        ImageError: the depth image cannot be read, or is not of the frame's size.
+    """
+    plane = _ground_plane(intrinsics, camera_height)
+    if measured is None:
+        return plane, f"no depth image: an empty, level street {camera_height:g} m below the camera stands in"
+    depth = to_depth(measured)
+    if depth.shape != plane.shape:
+        raise ImageError(
+            f"depth image of {depth.shape[1]}x{depth.shape[0]}, frame of {plane.shape[1]}x{plane.shape[0]}: "
+            "they must agree pixel by pixel; register the depth image to the camera"
+        )
+    return with_unknown_filled(depth, plane), None
+
+
+@lru_cache(maxsize=8)
+def _ground_plane(intrinsics: Intrinsics, camera_height: float) -> NDArray[np.float32]:
+    return ground_plane_depth(intrinsics, camera_height)

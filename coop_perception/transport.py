@@ -1,0 +1,22 @@
+"""How camera images travel: Fast DDS's profile for a process that publishes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""What Fast DDS reads at the start of a process: version 2 (Humble, Jazzy), version 3 (Kilted and later)."""
+
+
+def profile_environment(profile: str) -> dict[str, str]:
+    """Environment variables that make a process that is started with them use a profile; none where that is empty.
+
+    Raises:
+        FileNotFoundError: there is no such file, which Fast DDS would pass over.
+    """
+    if not profile:
+        return {}
+    path = Path(profile)
+    if not path.is_file():
+        raise FileNotFoundError(f"rmw_profile: {profile} is no file; name Fast DDS profiles (XML), or '' for none")
+    return dict.fromkeys(PROFILE_VARIABLES, str(path.resolve()))
