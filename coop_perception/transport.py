@@ -9,14 +9,18 @@ PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES
 
 
 def profile_environment(profile: str) -> dict[str, str]:
-    """Environment variables that make a process that is started with them use a profile; none where that is empty.
+    """Environment variables that make a process that is started with them use a profile.
+
+    Args:
+        profile: a file of Fast DDS profiles (XML); empty or `none`, as `ros2 launch` takes no empty argument: no
+            variables.
 
     Raises:
         FileNotFoundError: there is no such file, which Fast DDS would pass over.
     """
-    if not profile:
+    if profile in ("", "none"):
         return {}
     path = Path(profile)
     if not path.is_file():
-        raise FileNotFoundError(f"rmw_profile: {profile} is no file; name Fast DDS profiles (XML), or '' for none")
+        raise FileNotFoundError(f"rmw_profile: {profile} is no file; name Fast DDS profiles (XML), or none")
     return dict.fromkeys(PROFILE_VARIABLES, str(path.resolve()))

@@ -22,14 +22,14 @@ from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown, matches_action
 from launch.events.process import ProcessExited, SignalProcess
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 from coop_perception.bag_commands import record_command, replay
 from coop_perception.resources import share
-from coop_perception.transport import profile_environment
+from coop_perception.transport import PROFILE_VARIABLES, profile_environment
 
 PACKAGE = "coop_perception"
 SETTLE_S = 5.0
@@ -147,8 +147,8 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             "rmw_profile",
-            default_value=str(share("config/fastdds.xml")),
-            description="Fast DDS profiles of the processes that publish (XML); empty: as the environment has it.",
+            default_value=EnvironmentVariable(PROFILE_VARIABLES[0], default_value=str(share("config/fastdds.xml"))),
+            description="Fast DDS profiles of the processes that publish (XML); none: as the environment has it.",
         ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=evaluation)])

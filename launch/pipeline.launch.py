@@ -100,7 +100,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "rmw_profile",
             default_value=EnvironmentVariable(PROFILE_VARIABLES[0], default_value=share("config", "fastdds.xml")),
-            description="Fast DDS profiles of the node's process (XML); empty: as the environment has it.",
+            description="Fast DDS profiles of the node's process (XML); none: as the environment has it.",
         ),
         DeclareLaunchArgument("rviz", default_value="false", description="Show camera front's topics in rviz."),
     ]

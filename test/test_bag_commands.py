@@ -126,6 +126,6 @@ def test_images_of_any_name_become_a_cameras(tmp_path: Path) -> None:
 def test_transport_profile_of_a_process() -> None:
     profile = str(share("config/fastdds.xml"))
     assert profile_environment(profile) == dict.fromkeys(PROFILE_VARIABLES, profile)
-    assert profile_environment("") == {}
+    assert profile_environment("") == profile_environment("none") == {}
     with pytest.raises(FileNotFoundError, match=r"rmw_profile: nowhere\.xml is no file"):
         profile_environment("nowhere.xml")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coop_perception.camera import Intrinsics
@@ -47,6 +47,7 @@ def depth_message(samples: np.ndarray, encoding: str, padding: int = 0, big: boo
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 7), st.integers(0, 9), st.booleans(), st.integers(0, 2**32 - 1))
 def test_both_depth_encodings_in_any_layout(height: int, width: int, padding: int, big: bool, seed: int) -> None:
     millimetres = np.random.default_rng(seed).integers(0, 2**16, (height, width), dtype=np.uint16)
@@ -110,6 +111,7 @@ def test_an_image_waits_no_longer_than_for_the_next_one() -> None:
     assert pairing.depth(2, "depth 2") == [("image 2", "depth 2")]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), max_size=40))
 def test_every_image_comes_out_once_in_order_and_only_with_its_own_depth(events: list[tuple[bool, int]]) -> None:
     pairing: StampPairing[tuple[int, int], int] = StampPairing()
