@@ -343,15 +343,16 @@ def test_header_stamp_in_both_byte_orders(little: bool) -> None:
 
 
 def test_a_full_disk_while_recording_is_one_clear_error_and_the_node_lives_on(tmp_path: Path, bundle: Path) -> None:
-    """No file of the recording process may grow beyond 2.5 MB: an error of a full disk's kind."""
+    """No file of the recording process may grow beyond 1.2 MB, which is that of three frames: an error of a full disk's
+    kind."""
     with RecordingWriter(tmp_path / "bag") as writer:
         for index in range(20):
-            large = np.repeat(np.repeat(picture(index), 6, 0), 6, 1)
+            large = np.repeat(np.repeat(picture(index), 12, 0), 12, 1)
             message = image_message(large, "rgb8", "front", index * SECOND // 10)
             writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND // 10)
     limited = (
         "import resource, sys; from coop_perception import evaluate_bag; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, resource.RLIM_INFINITY)); evaluate_bag.main()"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, resource.RLIM_INFINITY)); evaluate_bag.main()"
     )
     options = ["--live", "--bag", str(tmp_path / "bag"), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
     reliable = {
