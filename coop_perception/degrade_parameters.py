@@ -22,12 +22,27 @@ PARAMETERS: tuple[Definition, ...] = (
         "Use `<camera>/depth/image_raw`, registered to the camera, for fog and rain; otherwise depth is that of an "
         "empty, level street.",
     ),
-    Definition("condition", "fog", "The adverse condition.", choices=tuple(CONDITIONS)),
-    Definition("level", 2, "1 is mild, 3 or 4 the condition's most severe; 0 leaves the image unchanged."),
+    Definition("condition", "fog", "The adverse condition.", choices=tuple(CONDITIONS), dynamic=True),
     Definition(
-        "seed", 0, "Of the condition's randomness; equal seeds and stamps give equal images.", low=0, high=2**31
+        "level", 2, "1 is mild, 3 or 4 the condition's most severe; 0 leaves the image unchanged.", dynamic=True
     ),
-    Definition("camera_height", 1.5, "Height of the cameras above the street, in metres.", low=0.1, high=100.0),
+    Definition(
+        "seed",
+        0,
+        "Of the condition's randomness; equal seeds and stamps give equal images.",
+        low=0,
+        high=2**31,
+        dynamic=True,
+    ),
+    Definition(
+        "camera_height",
+        1.5,
+        "Height of the cameras above the street, in metres.",
+        unit="m",
+        low=0.1,
+        high=100.0,
+        dynamic=True,
+    ),
 )
 """`cameras`, `image_transport` and `depth_image` are read at the start; the others take effect on the next frame."""
 

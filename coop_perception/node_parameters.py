@@ -32,7 +32,7 @@ class NodeParameters:
         self._warned: set[str] = set()
         node.add_on_set_parameters_callback(self._check)
         for definition in PARAMETERS:
-            node.declare_parameter(definition.name, _ros_value(definition), _descriptor(definition))
+            node.declare_parameter(definition.name, ros_value(definition), descriptor(definition))
         self._warn_of_unknown(
             (name for name in node._parameter_overrides if not name.startswith(QOS)), [*_DEFINITIONS, "use_sim_time"]
         )
@@ -77,15 +77,17 @@ class NodeParameters:
         return SetParametersResult(successful=True)
 
 
-def _ros_value(definition: Definition) -> Any:
+def ros_value(definition: Definition) -> Any:
+    """A parameter's default as rclpy declares it."""
     return list(definition.default) if isinstance(definition.default, tuple) else definition.default
 
 
-def _descriptor(definition: Definition) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=definition.description, additional_constraints=constraints(definition))
+def descriptor(definition: Definition) -> ParameterDescriptor:
+    """What ROS's tools show of a parameter, and the range to which ROS itself holds it."""
+    described = ParameterDescriptor(description=definition.description, additional_constraints=constraints(definition))
     if definition.low is not None and definition.high is not None:
         if isinstance(definition.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=int(definition.low), to_value=int(definition.high))]
+            described.integer_range = [IntegerRange(from_value=int(definition.low), to_value=int(definition.high))]
         else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=definition.low, to_value=definition.high)]
-    return descriptor
+            described.floating_point_range = [FloatingPointRange(from_value=definition.low, to_value=definition.high)]
+    return described

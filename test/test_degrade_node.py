@@ -278,18 +278,18 @@ def test_what_cannot_keep_up_drops_older_frames_and_counts_them(ours: Client, lo
     large = np.zeros((720, 1280, 3), np.uint8)
     count = 30
     overrides = {f"qos_overrides./front/clean/image_raw.subscription.{k}": v for k, v in RELIABLE.items()}
-    with degrade_process(log, condition="rain", level=3, **overrides) as process:
+    with degrade_process(log, condition="rain", level=3, **overrides):
         images = connected(ours, Image, "/front/clean/image_raw")
         receive(ours, adverse, 1, lambda: images.publish(image_message(large[:8, :8], 1)))
         for second in range(2, 2 + count):
             images.publish(image_message(large, second))
         ours.wait(lambda: adverse[-1].header.stamp.sec == 1 + count, "the newest frame's image")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE) == 0
-    totals = log.read_text().splitlines()[-1]
-    counts = {what: int(n) for n, what in (entry.split() for entry in totals.partition("front: ")[2].split(", "))}
-    assert counts["received"] >= count
-    assert counts["received"] == sum(n for what, n in counts.items() if what != "received")
+        ours.wait(lambda: "superseded" in log.read_text(), "a report of what was dropped")
+    reported = [line for line in log.read_text().splitlines() if "superseded" in line][-1]
+    counts = {what: int(n) for n, what in (entry.split() for entry in reported.partition("front: ")[2].split(", "))}
+    assert (
+        counts["received"] - sum(n for what, n in counts.items() if what != "received") <= 2
+    )  # one under way, one waiting
     assert counts["superseded"] > 0
     stamps = [message.header.stamp.sec for message in adverse]
     assert stamps == sorted(stamps)
@@ -318,7 +318,7 @@ def test_feeds_the_perception_node_without_remapping(log: Path, tmp_path: Path) 
         ("seed:=many", "seed"),
         ("image_transport:=theora", "image_transport is 'theora'"),
         ("cameras:=[front, front]", "parameter cameras is ['front', 'front']"),
-        ("cameras:=['rear cam']", "rear cam/image_raw"),
+        ("cameras:=['rear cam']", "'rear cam' is no topic name"),
     ],
 )
 def test_wrong_parameters_end_in_one_line(parameter: str, says: str) -> None:
