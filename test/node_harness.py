@@ -205,3 +205,16 @@ def set_parameters(ours: Client, **values: Any) -> str:
     results = ours.call(SetParameters, f"{NODE}/set_parameters", SetParameters.Request(parameters=parameters)).results
     assert all(result.successful == (not result.reason) for result in results)
     return "; ".join(result.reason for result in results if not result.successful)
+
+
+def settle(ours: Client, *cameras: str) -> None:
+    """Until no frame is waiting or in work, as a status after the last one says."""
+
+    def settled() -> bool:
+        return all(
+            s is not None and s.frames_received == s.frames_processed + sum(d.count for d in s.dropped)
+            for s in map(ours.status, cameras)
+        )
+
+    seen = len(ours.received[f"{NODE}/status"])
+    ours.wait(lambda: len(ours.received[f"{NODE}/status"]) > seen + 2 and settled(), "all frames accounted for")

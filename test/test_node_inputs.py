@@ -25,6 +25,7 @@ from node_harness import (
     pixels,
     publish_until,
     set_parameters,
+    settle,
 )
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -54,19 +55,6 @@ def says(ours: Client, text: str, level: bytes = DiagnosticStatus.ERROR) -> Call
         return bool(entry) and text in entry.message and entry.level == level
 
     return said
-
-
-def settle(ours: Client, *cameras: str) -> None:
-    """Until no frame is waiting or in work, as a status after the last one says."""
-
-    def settled() -> bool:
-        return all(
-            s is not None and s.frames_received == s.frames_processed + sum(d.count for d in s.dropped)
-            for s in map(ours.status, cameras)
-        )
-
-    seen = len(ours.received[f"{NODE}/status"])
-    ours.wait(lambda: len(ours.received[f"{NODE}/status"]) > seen + 2 and settled(), "all frames accounted for")
 
 
 def wait_briefly(ours: Client, condition: Callable[[], bool], what: str) -> None:
