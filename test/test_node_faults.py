@@ -227,7 +227,14 @@ rclpy.spin(node)
 """
 
 
-def test_a_subscriber_that_never_reads_holds_nobody_up(active: Callable[..., Client]) -> None:
+@pytest.fixture
+def no_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In it, what a stopped process has not read keeps its place in the writer's segment, and now and then none is left
+    for the others: Fast DDS's doing, whatever the node does."""
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+
+
+def test_a_subscriber_that_never_reads_holds_nobody_up(no_shared_memory: None, active: Callable[..., Client]) -> None:
     """Its process is stopped, reliable subscriptions and all; the frames are large enough to fill any buffer."""
     ours = active()
     masks = ours.listen(Image, "/front/coop/mask")
@@ -243,7 +250,7 @@ def test_a_subscriber_that_never_reads_holds_nobody_up(active: Callable[..., Cli
             for second in range(2, 62):
                 publisher.publish(image_message(large, second))
                 ours.wait(lambda s=second: masks[-1].header.stamp.sec == s, f"mask {second} for the one that reads")
-            assert ours.dropped("front", DropCount.SUPERSEDED) <= ours.status("front").frames_received - 60
+            ours.wait(lambda: ours.status("front").frames_processed > 60, "a status that counts them all")
         finally:
             subscriber.kill()
 
