@@ -37,7 +37,7 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
         rclpy.init(args=list(args), signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()
     except Exception as error:
-        signals.ended.set()
+        signals.end()
         rclpy.try_shutdown()
         if signals.received.is_set():  # ROS was shut down in the middle
             return 0
@@ -56,7 +56,7 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
             raise
     finally:
         node.destroy_node()
-        signals.ended.set()
+        signals.end()
         rclpy.try_shutdown()
     if set(threading.enumerate()) - {threading.main_thread(), signals.thread}:
         exit_now()  # a network still runs or loads

@@ -19,12 +19,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class ShutdownSignals:
     """From its creation on a signal interrupts nothing, neither Python code nor foreign code that it is in. It wakes a
-    thread that calls `shut_down` until `ended` is set. After GRACE_S, or where there is nothing yet to shut down, the
+    thread that calls `shut_down` until `end` is called. After GRACE_S, or where there is nothing yet to shut down, the
     process ends on the spot, with status 0.
     """
 
     def __init__(self) -> None:
-        self.received, self.ended = threading.Event(), threading.Event()
+        self.received, self._ended = threading.Event(), threading.Event()
         self.shut_down: Callable[[], object] | None = None
         self._reading, writing = os.pipe()
         os.set_blocking(writing, False)
@@ -34,13 +34,23 @@ class ShutdownSignals:
         self.thread = threading.Thread(target=self._watch, name="signals", daemon=True)
         self.thread.start()
 
+    def end(self) -> None:
+        """All is cleaned up: from here on signals are ignored. To be called in the main thread.
+
+        Python's own end gives signals their default action back, by which a second one, of the terminal and of launch
+        say, would kill the process; but for those that are ignored.
+        """
+        self._ended.set()
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def _watch(self) -> None:
         os.read(self._reading, 1)
         self.received.set()
         deadline = time.monotonic() + GRACE_S
         while self.shut_down is not None and time.monotonic() < deadline:
             self.shut_down()  # again and again: the first time may have been before it had anything to do
-            if self.ended.wait(0.05):
+            if self._ended.wait(0.05):
                 return
         exit_now()
 

@@ -143,6 +143,19 @@ def test_a_signal_before_there_is_anything(tmp_path: Path, number: signal.Signal
         ends_in_time(process, number, log)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_until_the_very_end(tmp_path: Path, number: signal.Signals) -> None:
+    """Not one of them kills a process that is already ending."""
+    log = tmp_path / "log"
+    with client(DOMAIN) as ours, node_process(DOMAIN, log) as process:
+        assert ours.state() == "unconfigured"
+        begun = time.monotonic()
+        while process.poll() is None:
+            process.send_signal(number)
+            assert time.monotonic() - begun < END_S + LOADED_MACHINE_S
+        assert process.returncode == 0, log.read_text()
+
+
 def resident_mb(process: subprocess.Popen[bytes]) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) / 1024
 
