@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,10 @@ def environment(domain: int) -> dict[str, str]:
 
 
 @contextmanager
-def node_process(domain: int, log: Path, **parameters: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The node's executable with parameters (YAML texts); `log` gets what it prints."""
-    command = [sys.executable, "-m", "coop_perception.perception_node", "--ros-args"]
-    for name, value in {"status_period": "0.1", **parameters}.items():
+def executable(module: str, domain: int, log: Path, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A node's executable with parameters (YAML texts); `log` gets what it prints. It must end with status 0."""
+    command = [sys.executable, "-m", f"coop_perception.{module}", "--ros-args"]
+    for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment(domain))
@@ -67,6 +67,11 @@ def node_process(domain: int, log: Path, **parameters: str) -> Iterator[subproce
                 process.kill()
                 process.wait()
             assert process.returncode == 0, f"exit status {process.returncode}: {log.read_text()}"
+
+
+def node_process(domain: int, log: Path, **parameters: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """The perception node, telling its status often."""
+    return executable("perception_node", domain, log, **{"status_period": "0.1", **parameters})
 
 
 class Client:

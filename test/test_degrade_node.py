@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from node_harness import DEADLINE, DOMAIN, NODE, QOS, Client, client, environment, image_message, node_process
+from node_harness import (
+    DEADLINE,
+    DOMAIN,
+    NODE,
+    QOS,
+    Client,
+    client,
+    environment,
+    executable,
+    image_message,
+    node_process,
+)
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
@@ -32,25 +42,8 @@ NANOSECONDS = 5
 RELIABLE = {"reliability": "reliable", "depth": 100}
 
 
-@contextmanager
-def degrade_process(log: Path, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
-    """The node's executable; `log` gets what it prints."""
-    command = [sys.executable, "-m", "coop_perception.degrade_node", "--ros-args"]
-    for name, value in parameters.items():
-        command += ["-p", f"{name}:={value}"]
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment(DOMAIN))
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(DEADLINE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            assert process.returncode == 0, f"exit status {process.returncode}: {log.read_text()}"
+def degrade_process(log: Path, **parameters: object) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return executable("degrade_node", DOMAIN, log, **parameters)
 
 
 @pytest.fixture
