@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Tensor: TypeAlias = Any
+"""A NumPy array, or memory of the engines' device that their `place` and `allocate` gave."""
 
 
 class EngineError(RuntimeError):
@@ -24,7 +27,10 @@ class TensorSpec:
 
 
 class Engine(Protocol):
-    """A loaded network. `device` is the hardware's name in words, `precision` that of the arithmetic (`fp32`, ...)."""
+    """A loaded network. `device` is the hardware's name in words, `precision` that of the arithmetic (`fp32`, ...).
+
+    Engines of one backend that were loaded together take each other's tensors. One thread at a time may use them.
+    """
 
     backend: str
     device: str
@@ -32,12 +38,39 @@ class Engine(Protocol):
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
 
-    def run(self, feeds: Mapping[str, NDArray[np.generic]], wanted: Sequence[str]) -> dict[str, NDArray[np.generic]]:
-        """Run the network on arrays by input name and return the wanted outputs by name.
+    def place(self, name: str, array: NDArray[np.generic]) -> Tensor:
+        """An input's array where engines read it without another copy; valid until the next call for that input.
+
+        Raises:
+            EngineError: its type or shape is not the input's.
+        """
+        ...
+
+    def allocate(self, name: str, batch: int) -> Tensor:
+        """Memory for an output that other engines read, to be given to `run` again and again.
+
+        Raises:
+            EngineError: a dimension of the output besides the batch is not known before it runs, or memory is short.
+        """
+        ...
+
+    def run(
+        self, feeds: Mapping[str, Tensor], wanted: Sequence[str], into: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Run the network on tensors by input name and return the wanted outputs by name.
 
         Work that no wanted output depends on is not done where the backend can leave it out.
+
+        Args:
+            feeds: arrays, or tensors of `place` and `allocate`.
+            wanted: names of outputs.
+            into: memory that outputs are written to. Those that it does not name come as new arrays, the caller's own.
 
         Raises:
             EngineError: the backend refused the inputs or failed.
         """
+        ...
+
+    def close(self) -> None:
+        """Free everything; the engine cannot run any more. May be called again."""
         ...
