@@ -89,6 +89,7 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
         "cameras": f"['{camera}']",
         "image_transport": transport,
         "status_period": "0.2",
+        "fused": "false",  # for each network's own time in the summary
         # A frame may be dropped by the node, which counts it, but lost neither on the way to it nor on the way back.
         f"qos_overrides./{image_topic}.subscription.reliability": "reliable",
         f"qos_overrides./{image_topic}.subscription.history": "keep_all",

@@ -22,8 +22,9 @@ from coop_perception import topics
 from coop_perception.bundle import Bundle, BundleError, load_bundle
 from coop_perception.camera_statistics import percentiles
 from coop_perception.engines import EngineError
+from coop_perception.engines.loading import AUTO, PRECISIONS, EngineSettings, load_engines
 from coop_perception.images import ImageError, decode, to_mask
-from coop_perception.pipeline import Pipeline
+from coop_perception.pipeline import STAGES, Pipeline
 from coop_perception.recorded_frames import frames
 from coop_perception.recordings import (
     Recording,
@@ -84,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
                 evaluation = evaluate_recorded(recording, chosen, bundle)
             else:
-                evaluation = evaluate_offline(recording, chosen, bundle)
+                evaluation = evaluate_offline(
+                    recording, chosen, bundle, EngineSettings(options.backend, options.precision)
+                )
         finish(evaluation, bundle, options.out)
     except (RecordingError, BundleError, EngineError, ScoringError, EvaluationError, OSError) as error:
         raise SystemExit(f"evaluate_bag: {error}") from error
@@ -103,7 +106,13 @@ def _parser() -> argparse.ArgumentParser:
         "--reference-image-topic", help="clear images to compare with (default: <camera>/reference/image)"
     )
     parser.add_argument("--reference-mask-topic", help="true masks to compare with (default: <camera>/reference/mask)")
-    parser.add_argument("--backend", default="auto", choices=["auto", "onnxruntime"], help="what runs the networks")
+    parser.add_argument("--backend", default="auto", choices=[AUTO, *PRECISIONS], help="what runs the networks")
+    parser.add_argument(
+        "--precision",
+        default=AUTO,
+        choices=[AUTO, *dict.fromkeys(p for precisions in PRECISIONS.values() for p in precisions)],
+        help="of the networks' arithmetic",
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--live", action="store_true", help="play the recording to the running node instead")
     mode.add_argument("--recorded", action="store_true", help="score the node's outputs that the recording holds")
@@ -138,14 +147,14 @@ def choose_topics(
     )
 
 
-def evaluate_offline(recording: Recording, chosen: Topics, bundle: Bundle) -> Evaluation:
-    """Every frame through the pipeline in this process, one after the other.
+def evaluate_offline(recording: Recording, chosen: Topics, bundle: Bundle, settings: EngineSettings) -> Evaluation:
+    """Every frame through the pipeline in this process, one after the other, network by network for their times.
 
     Raises:
         EvaluationError: no frame could be read.
         BundleError, EngineError, ScoringError: as their modules say.
     """
-    pipeline = Pipeline(bundle)
+    pipeline = Pipeline(bundle, load_engines(bundle, STAGES, settings, Console(stderr=True).print))
     pipeline.warm_up()
     scores, chooser = Scores(bundle.classes), SampleChooser(recording.topics[chosen.image].count)
     latencies: list[float] = []
@@ -177,6 +186,7 @@ def evaluate_offline(recording: Recording, chosen: Topics, bundle: Bundle) -> Ev
         "mode": "offline",
         **bundle_facts(bundle),
         "backend": engine.backend,
+        "precision": engine.precision,
         "device": engine.device,
         "frames": {"read": read, "processed": len(latencies), "dropped": read - len(latencies)},
         "dropped_by_reason": {"malformed": read - len(latencies)} if read > len(latencies) else {},

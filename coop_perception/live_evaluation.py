@@ -54,6 +54,7 @@ def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_nam
         "mode": "live",
         **bundle_facts(bundle),
         "backend": info.backend,
+        "precision": info.precision,
         "device": info.device,
         "frames": {
             "read": played.frames,

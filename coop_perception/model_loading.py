@@ -7,35 +7,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coop_perception.bundle import load_bundle
-from coop_perception.engines import Engine
-from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.memory import returnable
-from coop_perception.pipeline import Pipeline
+from coop_perception.pipeline import FUSED, STAGES, Pipeline
 
 
-def load_pipeline(directory: Path, threads: int, say: Callable[[str], object]) -> Pipeline:
+def load_pipeline(directory: Path, settings: EngineSettings, fused: bool, say: Callable[[str], object]) -> Pipeline:
     """Load a bundle until it is ready for its first frame.
 
     Args:
         directory: of the bundle.
-        threads: CPU threads of the networks; 0: one per core.
+        settings: what is to run it.
+        fused: load the graph of all three networks, too.
         say: gets a line about each step.
 
     Raises:
         BundleError, EngineError: as `load_bundle`, `Pipeline`.
     """
     begun = time.perf_counter()
-
-    def load(path: Path) -> Engine:
-        started = time.perf_counter()
-        engine = OnnxRuntimeEngine(path, threads)
-        say(f"loaded {path.name} in {time.perf_counter() - started:.1f} s")
-        return engine
-
     say(f"loading bundle {directory}")
     bundle = load_bundle(directory)
     with returnable():
-        pipeline = Pipeline(bundle, load)
+        pipeline = Pipeline(bundle, load_engines(bundle, (*STAGES, *([FUSED] if fused else [])), settings, say))
         started = time.perf_counter()
         pipeline.warm_up()
     engine = pipeline.engines["segmenter"]

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from coop_perception.engines.loading import AUTO, PRECISIONS
+
 _CAMERA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -34,6 +36,32 @@ PARAMETERS: tuple[Definition, ...] = (
         "raw",
         "Which image topic to read: `raw` is `<camera>/image_raw`, `compressed` is `<camera>/image_raw/compressed`.",
         choices=("raw", "compressed"),
+    ),
+    Definition(
+        "backend",
+        AUTO,
+        "What runs the networks; `auto`: the fastest of what is installed, works, and gives the masks of FP32.",
+        choices=(AUTO, *PRECISIONS),
+    ),
+    Definition(
+        "precision",
+        AUTO,
+        "Of the networks' arithmetic; `auto`: the backend's first: "
+        + "; ".join(f"{backend} {', '.join(precisions)}" for backend, precisions in PRECISIONS.items())
+        + ".",
+        choices=(AUTO, *dict.fromkeys(p for precisions in PRECISIONS.values() for p in precisions)),
+    ),
+    Definition(
+        "engine_cache",
+        "",
+        "Directory of what is built or measured once per machine; empty: `$COOP_PERCEPTION_CACHE`, else "
+        "`~/.cache/coop_perception`.",
+    ),
+    Definition(
+        "fused",
+        True,
+        "Whether the networks run as one graph when all three are wanted; otherwise each by itself, with its own time "
+        "in `~/status`.",
     ),
     Definition("threads", 0, "CPU threads of the networks; 0: one per core.", low=0, high=256),
     Definition("refinement", True, "Whether the refinement stage is on.", dynamic=True),

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.bundle import CONTRACTS, Bundle, BundleError
-from coop_perception.engines import Engine, TensorSpec
-from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.engines import Engine, Tensor, TensorSpec
 
+FUSED = "cooperative"
 STAGES = ("segmenter", "refinement", "restoration")
 OUTPUTS = ("mask_raw", "mask", "confidence", "restored", "condition")
 _OF_REFINEMENT = ("mask", "confidence", "condition")
+_BETWEEN = ("probabilities", "refined_probabilities")
 
 
 def outputs_of(stages: Collection[str]) -> set[str]:
@@ -45,30 +46,45 @@ class Result:
     condition: NDArray[np.float32] | None = None
     strength: float | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
-    """Wall time of each network that ran, for the whole batch this frame was in."""
+    """Wall time of each network that ran, or of the fused one, for the whole batch this frame was in."""
+
+
+class _Between(threading.local):
+    """Memory of what passes between engines, by output and batch size: each thread's own."""
+
+    def __init__(self) -> None:
+        self.memory: dict[tuple[str, int], Tensor] = {}
 
 
 class Pipeline:
-    """The three networks of a bundle, loaded.
+    """The networks of a bundle, loaded. As many threads may use it at once as its engines allow.
 
     Args:
         bundle: checked manifest.
-        load: makes an engine of an ONNX file; ONNX Runtime by default.
+        engines: by network, of those in STAGES; with that of FUSED too, frames that need all three run through it.
 
     Raises:
         BundleError: a graph's tensors do not agree with the contract or with the bundle's classes or size.
-        EngineError: a network cannot be loaded.
     """
 
-    def __init__(self, bundle: Bundle, load: Callable[[Path], Engine] = OnnxRuntimeEngine) -> None:
+    def __init__(self, bundle: Bundle, engines: Mapping[str, Engine]) -> None:
         self.bundle = bundle
-        self.engines: dict[str, Engine] = {name: load(bundle.networks[name].path) for name in STAGES}
-        for name, engine in self.engines.items():
+        self.engines = engines
+        self._between = _Between()
+        for name, engine in engines.items():
             check_engine(bundle, name, engine)
 
     def warm_up(self) -> None:
-        """Run every stage once: the first run of an engine allocates its memory."""
-        self.run([np.zeros((self.bundle.height, self.bundle.width, 3), np.uint8)], OUTPUTS)
+        """Run every engine once: the first run of one allocates its memory."""
+        frame = np.zeros((self.bundle.height, self.bundle.width, 3), np.uint8)
+        for stages in (STAGES, ("segmenter", "refinement"), ("segmenter", "restoration")):
+            self.run([frame], OUTPUTS, stages)
+
+    def close(self) -> None:
+        """Free the engines."""
+        self._between = _Between()
+        for engine in self.engines.values():
+            engine.close()
 
     def run(
         self, frames: Sequence[NDArray[np.uint8]], wanted: Collection[str], stages: Collection[str] = STAGES
@@ -90,32 +106,66 @@ class Pipeline:
             FrameError: a frame's type or shape is wrong.
             EngineError: a network failed.
         """
-        image = self._batch(frames)
+        batch = self._batch(frames)
+        wanted = {output for output in wanted if output in outputs_of(stages)}
+        refine = "refinement" in stages and not wanted.isdisjoint(("restored", *_OF_REFINEMENT))
         stages_ms: dict[str, float] = {}
-        values: dict[str, NDArray[np.generic]] = {"image": image}
-
-        def stage(name: str, outputs: Collection[str]) -> None:
-            begun = time.perf_counter()
-            engine = self.engines[name]
-            values.update(engine.run({key: values[key] for key in engine.inputs}, tuple(outputs)))
-            stages_ms[name] = (time.perf_counter() - begun) * 1e3
-
-        restore = "restored" in wanted and "restoration" in stages
-        refine = "refinement" in stages and (restore or any(output in wanted for output in _OF_REFINEMENT))
-        unrefined = "mask" in wanted and "refinement" not in stages
-        outputs = ["mask_raw"] if "mask_raw" in wanted or unrefined else []
-        stage("segmenter", [*outputs, *(["probabilities"] if refine or restore else [])])
-        if unrefined:
-            values["mask"] = values["mask_raw"]
-        if restore and not refine:
-            values["refined_probabilities"] = values["probabilities"]
-        if refine:
-            outputs = [output for output in _OF_REFINEMENT if output in wanted]
-            outputs += ["strength"] if "condition" in wanted else []
-            stage("refinement", [*outputs, *(["refined_probabilities"] if restore else [])])
-        if restore:
-            stage("restoration", ["restored"])
+        if FUSED in self.engines and refine and "restored" in wanted:
+            values = self._placed(FUSED, batch)
+            self._stage(FUSED, self._given(FUSED, wanted), len(batch), values, stages_ms)
+        elif not wanted:
+            values = {}
+        else:
+            values = self._staged(batch, wanted, refine, stages_ms)
         return [self._result(index, frame, values, stages_ms) for index, frame in enumerate(frames)]
+
+    def _staged(
+        self, batch: NDArray[np.uint8], wanted: set[str], refine: bool, stages_ms: dict[str, float]
+    ) -> dict[str, Tensor]:
+        values = self._placed("segmenter", batch)
+        restore = "restored" in wanted
+        if refine:
+            self._stage(
+                "segmenter", [*self._given("segmenter", wanted), "probabilities"], len(batch), values, stages_ms
+            )
+            outputs = self._given("refinement", wanted) + (["refined_probabilities"] if restore else [])
+            self._stage("refinement", outputs, len(batch), values, stages_ms)
+        else:
+            outputs = ["mask_raw"] if not wanted.isdisjoint(("mask_raw", "mask")) else []
+            outputs += ["probabilities"] if restore else []
+            self._stage("segmenter", outputs, len(batch), values, stages_ms)
+            if "mask" in wanted:
+                values["mask"] = values["mask_raw"]
+            if restore:
+                values["refined_probabilities"] = values["probabilities"]
+        if restore:
+            self._stage("restoration", ["restored"], len(batch), values, stages_ms)
+        return values
+
+    def _placed(self, name: str, batch: NDArray[np.uint8]) -> dict[str, Tensor]:
+        return {"image": self.engines[name].place("image", batch)}
+
+    def _given(self, network: str, wanted: set[str]) -> list[str]:
+        """Which of a network's outputs serve the wanted ones."""
+        asked = wanted | ({"strength"} if "condition" in wanted else set())
+        return [output for output in CONTRACTS[network].outputs if output in asked]
+
+    def _stage(
+        self, name: str, outputs: Sequence[str], batch: int, values: dict[str, Tensor], stages_ms: dict[str, float]
+    ) -> None:
+        begun = time.perf_counter()
+        engine = self.engines[name]
+        feeds = {key: values[key] for key in engine.inputs}
+        values.update(engine.run(feeds, outputs, self._memory(engine, outputs, batch)))
+        stages_ms[name] = (time.perf_counter() - begun) * 1e3
+
+    def _memory(self, engine: Engine, outputs: Sequence[str], batch: int) -> dict[str, Tensor]:
+        """For what only other engines read, where its size is known: the same memory for each batch of that size."""
+        between = [name for name in outputs if name in _BETWEEN and None not in engine.outputs[name].shape[1:]]
+        for name in between:
+            if (name, batch) not in self._between.memory:
+                self._between.memory[name, batch] = engine.allocate(name, batch)
+        return {name: self._between.memory[name, batch] for name in between}
 
     def _batch(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """uint8 [N,H,W,3] at the network's size; a single frame of that size is passed on without a copy."""
@@ -135,7 +185,7 @@ class Pipeline:
         self,
         index: int,
         frame: NDArray[np.uint8],
-        values: Mapping[str, NDArray[np.generic]],
+        values: Mapping[str, Tensor],
         stages_ms: dict[str, float],
     ) -> Result:
         size = (frame.shape[1], frame.shape[0])

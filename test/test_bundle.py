@@ -9,12 +9,12 @@ import onnx
 import pytest
 import yaml
 from onnx import TensorProto, helper
-from toy_bundle import CONDITIONS, HEIGHT, WIDTH, edit_manifest, rewrite_network, write_toy_bundle
+from toy_bundle import CONDITIONS, HEIGHT, WIDTH, edit_manifest, open_pipeline, rewrite_network, write_toy_bundle
 
 from coop_perception.bundle import MANIFEST, BundleError, load_bundle, sha256
 from coop_perception.classes import CAMVID_CLASSES
 from coop_perception.engines import EngineError
-from coop_perception.pipeline import OUTPUTS, FrameError, Pipeline
+from coop_perception.pipeline import OUTPUTS, FrameError
 from coop_perception.resources import default_bundle
 
 
@@ -102,13 +102,13 @@ def test_class_list_that_disagrees_with_the_graphs(directory: Path) -> None:
     classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in CAMVID_CLASSES[:7]]
     edit_manifest(directory, classes=classes)
     with pytest.raises(BundleError, match=r"'probabilities' is float32 \[any, 11, 24, 32\], expected .* for 7 classes"):
-        Pipeline(load_bundle(directory))
+        open_pipeline(directory)
 
 
 def test_input_size_that_disagrees_with_the_graphs(directory: Path) -> None:
     edit_manifest(directory, input={"height": 48, "width": 64})
     with pytest.raises(BundleError, match=r"'image' is uint8 \[any, 24, 32, 3\], expected uint8 \[any, 48, 64, 3\]"):
-        Pipeline(load_bundle(directory))
+        open_pipeline(directory)
 
 
 def test_graph_without_a_tensor_of_the_contract(directory: Path) -> None:
@@ -119,13 +119,13 @@ def test_graph_without_a_tensor_of_the_contract(directory: Path) -> None:
         directory, "restoration", helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     )
     with pytest.raises(BundleError, match=r"restoration has no input 'image'; its inputs are \['picture'\]"):
-        Pipeline(load_bundle(directory))
+        open_pipeline(directory)
 
 
 def test_file_that_is_no_onnx(directory: Path) -> None:
     rewrite_network(directory, "segmenter", onnx.ModelProto())
     with pytest.raises(EngineError, match=r"segmenter\.onnx: ONNX Runtime .* cannot load it"):
-        Pipeline(load_bundle(directory))
+        open_pipeline(directory)
 
 
 def frame(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> np.ndarray:
@@ -133,7 +133,7 @@ def frame(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> np.ndarray
 
 
 def test_outputs_are_the_networks(directory: Path) -> None:
-    pipeline, image = Pipeline(load_bundle(directory)), frame()
+    pipeline, image = open_pipeline(directory), frame()
     (result,) = pipeline.run([image], OUTPUTS)
     np.testing.assert_array_equal(result.mask_raw, image[..., 0])
     np.testing.assert_array_equal(result.mask, image[..., 1])
@@ -157,13 +157,13 @@ def test_outputs_are_the_networks(directory: Path) -> None:
     ],
 )
 def test_only_what_is_wanted_is_computed(directory: Path, wanted: list[str], stages: list[str]) -> None:
-    (result,) = Pipeline(load_bundle(directory)).run([frame()], wanted)
+    (result,) = open_pipeline(directory).run([frame()], wanted)
     assert list(result.stages_ms) == stages
     assert [name for name in OUTPUTS if getattr(result, name) is not None] == wanted
 
 
 def test_batch_gives_what_single_frames_give(directory: Path) -> None:
-    pipeline = Pipeline(load_bundle(directory))
+    pipeline = open_pipeline(directory)
     frames = [frame(seed=1), frame(50, 70, seed=2), frame(seed=3)]
     for batched, image in zip(pipeline.run(frames, OUTPUTS), frames, strict=True):
         (single,) = pipeline.run([image], OUTPUTS)
@@ -176,7 +176,7 @@ def test_masks_come_out_at_the_frames_size_and_in_place(directory: Path, factor:
     """Every network pixel becomes a block of factor x factor pixels exactly: nothing shifts by half a pixel."""
     small = frame()
     large = np.repeat(np.repeat(small, factor, 0), factor, 1)
-    (result,) = Pipeline(load_bundle(directory)).run([large], OUTPUTS)
+    (result,) = open_pipeline(directory).run([large], OUTPUTS)
     np.testing.assert_array_equal(result.mask, large[..., 1])
     assert result.restored is not None
     assert result.restored.shape == large.shape
@@ -187,10 +187,10 @@ def test_masks_come_out_at_the_frames_size_and_in_place(directory: Path, factor:
 )
 def test_frames_that_are_none(directory: Path, bad: np.ndarray) -> None:
     with pytest.raises(FrameError, match="expected uint8"):
-        Pipeline(load_bundle(directory)).run([bad], ["mask"])
+        open_pipeline(directory).run([bad], ["mask"])
 
 
 def test_default_bundle_is_whole() -> None:
     bundle = load_bundle(default_bundle())
-    Pipeline(bundle).warm_up()
+    open_pipeline(bundle.directory).warm_up()
     assert sum(file.stat().st_size for file in bundle.directory.iterdir()) < 20e6

@@ -36,14 +36,14 @@ from rclpy.context import Context
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from toy_bundle import rewrite_network, write_toy_bundle
+from toy_bundle import open_pipeline, rewrite_network, write_toy_bundle
 
-from coop_perception.bundle import Bundle, load_bundle
+from coop_perception.bundle import Bundle
 from coop_perception.camera_statistics import CameraStatistics
 from coop_perception.images import ImageError, decode, to_mask
 from coop_perception.lifecycle_client import bring_up
 from coop_perception.node_parameters import NodeParameters
-from coop_perception.pipeline import Pipeline, Result
+from coop_perception.pipeline import Result
 from coop_perception.worker import Channel, Worker
 from coop_perception_msgs.msg import DropCount
 
@@ -114,7 +114,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker, C
     context = Context()
     rclpy.init(args=["--ros-args", "--log-level", "fatal"], context=context, domain_id=DOMAIN)
     node = Node("worker", context=context)
-    pipeline = Pipeline(load_bundle(write_toy_bundle(tmp_path_factory.mktemp("worker") / "toy")))
+    pipeline = open_pipeline(write_toy_bundle(tmp_path_factory.mktemp("worker") / "toy"))
     channel = Channel(Outputs())
     channel.statistics = Announcing()
     it = Worker(node, {"front": channel}, lambda: pipeline, NodeParameters(node))

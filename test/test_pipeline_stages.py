@@ -19,14 +19,17 @@ FRAME = np.random.default_rng(0).integers(0, 11, (HEIGHT, WIDTH, 3), dtype=np.ui
 class Recording(OnnxRuntimeEngine):
     """Remembers what it was fed with."""
 
-    def run(self, feeds: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
-        self.feeds = dict(feeds)
-        return super().run(feeds, wanted)
+    def run(
+        self, feeds: Mapping[str, Any], wanted: Sequence[str], into: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        self.feeds, self.wanted = dict(feeds), set(wanted)
+        return super().run(feeds, wanted, into)
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    return Pipeline(load_bundle(write_toy_bundle(tmp_path_factory.mktemp("stages") / "toy")), Recording)
+    bundle = load_bundle(write_toy_bundle(tmp_path_factory.mktemp("stages") / "toy"))
+    return Pipeline(bundle, {name: Recording(bundle.networks[name].path) for name in STAGES})
 
 
 @pytest.mark.parametrize("off", [(), ("refinement",), ("restoration",), ("refinement", "restoration")])
@@ -44,6 +47,6 @@ def test_each_combination_gives_the_outputs_that_it_promises(pipeline: Pipeline,
 def test_without_refinement_the_segmenters_probabilities_guide_restoration(pipeline: Pipeline) -> None:
     pipeline.run([FRAME], ["restored"], ["segmenter", "restoration"])
     given = pipeline.engines["restoration"].feeds["refined_probabilities"]
-    np.testing.assert_array_equal(given[0, 0], FRAME[..., 0])  # the toy segmenter's probabilities
+    np.testing.assert_array_equal(given.numpy()[0, 0], FRAME[..., 0])  # the toy segmenter's probabilities
     (result,) = pipeline.run([FRAME], ["mask"], ["segmenter"])
     np.testing.assert_array_equal(result.mask, FRAME[..., 0])

@@ -6,6 +6,7 @@ mask_raw is the frame's red channel, mask its green, confidence its blue; restor
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, sha256
+from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, load_bundle, sha256
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
+from coop_perception.engines.loading import EngineSettings, load_engines
+from coop_perception.pipeline import STAGES, Pipeline
 
 HEIGHT, WIDTH = 24, 32
 CLASSES = len(CAMVID_CLASSES)
@@ -46,6 +49,12 @@ def write_toy_bundle(directory: Path, height: int = HEIGHT, width: int = WIDTH) 
     }
     (directory / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False))
     return directory
+
+
+def open_pipeline(directory: Path, backend: str = "onnxruntime", networks: Collection[str] = STAGES) -> Pipeline:
+    """Of this bundle or another."""
+    bundle = load_bundle(directory)
+    return Pipeline(bundle, load_engines(bundle, networks, EngineSettings(backend)))
 
 
 def edit_manifest(directory: Path, **changes: Any) -> None:

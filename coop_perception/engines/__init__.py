@@ -25,6 +25,31 @@ class TensorSpec:
     dtype: np.dtype[np.generic]
     shape: tuple[int | None, ...]
 
+    def sized(self, batch: int) -> tuple[int, ...]:
+        """The shape of a batch.
+
+        Raises:
+            EngineError: a dimension besides the batch is dynamic.
+        """
+        rest = tuple(size for size in self.shape[1:] if size is not None)
+        if len(rest) != len(self.shape) - 1:
+            raise EngineError(f"tensor {self.name!r} is {self.shape}: more than its batch is unknown before it runs")
+        return (batch, *rest)
+
+
+def checked(spec: TensorSpec, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """An array for an input, contiguous.
+
+    Raises:
+        EngineError: its type or shape is not the input's.
+    """
+    fits = len(array.shape) == len(spec.shape) and all(
+        wanted is None or found == wanted for found, wanted in zip(array.shape, spec.shape, strict=True)
+    )
+    if array.dtype != spec.dtype or not fits:
+        raise EngineError(f"input {spec.name!r} is {array.dtype} {array.shape}, expected {spec.dtype} {spec.shape}")
+    return np.ascontiguousarray(array)
+
 
 class Engine(Protocol):
     """A loaded network. `device` is the hardware's name in words, `precision` that of the arithmetic (`fp32`, ...).
@@ -58,8 +83,6 @@ class Engine(Protocol):
         self, feeds: Mapping[str, Tensor], wanted: Sequence[str], into: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Run the network on tensors by input name and return the wanted outputs by name.
-
-        Work that no wanted output depends on is not done where the backend can leave it out.
 
         Args:
             feeds: arrays, or tensors of `place` and `allocate`.

@@ -1,9 +1,8 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: on a CUDA GPU where the package has its provider and one is there, on the CPU otherwise."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +10,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from coop_perception.engines import EngineError, TensorSpec
+from coop_perception.engines import EngineError, Tensor, TensorSpec, checked
+from coop_perception.engines.cpu import cpu_name
 
+CUDA = "CUDAExecutionProvider"
 _DTYPES = {
     "tensor(uint8)": np.uint8,
     "tensor(float)": np.float32,
@@ -22,20 +23,21 @@ _DTYPES = {
 
 
 class OnnxRuntimeEngine:
-    """An ONNX file in an ONNX Runtime CPU session (see `Engine`).
+    """An ONNX file in an ONNX Runtime session (see `Engine`). Any number of threads may run it at once.
 
     Args:
         path: the ONNX file.
-        threads: of one run; 0: as many as the process may use cores.
+        threads: of one run on the CPU; 0: as many as the process may use cores.
+        precision: of the file's arithmetic.
+        cuda: run on the first CUDA GPU instead.
 
     Raises:
-        EngineError: the file cannot be loaded.
+        EngineError: the file cannot be loaded, or not on a GPU.
     """
 
     backend = "onnxruntime"
-    precision = "fp32"
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(self, path: Path, threads: int = 0, precision: str = "fp32", cuda: bool = False) -> None:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -43,24 +45,65 @@ class OnnxRuntimeEngine:
         # Spinning workers would take the cores that DDS and image conversion need between two frames.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        provider = CUDA if cuda else "CPUExecutionProvider"
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:  # its errors share no public base class
             raise EngineError(f"{path}: ONNX Runtime {ort.__version__} cannot load it: {_first_line(error)}") from error
+        if provider not in session.get_providers():  # it only warns of that
+            raise EngineError(
+                f"{path}: ONNX Runtime {ort.__version__} cannot use its {provider}; its log says which library or "
+                "driver is missing"
+            )
+        self._session: ort.InferenceSession | None = session
         self._path = path
-        self._run_options = ort.RunOptions()
-        self._run_options.only_execute_path_to_fetches = True
-        self.device = _cpu_name()
-        self.inputs: Mapping[str, TensorSpec] = {node.name: _spec(path, node) for node in self._session.get_inputs()}
-        self.outputs: Mapping[str, TensorSpec] = {node.name: _spec(path, node) for node in self._session.get_outputs()}
+        self.precision = precision
+        self._memory = "cuda" if cuda else "cpu"
+        self.device = "CUDA GPU 0" if cuda else cpu_name()
+        self.inputs: Mapping[str, TensorSpec] = {node.name: _spec(path, node) for node in session.get_inputs()}
+        self.outputs: Mapping[str, TensorSpec] = {node.name: _spec(path, node) for node in session.get_outputs()}
 
-    def run(self, feeds: Mapping[str, NDArray[np.generic]], wanted: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    def place(self, name: str, array: NDArray[np.generic]) -> Tensor:
+        array = checked(self.inputs[name], array)
+        return array if self._memory == "cpu" else ort.OrtValue.ortvalue_from_numpy(array, self._memory, 0)
+
+    def allocate(self, name: str, batch: int) -> Tensor:
+        spec = self.outputs[name]
+        shape = spec.sized(batch)
         try:
-            values = self._session.run(list(wanted), dict(feeds), self._run_options)
+            return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), spec.dtype.type, self._memory, 0)
         except Exception as error:
-            shapes = {name: (str(value.dtype), value.shape) for name, value in feeds.items()}
+            raise EngineError(f"{self._path}: no memory for {name} {shape}: {_first_line(error)}") from error
+
+    def run(
+        self, feeds: Mapping[str, Tensor], wanted: Sequence[str], into: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        if self._session is None:
+            raise EngineError(f"{self._path}: the engine is closed")
+        into = into or {}
+        try:
+            binding = self._session.io_binding()
+            for name, value in feeds.items():
+                if isinstance(value, ort.OrtValue):
+                    binding.bind_ortvalue_input(name, value)
+                else:
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            for name in wanted:
+                if name in into:
+                    binding.bind_ortvalue_output(name, into[name])
+                else:
+                    binding.bind_output(name)
+            self._session.run_with_iobinding(binding)
+            values = dict(zip(wanted, binding.get_outputs(), strict=True))
+            return {name: into[name] if name in into else value.numpy() for name, value in values.items()}
+        except Exception as error:
+            shapes = {
+                name: (str(value.dtype), value.shape) for name, value in feeds.items() if isinstance(value, np.ndarray)
+            }
             raise EngineError(f"{self._path}: run failed on {shapes}: {_first_line(error)}") from error
-        return dict(zip(wanted, values, strict=True))
+
+    def close(self) -> None:
+        self._session = None
 
 
 def _spec(path: Path, node: ort.NodeArg) -> TensorSpec:
@@ -73,11 +116,3 @@ def _spec(path: Path, node: ort.NodeArg) -> TensorSpec:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _cpu_name() -> str:
-    try:
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        match = None
-    return match.group(1) if match else "CPU"

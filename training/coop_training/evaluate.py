@@ -13,9 +13,9 @@ from pathlib import Path
 from coop_perception.bundle import BundleError, load_bundle
 from coop_perception.degradations import CONDITIONS
 from coop_perception.engines import EngineError
-from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.labelled_images import DatasetError
-from coop_perception.pipeline import Pipeline
+from coop_perception.pipeline import STAGES, Pipeline
 from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
 from coop_training.layouts.class_lists import class_list
 from coop_training.layouts.depth import street_ids
@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
         BundleError, EngineError, DatasetError, OSError: as their modules say.
     """
     # Images are scored side by side: one thread for each network's run costs less than sharing every run out.
-    pipeline = Pipeline(load_bundle(arguments.bundle), lambda path: OnnxRuntimeEngine(path, threads=1))
-    bundle = pipeline.bundle
+    bundle = load_bundle(arguments.bundle)
+    pipeline = Pipeline(bundle, load_engines(bundle, STAGES, EngineSettings("onnxruntime", threads=1)))
     needs_depth = [name for name in arguments.conditions if CONDITIONS[name].needs_depth]
     if needs_depth and street_ids(bundle.classes) is None:
         raise DatasetError(

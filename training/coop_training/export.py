@@ -18,9 +18,9 @@ from torch import Tensor
 
 from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, load_bundle, sha256
 from coop_perception.classes import IGNORE_ID
-from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.labelled_images import DatasetError
-from coop_perception.pipeline import STAGES, Pipeline, check_engine
+from coop_perception.pipeline import FUSED, STAGES, Pipeline
 from coop_training.adapters import AdapterError, OnnxSegmenter
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig
@@ -123,9 +123,7 @@ def export(
     }
     (temporary / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False, width=120, default_flow_style=None))
     bundle = load_bundle(temporary)
-    Pipeline(bundle).warm_up()
-    # The pipeline runs the three, so its checks at load leave this one out; sha256 says that it has not changed since.
-    check_engine(bundle, "cooperative", OnnxRuntimeEngine(bundle.networks["cooperative"].path))
+    Pipeline(bundle, load_engines(bundle, (*STAGES, FUSED), EngineSettings("onnxruntime"))).warm_up()
     replaced = out.with_name(out.name + ".replaced")
     if out.exists():
         out.rename(replaced)

@@ -139,9 +139,15 @@ def join(name: str, parts: Mapping[str, onnx.ModelProto], outputs: Sequence[str]
         found |= {value.name: value for value in part.graph.output}
         graph.node.extend(part.graph.node)
         graph.initializer.extend(part.graph.initializer)
+        graph.value_info.extend(part.graph.value_info)  # that shapes are equal lets runtimes fuse what they would not
         graph.sparse_initializer.extend(part.graph.sparse_initializer)
     graph.output.extend(found[output] for output in outputs)
+    graph.value_info.extend(value for name, value in found.items() if name not in outputs)
     skip_bytes_between(graph, given | found.keys())
+    produced = {name for node in graph.node for name in node.output} - set(outputs)
+    known = [value for value in graph.value_info if value.name in produced]
+    del graph.value_info[:]
+    graph.value_info.extend(known)
     return helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],

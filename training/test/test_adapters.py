@@ -65,6 +65,13 @@ def segment(path: Path, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], 
     return probabilities, mask
 
 
+def quarter(probabilities: NDArray[Any]) -> NDArray[Any]:
+    """As refinement takes them, of frames of HEIGHT x WIDTH."""
+    size = (HEIGHT // 4, WIDTH // 4)
+    tensor = torch.from_numpy(np.asarray(probabilities, np.float32))
+    return torch.nn.functional.interpolate(tensor, size=size, mode="bilinear").numpy()
+
+
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     shares = np.exp(logits - logits.max(1, keepdims=True))
     return shares / shares.sum(1, keepdims=True)
@@ -98,7 +105,9 @@ def test_what_the_network_is_given(
     x = (pixels * (values["scale"] / 255) - values.get("mean", 0)) / values.get("std", 1)
     logits = x.transpose(0, 3, 1, 2) * (0.02 if dtype == "uint8" else 1)
     probabilities, mask = segment(path, image)
-    np.testing.assert_allclose(probabilities[:, :3], softmax(logits), atol=1e-2 if dtype == "float16" else 1e-5)
+    np.testing.assert_allclose(
+        probabilities[:, :3], quarter(softmax(logits)), atol=1e-2 if dtype == "float16" else 1e-5
+    )
     assert not probabilities[:, 3].any()
     assert (mask == logits.argmax(1)).mean() > (0.99 if dtype == "float16" else 0.9999)
 
@@ -108,7 +117,7 @@ def test_probabilities_are_taken_as_such(tmp_path: Path) -> None:
     image = frames() // 2 + 64
     probabilities, mask = segment(description(tmp_path, scaled, output={"kind": "probabilities"}), image)
     shares = image / image.sum(3, keepdims=True)
-    np.testing.assert_allclose(probabilities[:, :3], shares.transpose(0, 3, 1, 2), atol=1e-5)
+    np.testing.assert_allclose(probabilities[:, :3], quarter(shares.transpose(0, 3, 1, 2)), atol=1e-5)
     assert (mask == shares.argmax(3)).mean() > 0.999
 
 
@@ -133,7 +142,7 @@ def test_classes_are_merged_as_probabilities(tmp_path: Path, table: dict[int, in
     if kind == "probabilities":
         expected += EVEN  # all but even, where next to nothing is left
     expected /= expected.sum(1, keepdims=True)
-    np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+    np.testing.assert_allclose(probabilities, quarter(expected), atol=1e-4)
     assert set(np.unique(mask)) <= set(table.values())
 
 
@@ -191,7 +200,7 @@ def test_sizes_differ_and_nothing_shifts(tmp_path: Path, kind: str) -> None:
     image[:, :8, :, 0] = image[:, 8:, :20, 1] = image[:, 8:, 20:, 2] = 255
     probabilities, mask = segment(path, image)
     np.testing.assert_array_equal(mask, image.argmax(3))
-    assert probabilities.shape == ((2, 4, 6, 8) if kind == "labels" else (2, 4, 12, 16))
+    assert probabilities.shape == (2, 4, 6, 8)
 
 
 def test_fixed_batch_is_made_dynamic(tmp_path: Path) -> None:
@@ -241,7 +250,7 @@ def test_older_operators_are_converted(tmp_path: Path) -> None:
     x = image.transpose(0, 3, 1, 2) / 255
     flat = softmax(x.reshape(2, -1)).reshape(x.shape) * 1e3
     probabilities, _ = segment(description(tmp_path, proto), image)
-    np.testing.assert_allclose(probabilities[:, :3], softmax(flat), atol=1e-5)
+    np.testing.assert_allclose(probabilities[:, :3], quarter(softmax(flat)), atol=1e-5)
 
 
 def test_operators_too_new(tmp_path: Path) -> None:
@@ -265,7 +274,8 @@ def test_functions_other_outputs_and_any_names(tmp_path: Path) -> None:
     path = description(tmp_path, proto, output={"kind": "logits", "name": "mask_raw"})
     image = frames()
     probabilities, _ = segment(path, image)
-    np.testing.assert_allclose(probabilities[:, :3], softmax(image.transpose(0, 3, 1, 2) / 255 * 2), atol=1e-5)
+    expected = softmax(image.transpose(0, 3, 1, 2) / 255 * 2)
+    np.testing.assert_allclose(probabilities[:, :3], quarter(expected), atol=1e-5)
     graph = segmenter(path).graph(HEIGHT, WIDTH).graph
     assert not [tensor.name for tensor in graph.initializer if "auxiliary" in tensor.name]
 
@@ -294,7 +304,7 @@ def test_stands_in_for_the_trained_segmenter(tmp_path: Path) -> None:
     image = frames()
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(torch.from_numpy(image).permute(0, 3, 1, 2) / 255)
-    assert logits.shape == (3, 4, HEIGHT, WIDTH)
+    assert logits.shape == (3, 4, HEIGHT // 4, WIDTH // 4)
     assert not logits.requires_grad
     assert logits.isfinite().all()
     probabilities, _ = segment(tmp_path / "segmenter.yaml", image)
@@ -305,12 +315,21 @@ def test_stands_in_for_the_trained_segmenter(tmp_path: Path) -> None:
 
 def test_crops_are_seen_at_the_scale_of_frames(tmp_path: Path) -> None:
     """Fed at twice the frame's size; a crop of a quarter of it is fed at twice its own, in steps of 32."""
-    path = description(tmp_path, PLAIN, input={"size": [128, 192]})
-    network = segmenter(path, 64, 96)
-    assert network.segment(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))[0].shape[2:] == (128, 192)
-    assert network.segment(torch.zeros(1, 32, 48, 3, dtype=torch.uint8))[0].shape[2:] == (64, 96)
-    plain = segmenter(description(tmp_path, PLAIN), 64, 96)
-    assert plain.segment(torch.zeros(1, 20, 28, 3, dtype=torch.uint8))[0].shape[2:] == (20, 28)
+    tells_size = model(  # the logs of height, width and 1
+        "(float[N,3,h,w] x) => (float[N,3,h,w] y)",
+        "a = Shape<start=2, end=4>(x) b = Cast<to=1>(a) one = Constant<value_floats=[1.0]>() c = Concat<axis=0>(b, one)"
+        " d = Log(c) shape = Constant<value_ints=[1,3,1,1]>() e = Reshape(d, shape) zero = Sub(x, x) y = Add(zero, e)",
+    )
+
+    def fed(network: OnnxSegmenter, height: int, width: int) -> list[int]:
+        probabilities, _ = network.segment(torch.zeros(1, height, width, 3, dtype=torch.uint8))
+        told = probabilities[0, :, 0, 0]
+        return [round(float(side / told[2])) for side in told[:2]]
+
+    network = segmenter(description(tmp_path, tells_size, input={"size": [128, 192]}), 64, 96)
+    assert fed(network, 64, 96) == [128, 192]
+    assert fed(network, 32, 48) == [64, 96]
+    assert fed(segmenter(description(tmp_path, tells_size), 64, 96), 20, 28) == [20, 28]
 
 
 def test_crops_for_a_network_of_one_size(tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from coop_training.model import Cooperative
 from coop_training.pixels import to_float
 from onnx import TensorProto, numpy_helper, parser
 from torch import nn
+from toy_bundle import open_pipeline
 
 from coop_perception.bundle import CONTRACTS, Bundle, load_bundle, sha256
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
-from coop_perception.pipeline import OUTPUTS, STAGES, Pipeline
+from coop_perception.pipeline import OUTPUTS, STAGES
 
 HEIGHT, WIDTH = 64, 96
 STAGE = StageConfig(steps=1)
@@ -110,7 +111,7 @@ def test_manifest_says_where_it_comes_from(bundle: Bundle) -> None:
 
 
 def test_bundle_runs(bundle: Bundle) -> None:
-    (result,) = Pipeline(bundle).run([np.zeros((HEIGHT, WIDTH, 3), np.uint8)], OUTPUTS)
+    (result,) = open_pipeline(bundle.directory).run([np.zeros((HEIGHT, WIDTH, 3), np.uint8)], OUTPUTS)
     assert all(getattr(result, name) is not None for name in OUTPUTS)
 
 
@@ -199,7 +200,7 @@ def test_bundle_with_a_users_own_segmenter(
     said = bundle.facts["training"]["segmenter"]
     assert (said["onnx"], said["licence"], said["classes"][0]) == ("own.onnx", "MIT", "Car")
     frame = check_frames(CONFIG)[0]
-    (result,) = Pipeline(bundle).run([frame], OUTPUTS)
+    (result,) = open_pipeline(bundle.directory).run([frame], OUTPUTS)
     assert result.mask_raw is not None
     _, middle, highest = np.moveaxis(np.sort(frame, 2), 2, 0)
     decided = highest > middle

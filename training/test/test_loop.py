@@ -30,9 +30,9 @@ from coop_training.run import STAGES, Run, TrainingError
 from coop_training.stages import Fakes, Losses, Stage, stages
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toy_bundle import open_pipeline
 
 from coop_perception.bundle import load_bundle
-from coop_perception.pipeline import Pipeline
 
 Train = Callable[..., int]
 
@@ -286,7 +286,7 @@ def test_refinement_is_trained_for_a_segmenter_that_exists(coop_train: Train, tm
     red = np.zeros((bundle.height, bundle.width, 3), np.uint8)
     red[..., 0] = 255
     sky = next(c.id for c in bundle.classes if c.name == "Sky")
-    mask = Pipeline(bundle).run([red], ["mask_raw"])[0].mask_raw
+    mask = open_pipeline(bundle.directory).run([red], ["mask_raw"])[0].mask_raw
     assert mask is not None
     assert (mask == sky).all()
 

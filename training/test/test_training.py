@@ -12,10 +12,11 @@ from coop_training import evaluate, export
 from coop_training.config import load_config
 from coop_training.data import AdverseCrops, LabelledFrame, load_frames, random_view
 from safetensors.torch import load_file
+from toy_bundle import open_pipeline
 
 from coop_perception.bundle import load_bundle
 from coop_perception.camera import Intrinsics
-from coop_perception.pipeline import OUTPUTS, Pipeline
+from coop_perception.pipeline import OUTPUTS
 from coop_perception.sample_drive import SampleDrive
 
 HEIGHT, WIDTH = 96, 128
@@ -39,7 +40,7 @@ def test_all_stages_then_export_then_evaluation(
     assert list(dict.fromkeys(logged)) == ["segmenter", "refinement", "restoration", "joint"]
 
     assert run(monkeypatch, export, "--checkpoint", str(out / "joint.safetensors"), "--out", str(bundle)) == 0
-    pipeline = Pipeline(load_bundle(bundle))
+    pipeline = open_pipeline(bundle)
     (result,) = pipeline.run([np.zeros((HEIGHT, WIDTH, 3), np.uint8)], OUTPUTS)
     assert result.restored is not None
     assert result.restored.shape == (HEIGHT, WIDTH, 3)

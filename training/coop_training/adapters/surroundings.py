@@ -89,13 +89,14 @@ def before(
 def behind(
     output: OutputDescription, rank: int, table: Mapping[int, int], classes: int, size: tuple[int, int]
 ) -> onnx.ModelProto:
-    """OUTPUT, what the network gives → probabilities float [N,C,h,w] of the bundle's classes, mask_raw uint8 [N,H,W].
+    """OUTPUT, what the network gives → probabilities float [N,C,H/4,W/4] of the bundle's classes, mask_raw uint8.
 
     Scores: those of classes that go to one of the bundle's are summed as probabilities, and what classes that go
-    nowhere had is shared out in proportion.
+    nowhere had is shared out in proportion. They are resized to the resolution that refinement works at, so that
+    restoration takes them, too, where refinement is off.
 
     A label map: mask_raw has its own labels, resized to the nearest, and IGNORE_ID where a class goes nowhere. The
-    probabilities, at a quarter of H and W, are each label's share in cells of 4x4 pixels, held for right with
+    probabilities are each label's share in cells of 4x4 pixels, held for right with
     LABEL_CERTAINTY; the rest is even over all classes.
 
     Args:
@@ -106,6 +107,7 @@ def behind(
         size: H, W in pixels; for label maps multiples of 4.
     """
     ops = _Operations()
+    quarter = (size[0] // 4, size[1] // 4)
     found = ir.val(OUTPUT)
     x = ops.cast(found, ir.DataType.FLOAT)
     if output.kind == "labels" and rank == 3:
@@ -118,10 +120,11 @@ def behind(
     else:
         probabilities = _of_scores(ops, x, output.kind == "logits", table, classes)
         mask = ops.op("ArgMax", [ops.resize(probabilities, *size, "linear")], {"axis": 1, "keepdims": 0})
+        probabilities = ops.resize(probabilities, *quarter, "linear")
     return ops.model(
         found,
         {
-            probabilities: ir.val("probabilities", ir.DataType.FLOAT, ["batch", classes, "h", "w"]),
+            probabilities: ir.val("probabilities", ir.DataType.FLOAT, ["batch", classes, *quarter]),
             ops.cast(mask, ir.DataType.UINT8): ir.val("mask_raw", ir.DataType.UINT8, ["batch", *size]),
         },
     )

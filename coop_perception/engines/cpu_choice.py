@@ -1,0 +1,111 @@
+"""Which CPU backend runs a bundle faster on this machine: measured once, then remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_perception.bundle import Bundle
+from coop_perception.engines import Engine, EngineError
+from coop_perception.engines.cpu import cpu_name
+from coop_perception.sample_drive import SampleDrive
+
+NETWORK = "cooperative"
+REFERENCE, OTHER = "onnxruntime", "openvino"
+MASK_AGREEMENT = 0.999
+RUNS = 7
+"""Of each backend, in turn; the fastest counts, as what else the machine does only ever adds."""
+
+
+def faster_on_cpu(
+    bundle: Bundle, threads: int, directory: Path, load: Callable[[str, Path, int, str], Engine]
+) -> tuple[str, str]:
+    """The faster of REFERENCE and OTHER in FP32 with equal masks, and why, in words.
+
+    Args:
+        bundle: whose networks are to be run.
+        threads: of one run; 0: one per core.
+        directory: that remembers it. One that cannot be written to is no error: then it is measured again.
+        load: makes an engine of backend, file, threads and precision.
+
+    Raises:
+        EngineError: REFERENCE cannot run the bundle either.
+    """
+    facts = {
+        "network_sha256": bundle.networks[NETWORK].sha256,
+        "cpu": cpu_name(),
+        "threads": threads or len(os.sched_getaffinity(0)),
+        "versions": {name: version(name) for name in (REFERENCE, OTHER)},
+    }
+    file = directory / f"cpu-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
+    known = _read(file)
+    if known:
+        return known["backend"], f"{known['why']} (from {file})"
+    backend, why = _measure(bundle, threads, load)
+    return backend, f"{why}, {_remember(file, {**facts, 'backend': backend, 'why': why})}"
+
+
+def _measure(bundle: Bundle, threads: int, load: Callable[[str, Path, int, str], Engine]) -> tuple[str, str]:
+    path, image = bundle.networks[NETWORK].path, _image(bundle)
+    reference = load(REFERENCE, path, threads, "fp32")
+    try:
+        other = load(OTHER, path, threads, "fp32")
+    except EngineError as error:
+        reference.close()
+        return REFERENCE, f"{OTHER} cannot run the bundle ({error})"
+    engines = {REFERENCE: reference, OTHER: other}
+    seconds, masks = {name: float("inf") for name in engines}, {}
+    try:
+        for _ in range(RUNS):
+            for name, engine in engines.items():
+                begun = time.perf_counter()
+                masks[name] = engine.run({"image": image}, ("mask", "restored"))["mask"]
+                seconds[name] = min(seconds[name], time.perf_counter() - begun)
+    except EngineError as error:
+        if name == REFERENCE:
+            raise
+        return REFERENCE, f"{OTHER} cannot run the bundle ({error})"
+    finally:
+        for engine in engines.values():
+            engine.close()
+    same = float((masks[REFERENCE] == masks[OTHER]).mean())
+    if same < MASK_AGREEMENT:
+        return REFERENCE, f"{OTHER}'s masks agree in {same:.2%} of the pixels only"
+    best, slower = sorted(seconds, key=seconds.__getitem__)
+    return best, f"{seconds[slower] / seconds[best]:.2f} times as fast as {slower} here"
+
+
+def _image(bundle: Bundle) -> NDArray[np.uint8]:
+    """uint8 [1,H,W,3]: a street, as masks of noise are a matter of rounding."""
+    frame = SampleDrive(0).frame(0).image
+    return np.asarray(cv2.resize(frame, (bundle.width, bundle.height), interpolation=cv2.INTER_AREA), np.uint8)[None]
+
+
+def _read(file: Path) -> Mapping[str, str] | None:
+    try:
+        known = json.loads(file.read_text())
+        return known if {known["backend"]} <= {REFERENCE, OTHER} and isinstance(known["why"], str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(file: Path, facts: Mapping[str, object]) -> str:
+    """Writes it whole or not at all; says what became of it."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".json", delete=False) as temporary:
+            json.dump(facts, temporary, indent=2)
+        Path(temporary.name).replace(file)
+    except OSError as error:
+        return f"not remembered: {error}"
+    return f"remembered in {file}"
