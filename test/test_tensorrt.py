@@ -15,6 +15,7 @@ from fake_tensorrt import KERNELS, MAX_BATCH, FakeTensorRt
 from toy_bundle import CLASSES, HEIGHT, WIDTH
 
 from coop_perception.engines import Engine, EngineError
+from coop_perception.engines.cuda import gpu, memory_in_use
 from coop_perception.engines.tensorrt import load
 
 STAGED = ("segmenter", "refinement", "restoration")
@@ -150,6 +151,18 @@ def test_probabilities_stay_on_the_gpu_and_the_image_is_copied_there_once(machin
     close(engines)
 
 
+def test_a_graph_is_of_the_memory_it_was_captured_with(machine: Machine) -> None:
+    engines = machine.load("segmenter", "refinement")
+    memories = [engines["segmenter"].allocate("probabilities", 1) for _ in range(2)]
+    images = [frames(seed=seed) for seed in range(4)]
+    for image, memory in zip(images, memories * 2, strict=True):  # the last two are launches
+        engines["segmenter"].run({"image": image}, ["probabilities"], {"probabilities": memory})
+    for image, memory in zip(images[2:], memories, strict=True):
+        found = engines["refinement"].run({"image": image, "probabilities": memory}, ["refined_probabilities"])
+        np.testing.assert_array_equal(found["refined_probabilities"][0, 0], image[0, ..., 0])
+    close(engines)
+
+
 def test_arrays_of_the_caller_are_written_into(machine: Machine) -> None:
     engines = machine.load("cooperative")
     mask = np.zeros((1, HEIGHT, WIDTH), np.uint8)
@@ -162,7 +175,7 @@ def test_arrays_of_the_caller_are_written_into(machine: Machine) -> None:
     close(engines)
 
 
-def test_an_image_placed_twice_in_a_row_does_not_overwrite_one_under_way(machine: Machine) -> None:
+def test_of_two_images_placed_in_a_row_the_second_counts(machine: Machine) -> None:
     engines = machine.load("segmenter")
     image = frames(seed=1)
     engines["segmenter"].place("image", frames())
@@ -405,6 +418,43 @@ class TestRealModules:
             found = getattr(real, name)
             if isinstance(found, type):
                 assert {member.name for member in getattr(FakeCuda, name)} <= {member.name for member in found}
+
+    def test_the_cuda_runtime_takes_the_arguments(self) -> None:
+        """Whatever it answers, with a GPU or without: it does not mind how the arguments are given."""
+        real = real_runtime()
+        stream, event = real.cudaStream_t(), real.cudaEvent_t()
+        for function, *arguments in (
+            ("cudaGetDeviceCount",),
+            ("cudaGetDeviceProperties", 0),
+            ("cudaDriverGetVersion",),
+            ("cudaRuntimeGetVersion",),
+            ("cudaMemGetInfo",),
+            ("cudaMalloc", 16),
+            ("cudaMallocHost", 16),
+            ("cudaStreamCreateWithFlags", real.cudaStreamNonBlocking),
+            ("cudaEventCreateWithFlags", real.cudaEventBlockingSync | real.cudaEventDisableTiming),
+            ("cudaEventRecord", event, stream),
+            ("cudaMemcpyAsync", 0, 0, 0, real.cudaMemcpyKind.cudaMemcpyHostToDevice, stream),
+            ("cudaStreamBeginCapture", stream, real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal),
+            ("cudaFree", 0),
+            ("cudaFreeHost", 0),
+        ):
+            status, *_ = getattr(real, function)(*arguments)
+            assert isinstance(status, real.cudaError_t), function
+            assert real.cudaGetErrorName(status)[1].startswith(b"cuda")
+        assert isinstance(int(stream), int)
+
+    def test_what_it_says_of_this_machine(self) -> None:
+        real_runtime()
+        try:
+            found = gpu()
+        except EngineError as error:
+            reason = str(error)
+        else:
+            used, total = memory_in_use()
+            assert 0 < used <= total == found.memory
+            return
+        assert "NVIDIA driver" in reason
 
     def test_tensorrt_for_rtx_has_the_names(self) -> None:
         from fake_tensorrt import _Context, _Engine, _RtxEngine, _RuntimeCache, _RuntimeConfig

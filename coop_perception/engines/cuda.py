@@ -60,14 +60,14 @@ def gpu() -> Gpu:
     )
 
 
-def memory_free() -> tuple[int, int]:
-    """Bytes of the GPU's memory: free for all who use it, and in total.
+def memory_in_use() -> tuple[int, int]:
+    """Bytes of the GPU's memory: those that all its users hold together, and all there are.
 
     Raises:
-        CudaError: the runtime cannot tell.
+        EngineError: the runtime cannot tell.
     """
     free, total = call("cudaMemGetInfo")
-    return free, total
+    return total - free, total
 
 
 def call(function: str, *arguments: Any) -> Any:
@@ -229,12 +229,12 @@ def _allocate(function: str, size: int, where: str) -> Any:
         return call(function, size)
     except CudaError as error:
         try:
-            free, total = memory_free()
+            used, total = memory_in_use()
         except CudaError:
             raise error from None
         raise CudaError(
-            f"no {size / 2**20:.1f} MiB of memory on {where} ({free / 2**20:.0f} of the GPU's {total / 2**20:.0f} MiB "
-            f"are free): {error}"
+            f"no {size / 2**20:.1f} MiB of memory on {where} ({(total - used) / 2**20:.0f} of the GPU's "
+            f"{total / 2**20:.0f} MiB are free): {error}"
         ) from error
 
 

@@ -92,8 +92,7 @@ class _Shared:
             self._placed[key] = pinned, self.resources.device_memory(pinned.nbytes)
         pinned, address = self._placed[key]
         content = pinned[: array.size].reshape(array.shape)
-        self.stream.wait()  # for the copy of what was placed before
-        np.copyto(content, array)
+        np.copyto(content, array)  # a copy of earlier content may be under way: the one below comes after it
         self.stream.upload(address, content)
         return DeviceTensor(address, array.dtype, array.shape, self)
 
