@@ -71,9 +71,9 @@ def ensure(
         fitting = [file for file, reason in reasons.items() if reason is None]
         if not fitting:
             for file, reason in reasons.items():
-                if file == candidates[-1] or file.exists():
-                    say(f"{file}: {reason}; building it in {candidates[-1].parent}")
-            _build_once(candidates[-1], key, module, bundle.networks[name].path, graphs, progress)
+                if file != candidates[-1] and file.exists():
+                    say(f"{file}: not used: {reason}")
+            _build_once(candidates[-1], key, module, bundle.networks[name].path, graphs, say, progress)
         files[name] = (fitting or candidates[-1:])[0]
     return files
 
@@ -115,11 +115,19 @@ def _key(
 
 
 def _build_once(
-    file: Path, key: cache.Key, module: ModuleType | None, source: Path, graphs: Graphs, progress: Progress | None
+    file: Path,
+    key: cache.Key,
+    module: ModuleType | None,
+    source: Path,
+    graphs: Graphs,
+    say: Callable[[str], object],
+    progress: Progress | None,
 ) -> None:
     with cache.lock(file):
-        if cache.find(file, key) is None:
+        reason = cache.find(file, key)
+        if reason is None:
             return  # another process has built it while this one waited
+        say(f"building {file}: {reason}")
         begun = time.perf_counter()
         graph = graphs.graph(key.network)
         converted = time.perf_counter()

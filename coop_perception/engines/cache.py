@@ -57,6 +57,8 @@ def find(engine: Path, wanted: Key) -> str | None:
         built = Key(**sidecar["key"])
         digest, size = str(sidecar["facts"]["sha256"]), int(sidecar["facts"]["size"])
     except FileNotFoundError:
+        if engine.exists():
+            return f"{engine.name} has no {_sidecar(engine).name} beside it: its build did not end"
         others = _others(engine)
         return f"there is none yet{f' (only {others})' if others else ''}"
     except (OSError, ValueError, KeyError, TypeError) as error:
