@@ -87,8 +87,12 @@ def build_engines(
                 file = ensure(bundle, [name], backend, target, precision, out, say, max_batch, graphs, advance)[name]
                 progress.remove_task(task)
                 known = facts(file)
-                size, seconds = f"{known['size'] / 1e6:.1f}", f"{known['build_seconds']:.1f}"
-                table.add_row(name, words, file.name, size, seconds, str(known["float32_nodes"]))
+                kept, size, seconds = (
+                    known["float32_nodes"],
+                    f"{known['size'] / 1e6:.1f}",
+                    f"{known['build_seconds']:.1f}",
+                )
+                table.add_row(name, words, file.name, size, seconds, "" if kept is None else str(kept))
     console.print(table)
     say(f"in {file.parent}")
     if precision != "fp32":
@@ -111,16 +115,17 @@ def _report_costs(graphs: Graphs, console: Console) -> None:
     console.print(table)
     console.print(
         f"shares of pixels of the same class and PSNR on {len(frames)} frames, computed by the converted ONNX graphs "
-        "in ONNX Runtime on this CPU, not by the engines"
+        "in ONNX Runtime on this CPU, not by the engines",
+        soft_wrap=True,
     )
     for way, cost in costs.items():
         if cost.excessive():
-            console.print(f"[yellow]warning[/]: {_warning(way, cost, graphs.precision)}")
+            console.print(f"[yellow]warning[/]: {_warning(way, cost, graphs.precision)}", soft_wrap=True)
 
 
 def _warning(way: str, cost: Cost, precision: str) -> str:
     return (
-        f"{precision} changes what the {way} give: masks agree in {min(cost.mask_raw, cost.mask):.2%} of pixels "
+        f"{precision} ({way}): masks agree in {min(cost.mask_raw, cost.mask):.2%} of pixels "
         f"(expected {LEAST_AGREEMENT:.0%}), restored frames to {cost.restored_psnr:.1f} dB (expected {LEAST_PSNR:g})"
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from coop_perception.bundle import Bundle
 from coop_perception.engines import EngineError, cache
-from coop_perception.engines.build import Progress, build, builds_for_named, tensorrt_module
+from coop_perception.engines.build import Progress, build, builds_for_named, capability, tensorrt_module
 from coop_perception.engines.cuda import Gpu
 from coop_perception.precisions import Graphs
 
@@ -61,6 +61,8 @@ def ensure(
             f"{backend} {module.__version__} builds for the GPU it runs on alone: build there, and name no compute "
             "capability; tensorrt_rtx builds ahead of time"
         )
+    if module is not None and builds_for_named(module):
+        capability(module, gpu.compute_capability if isinstance(gpu, Gpu) else str(gpu))  # before graphs are converted
     graphs = graphs or Graphs(bundle, precision, backend in TENSORRT)
     places = [directory] if directory else [handed_over(bundle.directory), cache.default_directory()]
     files: dict[str, Path] = {}
@@ -130,8 +132,7 @@ def _build_once(
         say(f"building {file}: {reason}")
         begun = time.perf_counter()
         graph = graphs.graph(key.network)
-        converted = time.perf_counter()
-        facts: dict[str, Any] = {"float32_nodes": graph.kept, "convert_seconds": round(converted - begun, 2)}
+        facts: dict[str, Any] = {"float32_nodes": graph.kept}
         if module is None:
             data = graph.data
         else:
@@ -141,7 +142,7 @@ def _build_once(
             facts |= {"tensors": built.tensors}
             if builds_for_named(module):
                 key = replace(key, gpu=None)
-        facts["build_seconds"] = round(time.perf_counter() - converted, 2)
+        facts["build_seconds"] = round(time.perf_counter() - begun, 2)
         source_of = graphs.frames.source if key.precision != "fp32" else None
         cache.store(file, replace(key, calibration=source_of), data, facts)
 

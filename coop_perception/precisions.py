@@ -23,8 +23,8 @@ class Graph:
 
     data: bytes
     shown: bytes
-    kept: int
-    """Nodes that compute in float32 among the others; 0 where all do."""
+    kept: int | None = None
+    """Nodes that compute in float32 among float16 ones; None where nothing is float16."""
 
 
 class Graphs:
@@ -69,7 +69,7 @@ class Graphs:
         if name not in self._converted:
             path = self.bundle.networks[name].path
             if self.precision == "fp32":
-                self._converted[name] = Graph(path.read_bytes(), path.read_bytes(), 0)
+                self._converted[name] = Graph(path.read_bytes(), path.read_bytes())
             else:
                 self._converted[name] = self._convert(name, path)
         return self._converted[name]
@@ -91,6 +91,6 @@ class Graphs:
             model = quantize(model, feeds, symmetric=self._for_tensorrt)
         if not self._for_tensorrt:
             data = model.SerializeToString()
-            return Graph(data, data, 0)
+            return Graph(data, data)
         model, full = to_half(model, kept)
         return Graph(model.SerializeToString(), rounded(model).SerializeToString(), full)

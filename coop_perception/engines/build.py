@@ -84,7 +84,9 @@ def build(
         raise EngineError(f"{source}: {_named(module)} cannot take this graph: {_parser_errors(parser) or log.text()}")
     config = builder.create_builder_config()
     if builds_for_named(module):
-        _target(module, config, compute_capability)
+        config.num_compute_capabilities = 1
+        if not config.set_compute_capability(capability(module, compute_capability), 0):
+            raise EngineError(f"{_named(module)} refused compute capability {compute_capability}: {log.text()}")
     if any(network.get_input(i).shape[0] == -1 for i in range(network.num_inputs)):
         config.add_optimization_profile(_profile(builder, network, source, max_batch))
     if progress is not None and hasattr(config, "progress_monitor"):
@@ -104,28 +106,36 @@ def _named(module: ModuleType) -> str:
 
 def _parser_errors(parser: Any) -> str:
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    unsupported = sorted({error.node_operator() for error in errors if "NODE" in error.code().name})
-    if any(unsupported):
-        nodes = ", ".join(f"{error.node_name() or '(no name)'} ({error.node_operator()})" for error in errors[:5])
-        more = f" and {len(errors) - 5} more" if len(errors) > 5 else ""
-        return f"operators not supported: {', '.join(unsupported)}; nodes {nodes}{more}"
-    return "; ".join(error.desc() for error in errors)
+    operators: dict[str, list[str]] = {}
+    others = []
+    for error in errors:
+        reason = error.desc()
+        if reason == "false" or "Plugin not found" in reason:  # all that it says of an operator it has not
+            operators.setdefault(error.node_operator(), []).append(error.node_name() or "without a name")
+        else:
+            node = f"{error.node_operator()} {error.node_name()}".strip()
+            others.append(f"{node}: {reason}" if node else reason)
+    unsupported = [f"operator {kind} is not supported (nodes {', '.join(nodes)})" for kind, nodes in operators.items()]
+    return "; ".join(unsupported + others)
 
 
-def _target(module: ModuleType, config: Any, compute_capability: str) -> None:
-    names = {
+def capability(module: ModuleType, named: str) -> Any:
+    """The module's member for a compute capability as "8.9".
+
+    Raises:
+        EngineError: it does not build for that one.
+    """
+    members = {
         f"{int(member) // 10}.{int(member) % 10}": member
         for name, member in module.ComputeCapability.__members__.items()
         if name.startswith("SM")
     }
-    if compute_capability not in names:
+    if named not in members:
         raise EngineError(
-            f"{_named(module)} does not build for compute capability {compute_capability}, only for {', '.join(names)}"
-            + ("; use backend tensorrt on that GPU" if module.__name__ == "tensorrt_rtx" else "")
+            f"{_named(module)} does not build for compute capability {named}, only for {', '.join(members)}; "
+            "such a GPU needs backend tensorrt"
         )
-    config.num_compute_capabilities = 1
-    if not config.set_compute_capability(names[compute_capability], 0):
-        raise EngineError(f"{_named(module)} refused compute capability {compute_capability}: {log_of(module).text()}")
+    return members[named]
 
 
 def _profile(builder: Any, network: Any, source: Path, max_batch: int) -> Any:
