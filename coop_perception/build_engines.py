@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
-from rich.table import Table
+from rich.table import Column, Table
 
 from coop_perception.bundle import CONTRACTS, Bundle, BundleError, load_bundle
 from coop_perception.engine_files import MAX_BATCH, ON_CPU, TENSORRT, ensure, facts
@@ -76,7 +76,7 @@ def build_engines(
         targets = [None]
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     graphs = Graphs(bundle, precision, backend in TENSORRT, calibration)
-    table = Table("graph", "for", "file", "MB", "seconds", "FP32 nodes")
+    table = Table("graph", "for", Column("file", overflow="fold"), "MB", "seconds", "FP32 nodes")
     with Progress(console=console, transient=True) as progress:
         for target in targets or [gpu()]:
             words = target.name if isinstance(target, Gpu) else target or "CPU"

@@ -113,6 +113,11 @@ class TestStreet:
         assert again == files
         assert len(said) == 4
 
+    def test_fp32_takes_its_weights_from_the_file_beside_the_graph(self, rtx: str, tmp_path: Path) -> None:
+        said: list[str] = []
+        files = ensure(load_bundle(STREET), ["segmenter"], rtx, "8.9", "fp32", tmp_path, said.append)
+        assert files["segmenter"].stat().st_size > 10e6
+
     def test_fp16_hardly_changes_what_comes_out(self, halved: Graphs) -> None:
         networks = halved.bundle.networks
         costs = precision_costs(
@@ -267,6 +272,26 @@ class TestErrors:
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
         with pytest.raises(EngineError, match="pip install tensorrt-rtx-cu13"):
             build(toy)
+
+    def test_a_missing_onnx_matters_only_where_graphs_are_converted(
+        self, rtx: str, toy: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def segmenter() -> None:
+            ensure(toy, ["segmenter"], rtx, "8.9", "fp16", None, print)
+
+        segmenter()
+        for module in [name for name in sys.modules if name.startswith("coop_perception.engines.half")]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        segmenter()
+        next(cache.glob("*.engine")).unlink()
+        with pytest.raises(EngineError, match="fp16 needs the Python package onnx: .*; pip install onnx"):
+            segmenter()
+
+    def test_a_graph_that_cannot_be_converted_is_named(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        toy.networks["cooperative"].path.write_bytes(b"no graph")
+        with pytest.raises(EngineError, match=r"cooperative\.onnx: cannot be converted to fp16: "):
+            ensure(toy, ["cooperative"], rtx, "8.9", "fp16", None, print)
 
     def test_a_dynamic_size_is_named(self, rtx: str, toy: Bundle, tmp_path: Path) -> None:
         write(toy, [helper.make_node("Cast", ["image"], ["y"], to=TensorProto.FLOAT)], size=["h", "w"])

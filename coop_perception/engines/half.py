@@ -86,6 +86,7 @@ def to_half(model: onnx.ModelProto, kept: Collection[str] = ()) -> tuple[onnx.Mo
         half = float16.convert_float_to_float16(
             model, keep_io_types=True, op_block_list=sorted(blocked), node_block_list=sorted(kept)
         )
+    _skip_half_between(half.graph)
     del half.graph.value_info[:]  # says float16 of what stayed float32
     OnnxModel(half).topological_sort()  # the casts that were put in stand at the end
     onnx.checker.check_model(half, full_check=True)
@@ -121,6 +122,22 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
     return shown
 
 
+def _skip_half_between(graph: onnx.GraphProto) -> None:
+    """Let float32 go to float32 straight where the converter put casts to float16 and back between two kept nodes."""
+
+    def casts(kind: int) -> list[onnx.NodeProto]:
+        return [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == kind]
+
+    to_half = {node.output[0]: node for node in casts(TensorProto.FLOAT16)}
+    for node in casts(TensorProto.FLOAT):
+        if node.input[0] in to_half:
+            node.input[0] = to_half[node.input[0]].input[0]
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    for name, node in to_half.items():
+        if name not in used:
+            graph.node.remove(node)
+
+
 def _measure(graph: onnx.GraphProto, tensor: str, index: int) -> None:
     """Give the graph three more outputs: largest magnitude, length, and the length of what rounding takes."""
     names = {key: f"measured_{key}_{index}" for key in ("size", "half", "back", "rest", "largest", "length", "lost")}
@@ -140,7 +157,7 @@ def _measure(graph: onnx.GraphProto, tensor: str, index: int) -> None:
 
 
 def _fits(largest: float, length: float, lost: float) -> bool:
-    return largest * MARGIN <= np.finfo(np.float16).max and lost <= ROUNDING * length  # not for NaN
+    return largest * MARGIN <= float(np.finfo(np.float16).max) and lost <= ROUNDING * length  # not for NaN
 
 
 def _widen(tensor: onnx.TensorProto) -> None:
