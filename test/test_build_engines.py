@@ -285,7 +285,7 @@ class TestErrors:
         monkeypatch.setitem(sys.modules, "onnx", None)
         segmenter()
         next(cache.glob("*.engine")).unlink()
-        with pytest.raises(EngineError, match="fp16 needs the Python package onnx: .*; pip install onnx"):
+        with pytest.raises(EngineError, match=r"fp16 needs the Python package onnx: .*; pip install onnx"):
             segmenter()
 
     def test_a_graph_that_cannot_be_converted_is_named(self, rtx: str, toy: Bundle, cache: Path) -> None:
