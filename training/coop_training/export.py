@@ -16,11 +16,15 @@ from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor
 
+from coop_perception.build_engines import build_engines, compute_capabilities
 from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, load_bundle, sha256
 from coop_perception.classes import IGNORE_ID
+from coop_perception.engine_files import handed_over
+from coop_perception.engines import EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.labelled_images import DatasetError
 from coop_perception.pipeline import FUSED, STAGES, Pipeline
+from coop_perception.precisions import PRECISIONS
 from coop_training.adapters import AdapterError, OnnxSegmenter
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig
@@ -29,6 +33,8 @@ from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
 from coop_training.onnx_graphs import export_graph, halve_weights, join, save_graph, share_weights, store_weights_halved
 
+ENGINES = "tensorrt_rtx"
+"""What builds engines for GPUs that are elsewhere."""
 WEIGHTS = "weights.bin"
 """What the graphs of a bundle refer to, the joined one to the same as the three."""
 
@@ -46,10 +52,22 @@ def main() -> int:
         "--images", type=Path, help="folder of images to check the graphs on (default: frames of a sample drive)"
     )
     parser.add_argument("--figures", type=Path, help="YAML of measured figures to put into the manifest")
+    parser.add_argument(
+        "--engines",
+        type=compute_capabilities,
+        default=(),
+        help="also build engines for GPUs of these compute capabilities, as 8.9,12.0, into <out>.engines",
+    )
+    parser.add_argument("--engine-precision", choices=PRECISIONS, default="fp16", help="default: %(default)s")
     arguments = parser.parse_args()
     try:
         export(arguments.checkpoint, arguments.out, arguments.segmenter, arguments.images, arguments.figures)
-    except (ExportError, AdapterError, CheckpointError, DatasetError, OSError, yaml.YAMLError) as error:
+        if arguments.engines:
+            bundle, directory = load_bundle(arguments.out), handed_over(arguments.out)
+            build_engines(
+                bundle, ENGINES, arguments.engines, arguments.engine_precision, directory, calibration=arguments.images
+            )
+    except (ExportError, AdapterError, CheckpointError, DatasetError, EngineError, OSError, yaml.YAMLError) as error:
         print(f"coop-export: {error}", file=sys.stderr)
         return 1
     return 0

@@ -25,6 +25,7 @@ from torch import nn
 from toy_bundle import open_pipeline
 
 from coop_perception.bundle import CONTRACTS, Bundle, load_bundle, sha256
+from coop_perception.engine_files import ensure
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.pipeline import OUTPUTS, STAGES
 
@@ -208,6 +209,20 @@ def test_bundle_with_a_users_own_segmenter(
     together = OnnxRuntimeEngine(bundle.networks["cooperative"].path).run({"image": frame[None]}, ("mask_raw", "mask"))
     np.testing.assert_array_equal(together["mask_raw"][0], result.mask_raw)
     np.testing.assert_array_equal(together["mask"][0], result.mask)
+
+
+def test_engines_are_handed_over_beside_the_bundle(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX (tensorrt-rtx-cu13) is not installed")
+    out = tmp_path / "random"
+    command = ["coop-export", "--checkpoint", str(checkpoint), "--out", str(out), "--engines", "8.9"]
+    monkeypatch.setattr("sys.argv", [*command, "--engine-precision", "fp32"])
+    assert export.main() == 0, capsys.readouterr().err
+    said: list[str] = []
+    files = ensure(load_bundle(out), CONTRACTS, "tensorrt_rtx", "8.9", "fp32", None, said.append)
+    assert {file.parent for file in files.values()} == {tmp_path / "random.engines"}
+    assert not said
 
 
 @pytest.mark.parametrize(
