@@ -29,6 +29,8 @@ def quantize(model: onnx.ModelProto, feeds: Sequence[Feed], symmetric: bool) -> 
         symmetric: zero points at zero, signed activations and float biases, all that TensorRT takes; otherwise
             unsigned activations, which are the fast ones on CPUs.
     """
+    if not any(node.op_type == "Conv" for node in model.graph.node):
+        return model
     # TensorRT also knows quantised additions and poolings, but places their scales better by itself.
     options: dict[str, Any] = {"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1}  # a frame's tensors at a time
     if symmetric:

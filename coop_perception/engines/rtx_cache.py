@@ -20,7 +20,7 @@ class RtxCache:
         say: gets a line where the cache cannot be written.
     """
 
-    def __init__(self, module: Any, engine: Any, path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, module: Any, engine: Any, path: Path, say: Callable[[str], object]) -> None:
         self._path, self._say = path.with_name(path.name + ".kernels"), say
         self._saved = self._path.read_bytes() if self._path.is_file() else b""
         self.config = engine.create_runtime_config()

@@ -33,7 +33,7 @@ Shape = tuple[int, ...]
 
 
 def load(
-    paths: Mapping[str, Path], backend: str, precision: str, say: Callable[[str], None]
+    paths: Mapping[str, Path], backend: str, precision: str, say: Callable[[str], object]
 ) -> dict[str, TensorRtEngine]:
     """The engines of engine files, which share a stream and scratch memory and take each other's tensors.
 
@@ -77,7 +77,7 @@ class DeviceTensor:
 class _Shared:
     """What the engines of a bundle have in common: the stream, scratch memory, inputs placed on the GPU."""
 
-    def __init__(self, module: Any, backend: str, precision: str, say: Callable[[str], None]) -> None:
+    def __init__(self, module: Any, backend: str, precision: str, say: Callable[[str], object]) -> None:
         self.module, self.backend, self.precision, self.say = module, backend, precision, say
         self.log = log_of(module)
         self.stream = Stream()
