@@ -112,6 +112,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def _forget(self) -> None:
         with returnable():
+            if self._pipeline is not None:
+                self._pipeline.close()
             self._pipeline, self._outputs, self._latched = None, {}, {}
             give_back()
         self._settings.frozen = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -61,6 +62,14 @@ def new_machine(monkeypatch: pytest.MonkeyPatch, backend: str, files: dict[str, 
 
 def frames(batch: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (batch, HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def test_engines_that_nobody_has_any_more_free_everything(machine: Machine) -> None:
+    engines = machine.load("segmenter", "refinement")
+    engines["segmenter"].run({"image": frames()}, ["mask_raw"])
+    del engines
+    gc.collect()
+    assert machine.cuda.left() == []
 
 
 def close(engines: dict[str, Engine]) -> None:

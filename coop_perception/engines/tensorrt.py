@@ -224,6 +224,12 @@ class TensorRtEngine:
         finally:
             self._shared.leave()
 
+    def __del__(self) -> None:
+        # A bundle that another one replaced is dropped, not closed: a last batch may run through it.
+        if getattr(self, "_open", False):
+            with contextlib.suppress(CudaError):
+                self.close()
+
     def _spec(self, name: str) -> TensorSpec:
         dtype = self._engine.get_tensor_dtype(name).name
         if dtype not in _DTYPES:
