@@ -46,8 +46,9 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="the bundle's directory, replaced if it exists")
     parser.add_argument(
-        "--segmenter", type=Path, help="YAML description of your own segmenter, which takes the checkpoint's place"
+        "--adapter", type=Path, help="YAML description of your own segmenter, which takes the checkpoint's place"
     )
+    parser.add_argument("--segmenter", type=Path, help="its ONNX file (default: the one that the description names)")
     parser.add_argument(
         "--images", type=Path, help="folder of images to check the graphs on (default: frames of a sample drive)"
     )
@@ -60,8 +61,11 @@ def main() -> int:
     )
     parser.add_argument("--engine-precision", choices=PRECISIONS, default="fp16", help="default: %(default)s")
     arguments = parser.parse_args()
+    if arguments.segmenter and not arguments.adapter:
+        parser.error(f"--segmenter {arguments.segmenter} needs --adapter, the YAML file that describes it")
+    own = (arguments.adapter, arguments.segmenter) if arguments.adapter else None
     try:
-        export(arguments.checkpoint, arguments.out, arguments.segmenter, arguments.images, arguments.figures)
+        export(arguments.checkpoint, arguments.out, own, arguments.images, arguments.figures)
         if arguments.engines:
             bundle, directory = load_bundle(arguments.out), handed_over(arguments.out)
             build_engines(
@@ -76,7 +80,7 @@ def main() -> int:
 def export(
     checkpoint: Path,
     out: Path,
-    segmenter: Path | None = None,
+    segmenter: tuple[Path, Path | None] | None = None,
     images: Path | None = None,
     figures: Path | None = None,
 ) -> None:
@@ -85,7 +89,8 @@ def export(
     Args:
         checkpoint: a stage's.
         out: the bundle's directory.
-        segmenter: description of a user's segmenter, instead of the one trained with.
+        segmenter: description of a user's segmenter, instead of the one trained with, and its ONNX file, if that is not
+            the one that the description names.
         images: folder of images to check the graphs on.
         figures: YAML for the manifest.
 
@@ -110,7 +115,7 @@ def export(
         raise ExportError(f"{checkpoint}: its configuration is of another version: {error}") from error
     model, classes = Cooperative(config), config.data.class_list.classes
     if segmenter is not None:
-        model.segmenter = OnnxSegmenter(segmenter, classes, config.height, config.width)
+        model.segmenter = OnnxSegmenter(segmenter[0], classes, config.height, config.width, segmenter[1])
     load_weights(checkpoint, model.deployed())
     model.eval()
     halve_weights(model)

@@ -179,7 +179,7 @@ def described(tmp_path: Path) -> Path:
     graph = '<ir_version: 8, opset_import: ["": 17]> g (float[N,3,h,w] x) => (float[N,3,h,w] y) { y = Identity(x) }'
     onnx.save(parser.parse_model(graph), tmp_path / "own.onnx")
     path = tmp_path / "own.yaml"
-    fields = {"onnx": "own.onnx", "output": {"kind": "logits"}, "classes": {0: "Car", 1: "Tree", 2: "Sky"}}
+    fields = {"output": {"kind": "logits"}, "classes": {0: "Car", 1: "Tree", 2: "Sky"}}
     path.write_text(
         yaml.safe_dump({**fields, "input": {"mean": [0.5, 0.5, 0.5], "std": [0.1, 0.1, 0.1]}, "licence": "MIT"})
     )
@@ -194,7 +194,8 @@ def test_bundle_with_a_users_own_segmenter(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "own"
-    arguments = ("--checkpoint", str(checkpoint), "--segmenter", str(described), "--out", str(out))
+    arguments = ("--checkpoint", str(checkpoint), "--adapter", str(described), "--out", str(out))
+    arguments += ("--segmenter", str(tmp_path / "own.onnx"))
     monkeypatch.setattr("sys.argv", ["coop-export", *arguments])
     assert export.main() == 0, capsys.readouterr().err
     bundle = load_bundle(out)
@@ -228,7 +229,7 @@ def test_engines_are_handed_over_beside_the_bundle(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--segmenter", "absent.yaml"), r"absent\.yaml: cannot be read as YAML"),
+        (("--adapter", "absent.yaml"), r"absent\.yaml: cannot be read as YAML"),
         (("--images", "absent"), r"absent: no such folder"),
     ],
 )
