@@ -22,7 +22,8 @@ from coop_perception.engine_files import ensure, facts, handed_over
 from coop_perception.engines import EngineError
 from coop_perception.engines.cache import read_sidecar
 from coop_perception.engines.cuda import Gpu
-from coop_perception.precision_cost import FUSED, STAGED, Cost, precision_costs
+from coop_perception.pipeline import FUSED
+from coop_perception.precision_cost import STAGED, Cost, precision_costs
 from coop_perception.precisions import Graphs
 from coop_perception.sample_drive import SampleDrive
 
