@@ -138,7 +138,8 @@ def _build_once(
             data = graph.data
         else:
             assert key.compute_capability is not None
-            built = build(module, source, graph.data, key.compute_capability, key.max_batch or 1, progress)
+            assert key.max_batch is not None
+            built = build(module, source, graph.data, key.compute_capability, key.max_batch, progress)
             data = built.data
             facts |= {"tensors": built.tensors}
             if builds_for_named(module):

@@ -382,12 +382,20 @@ class TestCommand:
                 ["--backend", "onnxruntime", "--precision", "int8", "--calibration", "nowhere"],
                 "nowhere: no such folder",
             ),
+            (["--backend", "tensorrt_rtx"], "--compute-capability"),
             (["--backend", "openvino", "--precision", "int8", "--compute-capability", "8.9"], "are for CPUs"),
         ],
     )
     def test_fails_in_one_line(
-        self, rtx: str, toy: Bundle, tmp_path: Path, arguments: list[str], complaint: str
+        self,
+        rtx: str,
+        toy: Bundle,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        arguments: list[str],
+        complaint: str,
     ) -> None:
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)  # no GPU, wherever this runs
         with pytest.raises(SystemExit) as stopped:
             main(["--bundle", str(toy.directory), "--out", str(tmp_path), *arguments])
         assert complaint in str(stopped.value)
