@@ -225,9 +225,9 @@ def tensorrt_times(
     backend: str, graph: onnx.ModelProto, name: str, feeds: dict[str, np.ndarray], precision: str
 ) -> list[float]:
     """Builds an engine and runs it as the product does, but for the copies from and to the host."""
-    from coop_perception.engines.build import build, tensorrt_module
-
+    from coop_perception.engines.build import build
     from coop_perception.engines.tensorrt import load
+    from coop_perception.engines.tensorrt_module import tensorrt_module
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, f"{name}.engine")

@@ -77,26 +77,29 @@ def build_engines(
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     graphs = Graphs(bundle, precision, backend in TENSORRT, calibration)
     table = Table("graph", "for", Column("file", overflow="fold"), "MB", "seconds", "FP32 nodes")
-    with Progress(console=console, transient=True) as progress:
-        for target in targets or [gpu()]:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        for target in targets or [_this_gpu()]:
             words = target.name if isinstance(target, Gpu) else target or "CPU"
             for name in CONTRACTS:
                 task = progress.add_task(f"{name} for {words}", total=None)
                 advance = partial(_advance, progress, task, f"{name} for {words}")
-
                 file = ensure(bundle, [name], backend, target, precision, out, say, max_batch, graphs, advance)[name]
                 progress.remove_task(task)
                 known = facts(file)
-                kept, size, seconds = (
-                    known["float32_nodes"],
-                    f"{known['size'] / 1e6:.1f}",
-                    f"{known['build_seconds']:.1f}",
-                )
-                table.add_row(name, words, file.name, size, seconds, "" if kept is None else str(kept))
+                kept = "" if known["float32_nodes"] is None else str(known["float32_nodes"])
+                size, seconds = f"{known['size'] / 1e6:.1f}", f"{known['build_seconds']:.1f}"
+                table.add_row(name, words, file.name, size, seconds, kept)
     console.print(table)
     say(f"in {file.parent}")
     if precision != "fp32":
         _report_costs(graphs, console)
+
+
+def _this_gpu() -> Gpu:
+    try:
+        return gpu()
+    except EngineError as error:
+        raise EngineError(f"{error}; name the GPU to build for with --compute-capability") from error
 
 
 def _advance(progress: Progress, task: TaskID, what: str, phase: str, done: int, steps: int) -> None:
@@ -143,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="default: %(default)s")
     parser.add_argument("--max-batch", type=_positive, default=MAX_BATCH, help="most cameras (default: %(default)s)")
     parser.add_argument(
-        "--calibration", type=Path, help="folder of images that precisions are chosen on (default: sample drives)"
+        "--calibration", type=Path, help="folder of images that the precision is calibrated on (default: sample drives)"
     )
     parser.add_argument("--out", type=Path, help="directory of the engines (default: the cache)")
     return parser

@@ -12,8 +12,9 @@ from typing import Any
 
 from coop_perception.bundle import Bundle
 from coop_perception.engines import EngineError, cache
-from coop_perception.engines.build import Progress, build, builds_for_named, capability, tensorrt_module
+from coop_perception.engines.build import Progress, build, builds_for_named, capability
 from coop_perception.engines.cuda import Gpu
+from coop_perception.engines.tensorrt_module import tensorrt_module
 from coop_perception.precisions import Graphs
 
 TENSORRT = ("tensorrt", "tensorrt_rtx")
@@ -63,7 +64,7 @@ def ensure(
         )
     if module is not None and builds_for_named(module):
         capability(module, gpu.compute_capability if isinstance(gpu, Gpu) else str(gpu))  # before graphs are converted
-    graphs = graphs or Graphs(bundle, precision, backend in TENSORRT)
+    graphs = graphs or Graphs(bundle, precision, for_tensorrt=backend in TENSORRT)
     places = [directory] if directory else [handed_over(bundle.directory), cache.default_directory()]
     files: dict[str, Path] = {}
     for name in names:
@@ -137,7 +138,8 @@ def _build_once(
             data = graph.data
         else:
             assert key.compute_capability is not None
-            built = build(module, source, graph.data, key.compute_capability, key.max_batch or 1, progress)
+            assert key.max_batch is not None
+            built = build(module, source, graph.data, key.compute_capability, key.max_batch, progress)
             data = built.data
             facts |= {"tensors": built.tensors}
             if builds_for_named(module):

@@ -11,12 +11,12 @@ import numpy as np
 from coop_perception.bundle import CONTRACTS
 from coop_perception.calibration import Feed, Image, cpu_session
 from coop_perception.metrics import mean_psnr, psnr
-from coop_perception.pipeline import STAGES
+from coop_perception.pipeline import FUSED, STAGES
 
 LEAST_AGREEMENT = 0.99
 LEAST_PSNR = 35.0
 _SCORED = ("mask_raw", "mask", "restored")
-FUSED, STAGED = "cooperative", "three networks"
+STAGED = "three networks"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,9 @@ from coop_perception.engine_files import ensure, facts, handed_over
 from coop_perception.engines import EngineError
 from coop_perception.engines.cache import read_sidecar
 from coop_perception.engines.cuda import Gpu
-from coop_perception.precision_cost import FUSED, STAGED, Cost, precision_costs
+from coop_perception.metrics import psnr
+from coop_perception.pipeline import FUSED
+from coop_perception.precision_cost import STAGED, Cost, precision_costs
 from coop_perception.precisions import Graphs
 from coop_perception.sample_drive import SampleDrive
 
@@ -339,6 +341,19 @@ class TestInt8:
             found = model({"image": frame})["mask_raw"]
         assert np.mean(found == exact) > 0.97
 
+    def test_openvino_restores_with_the_file_as_onnx_runtime_does(self, quantised: Graphs, tmp_path: Path) -> None:
+        openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+        bundle = quantised.bundle
+        file = ensure(bundle, ["cooperative"], "openvino", None, "int8", tmp_path, print, graphs=quantised)[
+            "cooperative"
+        ]
+        frame = quantised.frames.checking[0][None]
+        exact = cpu_session(bundle.networks["cooperative"].path).run(["mask", "restored"], {"image": frame})
+        model = openvino.compile_model(file, "CPU")
+        found = model({"image": frame})
+        assert np.mean(found["mask"] == exact[0]) > 0.97
+        assert psnr(exact[1][0], np.asarray(found["restored"])[0]) > 35
+
     def test_other_calibration_images_build_again(
         self, quantised: Graphs, int8_file: Path, images: Path, tmp_path: Path
     ) -> None:
@@ -381,12 +396,20 @@ class TestCommand:
                 ["--backend", "onnxruntime", "--precision", "int8", "--calibration", "nowhere"],
                 "nowhere: no such folder",
             ),
+            (["--backend", "tensorrt_rtx"], "--compute-capability"),
             (["--backend", "openvino", "--precision", "int8", "--compute-capability", "8.9"], "are for CPUs"),
         ],
     )
     def test_fails_in_one_line(
-        self, rtx: str, toy: Bundle, tmp_path: Path, arguments: list[str], complaint: str
+        self,
+        rtx: str,
+        toy: Bundle,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        arguments: list[str],
+        complaint: str,
     ) -> None:
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)  # no GPU, wherever this runs
         with pytest.raises(SystemExit) as stopped:
             main(["--bundle", str(toy.directory), "--out", str(tmp_path), *arguments])
         assert complaint in str(stopped.value)

@@ -6,7 +6,6 @@ told a compute capability, as tensorrt_rtx can; tensorrt builds for the GPU that
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,6 @@ import numpy as np
 from coop_perception.engines import EngineError
 from coop_perception.engines.tensorrt_log import log_of
 
-PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}
-"""What to install for each module."""
-
 Progress = Callable[[str, int, int], None]
 """Told the name of a phase of the build, steps done and steps of it."""
 
@@ -31,21 +27,6 @@ class Built:
 
     data: bytes
     tensors: list[dict[str, Any]]
-
-
-def tensorrt_module(backend: str) -> ModuleType:
-    """The module `tensorrt` or `tensorrt_rtx`.
-
-    Raises:
-        EngineError: it is not installed, or does not load.
-    """
-    try:
-        return importlib.import_module(backend)
-    except ImportError as error:
-        raise EngineError(
-            f"backend {backend} needs the Python package {backend}, which cannot be imported: {error}; "
-            f"pip install {PACKAGES[backend]}"
-        ) from error
 
 
 def builds_for_named(module: ModuleType) -> bool:
@@ -64,7 +45,7 @@ def build(
     """Build an engine for batches of 1 to `max_batch`, tuned for 1.
 
     Args:
-        module: `tensorrt_module`'s.
+        module: of `tensorrt_module`.
         source: the ONNX file that the graph comes from, for messages and for weights that lie beside it.
         graph: serialised ONNX model; its inputs' shapes are fixed but for the batch.
         compute_capability: as "8.9"; without effect where the module builds for the GPU that is there.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +16,7 @@ from coop_perception.engines import EngineError, Tensor, TensorSpec
 from coop_perception.engines.cuda import CudaError, Resources, Stream
 from coop_perception.engines.rtx_cache import RtxCache
 from coop_perception.engines.tensorrt_log import log_of
-
-PACKAGES = {"tensorrt": "tensorrt (10.3 or later; JetPack has it)", "tensorrt_rtx": "tensorrt-rtx-cu13"}
-"""What to install, by backend, which is the module's name too."""
+from coop_perception.engines.tensorrt_module import tensorrt_module
 
 _DTYPES: dict[str, type[np.generic]] = {
     "UINT8": np.uint8,
@@ -46,7 +43,7 @@ def load(
     Raises:
         EngineError: a package or the GPU is missing, memory is short, or a file is of another GPU or version.
     """
-    module = _import(backend)
+    module = tensorrt_module(backend)
     shared = _Shared(module, backend, precision, say)
     try:
         runtime = module.Runtime(shared.log.logger)
@@ -350,13 +347,6 @@ class TensorRtEngine:
             yield
         except CudaError as error:
             raise EngineError(f"{self._path}: {error}") from error
-
-
-def _import(backend: str) -> Any:
-    try:
-        return importlib.import_module(backend)
-    except (ImportError, OSError) as error:  # OSError: a library that it brings cannot be loaded
-        raise EngineError(f"{backend} is not there ({error}): pip install {PACKAGES[backend]}") from error
 
 
 def _deserialize(shared: _Shared, runtime: Any, path: Path) -> Any:
