@@ -1,0 +1,15 @@
+"""What a node's start takes at least: its imports, and its networks' engines. Prints a line when it has them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import coop_perception.lifecycle_node  # noqa: F401 (with all that the node imports)
+from coop_perception.bundle import load_bundle
+from coop_perception.engines.loading import EngineSettings, load_engines
+from coop_perception.pipeline import FUSED, STAGES
+
+if __name__ == "__main__":
+    engines = load_engines(load_bundle(Path(sys.argv[1])), (*STAGES, FUSED), EngineSettings())
+    print("loaded", flush=True)
