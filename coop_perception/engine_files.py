@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +33,7 @@ def ensure(
     max_batch: int = MAX_BATCH,
     graphs: Graphs | None = None,
     progress: Progress | None = None,
+    also: Sequence[Path] = (),
 ) -> dict[str, Path]:
     """Files of networks for a backend, built where there is none or it does not fit.
 
@@ -42,12 +43,12 @@ def ensure(
         backend: out of TENSORRT; out of ON_CPU for precision int8, whose files are ONNX.
         gpu: the one to build for, or a compute capability as "8.9"; None for ON_CPU.
         precision: fp32, fp16 or int8.
-        directory: where engines are looked for and written; None: those handed over with the bundle are looked at
-            first, then the cache, which is written to.
+        directory: where engines are looked for and written; None: the cache.
         say: gets a line about each engine that is built, and why.
         max_batch: the most frames of one run.
         graphs: the bundle's in this precision, where several calls share them.
         progress: called along a build.
+        also: directories that are looked at first, and not written to.
 
     Raises:
         EngineError: the backend is missing or does not build for the GPU, operators are not supported, a build
@@ -65,7 +66,7 @@ def ensure(
     if module is not None and builds_for_named(module):
         capability(module, gpu.compute_capability if isinstance(gpu, Gpu) else str(gpu))  # before graphs are converted
     graphs = graphs or Graphs(bundle, precision, for_tensorrt=backend in TENSORRT)
-    places = [directory] if directory else [handed_over(bundle.directory), cache.default_directory()]
+    places = [*also, directory or cache.default_directory()]
     files: dict[str, Path] = {}
     for name in names:
         key = _key(bundle, name, backend, module, gpu, precision, max_batch, graphs.calibration)

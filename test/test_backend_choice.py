@@ -137,7 +137,7 @@ def test_tensorrt_is_taken_where_it_works(
     monkeypatch.setitem(sys.modules, backend, FakeTensorRt(sys.modules["cuda.bindings.runtime"], backend[8:] == "_rtx"))
     asked: list[tuple[object, ...]] = []
 
-    def ensure(bundle: Bundle, names: Collection[str], *settings: object) -> dict[str, Path]:
+    def ensure(bundle: Bundle, names: Collection[str], *settings: object, also: object) -> dict[str, Path]:
         asked.append(settings)
         return {name: bundle.networks[name].path for name in names}
 
@@ -157,7 +157,7 @@ def test_tensorrt_is_taken_where_it_works(
     pipeline.close()
     assert sys.modules["cuda.bindings.runtime"].left() == []
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise EngineError("the engine is too large")
 
     monkeypatch.setattr(engine_files, "ensure", fail)

@@ -80,9 +80,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(bundle: Bundle, directory: Path | None = None, gpu: Gpu | str = "8.9", max_batch: int = 4) -> list[str]:
-    """Build the segmenter in FP32; what was said."""
+    """Build the segmenter in FP32, unless it is handed over; what was said."""
     said: list[str] = []
-    ensure(bundle, ["segmenter"], "tensorrt_rtx", gpu, "fp32", directory, said.append, max_batch)
+    given = [handed_over(bundle.directory)]
+    ensure(bundle, ["segmenter"], "tensorrt_rtx", gpu, "fp32", directory, said.append, max_batch, also=given)
     return said
 
 

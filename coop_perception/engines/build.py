@@ -68,6 +68,8 @@ def build(
         config.num_compute_capabilities = 1
         if not config.set_compute_capability(capability(module, compute_capability), 0):
             raise EngineError(f"{_named(module)} refused compute capability {compute_capability}: {log.text()}")
+    if hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # else it may refuse to be captured as a CUDA graph
+        config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if any(network.get_input(i).shape[0] == -1 for i in range(network.num_inputs)):
         config.add_optimization_profile(_profile(builder, network, source, max_batch))
     if progress is not None and hasattr(config, "progress_monitor"):

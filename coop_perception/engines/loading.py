@@ -126,9 +126,10 @@ def _load(
         return _load_tensorrt(backend, bundle, networks, precision, settings, say)
     paths = {name: bundle.networks[name].path for name in networks}
     if precision == "int8":
-        from coop_perception.engine_files import ensure
+        from coop_perception.engine_files import ensure, handed_over
 
-        paths = ensure(bundle, networks, backend, None, precision, settings.cache, say)
+        given = [handed_over(bundle.directory)]
+        paths = ensure(bundle, networks, backend, None, precision, settings.cache, say, also=given)
     engines: dict[str, Engine] = {}
     try:
         for name, path in paths.items():
@@ -145,11 +146,12 @@ def _load(
 def _load_tensorrt(
     backend: str, bundle: Bundle, networks: Collection[str], precision: str, settings: EngineSettings, say: Say
 ) -> dict[str, Engine]:
-    from coop_perception.engine_files import ensure
+    from coop_perception.engine_files import ensure, handed_over
     from coop_perception.engines.cuda import gpu
     from coop_perception.engines.tensorrt import load
 
-    files = ensure(bundle, networks, backend, gpu(), precision, settings.cache, say, settings.max_batch)
+    given = [handed_over(bundle.directory)]
+    files = ensure(bundle, networks, backend, gpu(), precision, settings.cache, say, settings.max_batch, also=given)
     return dict(load(files, backend, precision, say))
 
 

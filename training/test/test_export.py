@@ -25,7 +25,7 @@ from torch import nn
 from toy_bundle import open_pipeline
 
 from coop_perception.bundle import CONTRACTS, Bundle, load_bundle, sha256
-from coop_perception.engine_files import ensure
+from coop_perception.engine_files import ensure, handed_over
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.pipeline import OUTPUTS, STAGES
 
@@ -221,7 +221,8 @@ def test_engines_are_handed_over_beside_the_bundle(
     monkeypatch.setattr("sys.argv", [*command, "--engine-precision", "fp32"])
     assert export.main() == 0, capsys.readouterr().err
     said: list[str] = []
-    files = ensure(load_bundle(out), CONTRACTS, "tensorrt_rtx", "8.9", "fp32", None, said.append)
+    given = [handed_over(out)]
+    files = ensure(load_bundle(out), CONTRACTS, "tensorrt_rtx", "8.9", "fp32", None, said.append, also=given)
     assert {file.parent for file in files.values()} == {tmp_path / "random.engines"}
     assert not said
 
