@@ -40,7 +40,7 @@ PARAMETERS: tuple[Definition, ...] = (
     Definition(
         "backend",
         AUTO,
-        "What runs the networks; `auto`: the fastest of what is installed, works, and gives the masks of FP32.",
+        "What runs the networks; `auto`: TensorRT where it works, else the faster of OpenVINO and ONNX Runtime.",
         choices=(AUTO, *BACKENDS),
     ),
     Definition(
