@@ -2,8 +2,8 @@
 
 Eager PyTorch, ONNX Runtime as it comes, and this product's backends. They take turns of a few frames, so that whatever
 else the machine does falls on all alike. A turn's first frame is not counted: threads of the one before may still spin
-then, and memory and caches are warm after it. Ratios are those of the fastest frames, as what else the machine does only
-ever adds: to PyTorch's times many-fold, whose threads wait for one another.
+then, and memory and caches are warm after it. Ratios are those of the fastest frames, as what else the machine does
+only ever adds: to PyTorch's times many-fold, whose threads wait for one another.
 """
 
 from __future__ import annotations
