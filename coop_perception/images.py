@@ -181,8 +181,9 @@ def fill_image(message: ImageMessage, image: UInt8Array, encoding: Literal["rgb8
     """Sets every field of an Image message but its header.
 
     Args:
-        message: rclpy's (its data becomes an ``array.array``, the one type it does not check element by element) or
-            any other (its data becomes a flat ndarray, sharing the image's memory where that is contiguous).
+        message: rclpy's (its data becomes an ``array.array``, the one type it does not check element by element; one
+            that is as long already is written to, so that a message filled again and again costs a copy and no memory)
+            or any other (its data becomes a flat ndarray, sharing the image's memory where that is contiguous).
         image: uint8 [H,W,3] RGB for ``rgb8``, uint8 [H,W] for ``mono8``.
         encoding: of the message.
 
@@ -194,7 +195,7 @@ def fill_image(message: ImageMessage, image: UInt8Array, encoding: Literal["rgb8
     message.encoding = encoding
     message.is_bigendian = 0
     message.step = image.nbytes // image.shape[0]
-    message.data = _data_like(message.data, np.ascontiguousarray(image).reshape(-1))
+    message.data = _data_like(message.data, image)
 
 
 def fill_compressed(
@@ -305,7 +306,11 @@ def _check_array(image: UInt8Array, encoding: str) -> None:
         raise ImageError(f"array of {image.dtype} and shape {image.shape}: {encoding} needs uint8 {shape} with pixels")
 
 
-def _data_like(current: Any, flat: UInt8Array) -> Any:
+def _data_like(current: Any, values: UInt8Array) -> Any:
+    if isinstance(current, array) and len(current) == values.size > 0:
+        np.copyto(np.frombuffer(current, np.uint8).reshape(values.shape), values)
+        return current
+    flat = np.ascontiguousarray(values).reshape(-1)
     if not isinstance(current, array):
         return flat
     data = array("B")
