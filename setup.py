@@ -40,7 +40,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"{script} = {NAME}.{script}:main"
-            for script in ("degrade_node", "demo", "evaluate_bag", "make_bag", "perception_node")
+            for script in ("build_engines", "degrade_node", "demo", "evaluate_bag", "make_bag", "perception_node")
         ]
     },
     zip_safe=False,

@@ -10,6 +10,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
 from coop_perception.camera_statistics import WINDOW_S, Summary
+from coop_perception.engines import Engine, EngineError
+from coop_perception.engines.cpu import cpu_name
+from coop_perception.engines.cuda import memory_in_use
 from coop_perception.pipeline import Pipeline
 from coop_perception_msgs.msg import DropCount
 
@@ -90,10 +93,22 @@ def _engines(node: str, pipeline: Pipeline, stages: Mapping[str, bool]) -> Diagn
         "backend": engine.backend,
         "device": engine.device,
         "precision": engine.precision,
+        **_gpu_memory(engine),
         **{stage: "on" if on else "off" for stage, on in stages.items()},
     }
     message = f"{pipeline.bundle.name} on {engine.backend}"
     return _status(DiagnosticStatus.OK, f"{node}: engines", message, engine.device, values)
+
+
+def _gpu_memory(engine: Engine) -> dict[str, str]:
+    """Of everybody's together; nothing where the engine runs on the CPU or the GPU does not tell."""
+    if engine.device == cpu_name():
+        return {}
+    try:
+        used, total = memory_in_use()
+    except EngineError:
+        return {}
+    return {"GPU memory in use (MiB)": f"{used / 2**20:.0f} of {total / 2**20:.0f}"}
 
 
 def _status(level: bytes, name: str, message: str, hardware: str, values: Mapping[str, str]) -> DiagnosticStatus:

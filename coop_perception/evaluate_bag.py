@@ -22,7 +22,7 @@ from coop_perception import topics
 from coop_perception.bundle import Bundle, BundleError, load_bundle
 from coop_perception.camera_statistics import percentiles
 from coop_perception.engines import EngineError
-from coop_perception.engines.loading import AUTO, PRECISIONS, EngineSettings, load_engines
+from coop_perception.engines.loading import AUTO, BACKENDS, PRECISIONS, EngineSettings, load_engines
 from coop_perception.images import ImageError, decode, to_mask
 from coop_perception.pipeline import STAGES, Pipeline
 from coop_perception.recorded_frames import frames
@@ -106,13 +106,8 @@ def _parser() -> argparse.ArgumentParser:
         "--reference-image-topic", help="clear images to compare with (default: <camera>/reference/image)"
     )
     parser.add_argument("--reference-mask-topic", help="true masks to compare with (default: <camera>/reference/mask)")
-    parser.add_argument("--backend", default="auto", choices=[AUTO, *PRECISIONS], help="what runs the networks")
-    parser.add_argument(
-        "--precision",
-        default=AUTO,
-        choices=[AUTO, *dict.fromkeys(p for precisions in PRECISIONS.values() for p in precisions)],
-        help="of the networks' arithmetic",
-    )
+    parser.add_argument("--backend", default="auto", choices=[AUTO, *BACKENDS], help="what runs the networks")
+    parser.add_argument("--precision", default=AUTO, choices=[AUTO, *PRECISIONS], help="of the networks' arithmetic")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--live", action="store_true", help="play the recording to the running node instead")
     mode.add_argument("--recorded", action="store_true", help="score the node's outputs that the recording holds")

@@ -18,7 +18,7 @@ from coop_perception.background import in_background
 from coop_perception.bundle import BundleError
 from coop_perception.camera_outputs import CameraOutputs
 from coop_perception.engines import EngineError
-from coop_perception.engines.loading import EngineSettings
+from coop_perception.engines.loading import MAX_BATCH, EngineSettings
 from coop_perception.lifecycle_callbacks import logged, refusing
 from coop_perception.memory import give_back, returnable
 from coop_perception.model_loading import load_pipeline
@@ -112,6 +112,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def _forget(self) -> None:
         with returnable():
+            if self._pipeline is not None:
+                self._pipeline.close()
             self._pipeline, self._outputs, self._latched = None, {}, {}
             give_back()
         self._settings.frozen = False
@@ -120,7 +122,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         directory = Path(path or default_bundle())
         value = self._settings.value
         cache = Path(value("engine_cache")) if value("engine_cache") else None
-        settings = EngineSettings(value("backend"), value("precision"), value("threads"), cache)
+        batch = max(MAX_BATCH, len(value("cameras")))
+        settings = EngineSettings(value("backend"), value("precision"), value("threads"), cache, batch)
         load = partial(load_pipeline, directory, settings, value("fused"), self.get_logger().info)
         return in_background(load, "loading")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coop_perception.engines.loading import AUTO, PRECISIONS
+from coop_perception.engines.loading import AUTO, BACKENDS, PRECISIONS
 
 _CAMERA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -41,15 +41,15 @@ PARAMETERS: tuple[Definition, ...] = (
         "backend",
         AUTO,
         "What runs the networks; `auto`: the fastest of what is installed, works, and gives the masks of FP32.",
-        choices=(AUTO, *PRECISIONS),
+        choices=(AUTO, *BACKENDS),
     ),
     Definition(
         "precision",
         AUTO,
         "Of the networks' arithmetic; `auto`: the backend's first: "
-        + "; ".join(f"{backend} {', '.join(precisions)}" for backend, precisions in PRECISIONS.items())
+        + "; ".join(f"{backend} {', '.join(precisions)}" for backend, precisions in BACKENDS.items())
         + ".",
-        choices=(AUTO, *dict.fromkeys(p for precisions in PRECISIONS.values() for p in precisions)),
+        choices=(AUTO, *PRECISIONS),
     ),
     Definition(
         "engine_cache",

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import pytest
-from toy_bundle import write_toy_bundle
+from fake_cuda import FakeCuda
+from fake_tensorrt import FakeTensorRt
+from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 
+from coop_perception import engine_files
 from coop_perception.bundle import Bundle, load_bundle
-from coop_perception.engines import Engine, EngineError, cpu_choice, loading
+from coop_perception.engines import Engine, EngineError, cpu_choice, cuda, loading
+from coop_perception.engines.cache import default_directory
 from coop_perception.engines.cpu_choice import faster_on_cpu
-from coop_perception.engines.loading import EngineSettings, cache_directory, load_engines, load_on_cpu
+from coop_perception.engines.loading import EngineSettings, load_engines, load_file
+from coop_perception.pipeline import FUSED, OUTPUTS, STAGES, Pipeline
 
 
 @pytest.fixture
@@ -30,7 +38,7 @@ class Loads:
         self.count += 1
         if backend == self._failing:
             raise EngineError(f"{path}: no")
-        engine = load_on_cpu(backend, path, threads, precision)
+        engine = load_file(backend, path, threads, precision)
         if backend == self._wrong:
             run = engine.run
             engine.run = lambda *given: {**(found := run(*given)), "mask": found["mask"] + 1}  # type: ignore[method-assign]
@@ -55,7 +63,7 @@ def test_the_faster_one_is_taken(bundle: Bundle, tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(cpu_choice.time, "perf_counter", lambda clock=clock: clock[0])
 
         def load(backend: str, *given: object, slow: str = slow, clock: list[float] = clock) -> Engine:
-            engine = load_on_cpu(backend, *given)  # type: ignore[arg-type]
+            engine = load_file(backend, *given)  # type: ignore[arg-type]
             run = engine.run
 
             def timed(*arguments: object) -> dict[str, object]:
@@ -89,22 +97,91 @@ def test_a_cache_that_cannot_be_used_is_no_error(bundle: Bundle, tmp_path: Path)
     assert loads.count == 2
 
 
-def test_one_line_says_what_was_taken_and_what_is_missing(
+def only(monkeypatch: pytest.MonkeyPatch, *backends: str) -> None:
+    """Nothing else is installed."""
+    monkeypatch.setattr(loading, "installed", lambda backend: backend in backends)
+
+
+def test_one_line_says_what_was_taken_and_why_no_better_one(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "installed", lambda backend: backend == "onnxruntime")
+    only(monkeypatch, "onnxruntime")
     said: list[str] = []
-    engines = load_engines(bundle, ["segmenter"], EngineSettings(cache=tmp_path), said.append)
-    assert engines["segmenter"].backend == "onnxruntime"
-    assert said[0] == "backend onnxruntime, fp32; openvino is not installed"
+    (engine,) = load_engines(bundle, ["segmenter"], EngineSettings(cache=tmp_path), said.append).values()
+    missing = "; ".join(f"{name} is not installed" for name in ("tensorrt", "tensorrt_rtx", "openvino"))
+    assert said[-1] == f"backend onnxruntime, fp32, on {engine.device}; {missing}"
+
+
+def test_without_a_gpu_the_line_says_so(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "tensorrt_rtx", "openvino", "onnxruntime")
+
+    def none() -> None:
+        raise EngineError("no NVIDIA driver is loaded on this machine")
+
+    monkeypatch.setattr(cuda, "gpu", none)
+    said: list[str] = []
+    load_engines(bundle, ["segmenter"], EngineSettings(cache=tmp_path), said.append)
+    assert "not tensorrt_rtx: no NVIDIA driver is loaded on this machine" in said[-1]
+    assert "times as fast as" in said[-1]
+    with pytest.raises(EngineError, match="no NVIDIA driver"):  # asked for by name, nothing else will do
+        load_engines(bundle, ["segmenter"], EngineSettings("tensorrt_rtx", cache=tmp_path))
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])
+def test_tensorrt_is_taken_where_it_works(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """On the fake GPU, whose engine files are ONNX files."""
+    only(monkeypatch, backend, "openvino", "onnxruntime")
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeCuda())
+    monkeypatch.setitem(sys.modules, backend, FakeTensorRt(sys.modules["cuda.bindings.runtime"], backend[8:] == "_rtx"))
+    asked: list[tuple[object, ...]] = []
+
+    def ensure(bundle: Bundle, names: Collection[str], *settings: object) -> dict[str, Path]:
+        asked.append(settings)
+        return {name: bundle.networks[name].path for name in names}
+
+    monkeypatch.setattr(engine_files, "ensure", ensure)
+    said: list[str] = []
+    settings = EngineSettings(cache=tmp_path, max_batch=6)
+    pipeline = Pipeline(bundle, load_engines(bundle, (*STAGES, FUSED), settings, said.append))
+    assert said[-1].startswith(f"backend {backend}, fp16, on Fake GPU")
+    ((backend_, gpu, precision, cache, _, max_batch),) = asked
+    assert (backend_, gpu.name, precision, cache, max_batch) == (backend, "Fake GPU", "fp16", tmp_path, 6)
+    frame = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    for stages in (STAGES, ("segmenter", "refinement"), ("segmenter", "restoration")):
+        (result,) = pipeline.run([frame], OUTPUTS, stages)
+        np.testing.assert_array_equal(result.mask_raw, frame[..., 0])
+        if "restoration" in stages:
+            np.testing.assert_array_equal(result.restored, 255 - frame)
+    pipeline.close()
+    assert sys.modules["cuda.bindings.runtime"].left() == []
+
+    def fail(*_: object) -> None:
+        raise EngineError("the engine is too large")
+
+    monkeypatch.setattr(engine_files, "ensure", fail)
+    engines = load_engines(bundle, ["segmenter"], settings, said.append)
+    assert engines["segmenter"].backend in ("openvino", "onnxruntime")
+    assert f"not {backend}: the engine is too large" in said[-1]
+
+
+def test_int8_on_the_cpu_is_quantised_once(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "openvino", "onnxruntime")
+    said: list[str] = []
+    settings = EngineSettings(precision="int8", cache=tmp_path)
+    for _ in range(2):
+        (engine,) = load_engines(bundle, ["segmenter"], settings, said.append).values()
+        assert (engine.backend, engine.precision) == ("openvino", "int8")
+    assert len([line for line in said if line.startswith("building")]) == 1
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
         (EngineSettings("cuda"), "backend is 'cuda', expected one of auto"),
-        (EngineSettings("onnxruntime", "bf16"), "precision is 'bf16', backend onnxruntime has auto, fp32"),
-        (EngineSettings(precision="fp7"), "precision is 'fp7', backend auto has auto, fp32, bf16"),
+        (EngineSettings("onnxruntime", "bf16"), "precision is 'bf16', backend onnxruntime has auto, fp32, int8"),
+        (EngineSettings(precision="fp7"), "precision is 'fp7', backend auto has auto, fp16, fp32, int8, bf16"),
     ],
 )
 def test_what_there_is_not_is_refused(bundle: Bundle, settings: EngineSettings, says: str) -> None:
@@ -113,16 +190,16 @@ def test_what_there_is_not_is_refused(bundle: Bundle, settings: EngineSettings, 
 
 
 def test_what_is_not_installed_says_what_to_install(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "installed", lambda backend: backend == "onnxruntime")
+    only(monkeypatch, "onnxruntime")
     for settings in (EngineSettings("openvino"), EngineSettings(precision="bf16")):
         with pytest.raises(EngineError, match="openvino is not installed; pip install openvino"):
             load_engines(bundle, ["segmenter"], settings)
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert cache_directory() == Path(os.environ["COOP_PERCEPTION_CACHE"])
+    assert default_directory() == Path(os.environ["COOP_PERCEPTION_CACHE"])
     monkeypatch.delenv("COOP_PERCEPTION_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_directory() == tmp_path / "coop_perception"
+    assert default_directory() == tmp_path / "coop_perception"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_directory() == Path.home() / ".cache/coop_perception"
+    assert default_directory() == Path.home() / ".cache/coop_perception"

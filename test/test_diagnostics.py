@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from fake_cuda import FakeCuda
+from toy_bundle import open_pipeline
 
 from coop_perception.camera_statistics import WINDOW_S, CameraStatistics, Summary
-from coop_perception.diagnostics import AHEAD_S, KEEPS_UP, judge
+from coop_perception.diagnostics import AHEAD_S, KEEPS_UP, diagnostics, judge
 
 NAN = float("nan")
 RUNNING = Summary(
@@ -61,3 +66,23 @@ def test_statistics_know_silence_age_and_recent_drops() -> None:
     now[0] += WINDOW_S
     summary = statistics.summary()
     assert (dict(summary.recently_dropped), dict(summary.dropped)) == ({}, {"malformed": 1})
+
+
+def test_the_engines_entry_tells_gpu_memory_where_there_is_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = open_pipeline(bundle)
+
+    def values() -> dict[str, str]:
+        (engines,) = diagnostics("/node", {}, pipeline, {"refinement": True}, Time()).status
+        return {pair.key: pair.value for pair in engines.values}
+
+    assert values() == {
+        "bundle": "toy",
+        "bundle directory": str(bundle),
+        "backend": "onnxruntime",
+        "device": pipeline.engines["segmenter"].device,
+        "precision": "fp32",
+        "refinement": "on",
+    }
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeCuda())
+    pipeline.engines["segmenter"].device = "Fake GPU"
+    assert values()["GPU memory in use (MiB)"] == "0 of 1024"

@@ -9,13 +9,13 @@ import pytest
 from toy_bundle import CLASSES, HEIGHT, WIDTH, open_pipeline, write_toy_bundle
 
 from coop_perception.engines import Engine, EngineError
-from coop_perception.engines.loading import PRECISIONS, load_on_cpu
+from coop_perception.engines.loading import ON_CPU, load_file
 from coop_perception.pipeline import FUSED, OUTPUTS, STAGES, outputs_of
 from coop_perception.resources import default_bundle
 from coop_perception.sample_drive import SampleDrive
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH, 3), dtype=np.uint8)
-BACKENDS = list(PRECISIONS)
+BACKENDS = ON_CPU
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=BACKENDS)
 def segmenter(request: pytest.FixtureRequest, toy: Path) -> Engine:
-    return load_on_cpu(request.param, toy / "segmenter.onnx", 1, "fp32")
+    return load_file(request.param, toy / "segmenter.onnx", 1, "fp32")
 
 
 def test_says_what_it_takes_and_gives(segmenter: Engine) -> None:
@@ -66,7 +66,7 @@ def test_memory_given_once_is_left_alone_later(segmenter: Engine) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_engine_reads_what_another_wrote_into_given_memory(toy: Path, backend: str) -> None:
-    engines = {name: load_on_cpu(backend, toy / f"{name}.onnx", 1, "fp32") for name in ("segmenter", "refinement")}
+    engines = {name: load_file(backend, toy / f"{name}.onnx", 1, "fp32") for name in ("segmenter", "refinement")}
     between = engines["segmenter"].allocate("probabilities", 2)
     for frames in (FRAMES[:2], FRAMES[1:]):
         image = engines["segmenter"].place("image", frames)
@@ -96,7 +96,7 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path, backend: str) -> None:
     file = tmp_path / "broken.onnx"
     file.write_bytes(b"not a graph")
     with pytest.raises(EngineError, match=r"broken\.onnx: .* cannot load it"):
-        load_on_cpu(backend, file, 1, "fp32")
+        load_file(backend, file, 1, "fp32")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

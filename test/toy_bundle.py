@@ -123,10 +123,20 @@ def _graph(name: str, height: int, width: int) -> onnx.ModelProto:
     else:
         nodes.append(helper.make_node("Tile", ["plane0c", "tiles"], ["probabilities"]))
     graph = helper.make_graph(
-        nodes,
+        _leading_to({*contract.outputs, "refined"}, nodes),
         name,
         [helper.make_tensor_value_info(n, *shapes[n]) for n in contract.inputs],
         [helper.make_tensor_value_info(n, *shapes[n]) for n in contract.outputs],
         [numpy_helper.from_array(value, key) for key, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def _leading_to(needed: set[str], nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """TensorRT takes no uint8 tensor that is not an output."""
+    kept = []
+    for node in reversed(nodes):
+        if needed & set(node.output):
+            needed = needed | set(node.input)
+            kept.append(node)
+    return kept[::-1]

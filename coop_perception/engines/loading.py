@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -11,57 +10,130 @@ from pathlib import Path
 
 from coop_perception.bundle import Bundle
 from coop_perception.engines import Engine, EngineError
+from coop_perception.engines.cache import default_directory
 from coop_perception.engines.cpu_choice import faster_on_cpu
 
 AUTO = "auto"
-PRECISIONS: Mapping[str, tuple[str, ...]] = {
-    "onnxruntime": ("fp32",),
-    "openvino": ("fp32", "bf16"),
+BACKENDS: Mapping[str, tuple[str, ...]] = {
+    "tensorrt": ("fp16", "fp32", "int8"),
+    "tensorrt_rtx": ("fp16", "fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32", "int8"),
 }
-"""What each backend has; its first one is what `auto` means there."""
-PACKAGES: Mapping[str, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
-"""The module, and the package to install, that a backend needs."""
+"""The precisions that each backend has; its first one is what AUTO means there."""
+PRECISIONS = tuple(dict.fromkeys(precision for precisions in BACKENDS.values() for precision in precisions))
+ON_CPU = ("openvino", "onnxruntime")
+PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}
+"""To install, where the module has another name than the package."""
+MAX_BATCH = 4
 
 Say = Callable[[str], object]
-
-
-def say_nothing(_: str) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """What is to run the networks.
 
-    backend: one of PRECISIONS, or AUTO. precision: one of the backend's, or AUTO. threads: on the CPU; 0: one per core.
-    cache: folder of what is measured or built once; None: `cache_directory`'s.
+    backend: one of BACKENDS, or AUTO. precision: one of the backend's, or AUTO. threads: on the CPU; 0: one per core.
+    cache: folder of what is built or measured once; None: `default_directory`'s. max_batch: the most frames of one run.
     """
 
     backend: str = AUTO
     precision: str = AUTO
     threads: int = 0
     cache: Path | None = None
+    max_batch: int = MAX_BATCH
 
 
 def load_engines(
-    bundle: Bundle, networks: Collection[str], settings: EngineSettings, say: Say = say_nothing
+    bundle: Bundle, networks: Collection[str], settings: EngineSettings, say: Say = lambda _: None
 ) -> dict[str, Engine]:
     """Load these networks of a bundle.
 
+    Where AUTO is asked for: TensorRT, then ONNX Runtime on a GPU, then the faster one on the CPU. A named backend is
+    taken or nothing is.
+
     Args:
-        say: gets a line per network, and one that says which backend was taken and why no better one was.
+        say: gets a line about what takes long, and one that says which backend was taken and why no better one was.
 
     Raises:
-        EngineError: the backend that was asked for is not installed, has no such precision or cannot load a network.
+        EngineError: the backend that was asked for is not installed, has no such precision, or cannot load a network.
     """
-    backend, why = chosen(bundle, settings)
-    precision = PRECISIONS[backend][0] if settings.precision == AUTO else settings.precision
-    say(f"backend {backend}, {precision}{why}")
+    candidates = _candidates(settings)
+    if settings.backend != AUTO:
+        engines = _load(settings.backend, bundle, networks, settings, say)
+        why: list[str] = []
+    else:
+        engines, why = _best(candidates, bundle, networks, settings, say)
+    one = next(iter(engines.values()))
+    say("; ".join([f"backend {one.backend}, {one.precision}, on {one.device}", *why]))
+    return engines
+
+
+def _best(
+    candidates: Collection[str], bundle: Bundle, networks: Collection[str], settings: EngineSettings, say: Say
+) -> tuple[dict[str, Engine], list[str]]:
+    """The engines, and why they are these."""
+    why: list[str] = []
+    for backend in BACKENDS:
+        if backend not in candidates:
+            continue
+        if not installed(backend):
+            why.append(f"{backend} is not installed")
+        elif backend not in ON_CPU:
+            try:
+                return _load(backend, bundle, networks, settings, say), why
+            except EngineError as error:
+                why.append(f"not {backend}: {error}")
+    able = [backend for backend in candidates if backend in ON_CPU and installed(backend)]
+    if not able:
+        raise EngineError(f"no backend has precision {settings.precision} here: {'; '.join(why)}")
+    backend = able[0]
+    if len(able) > 1 and settings.precision in (AUTO, "fp32") and not _cuda(settings):
+        backend, reason = faster_on_cpu(bundle, settings.threads, settings.cache or default_directory(), load_file)
+        why.insert(0, reason)
+    elif "onnxruntime" in able and _cuda(settings):
+        backend = "onnxruntime"
+    return _load(backend, bundle, networks, settings, say), why
+
+
+def _candidates(settings: EngineSettings) -> list[str]:
+    """The backends to look at. Raises EngineError where there is none, or the one asked for is not installed."""
+    if settings.backend not in (AUTO, *BACKENDS):
+        raise EngineError(f"backend is {settings.backend!r}, expected one of {', '.join((AUTO, *BACKENDS))}")
+    named = list(BACKENDS) if settings.backend == AUTO else [settings.backend]
+    having = [backend for backend in named if settings.precision in (AUTO, *BACKENDS[backend])]
+    if not having:
+        known = PRECISIONS if settings.backend == AUTO else BACKENDS[settings.backend]
+        raise EngineError(
+            f"precision is {settings.precision!r}, backend {settings.backend} has {', '.join((AUTO, *known))}"
+        )
+    if not any(installed(backend) for backend in having):
+        packages = " or ".join(PACKAGES.get(backend, backend) for backend in having)
+        raise EngineError(f"backend {' or '.join(having)} is not installed; pip install {packages}, or take another")
+    return having
+
+
+def installed(backend: str) -> bool:
+    return find_spec(backend) is not None
+
+
+def _load(
+    backend: str, bundle: Bundle, networks: Collection[str], settings: EngineSettings, say: Say
+) -> dict[str, Engine]:
+    precision = BACKENDS[backend][0] if settings.precision == AUTO else settings.precision
+    if backend not in ON_CPU:
+        return _load_tensorrt(backend, bundle, networks, precision, settings, say)
+    paths = {name: bundle.networks[name].path for name in networks}
+    if precision == "int8":
+        from coop_perception.engine_files import ensure
+
+        paths = ensure(bundle, networks, backend, None, precision, settings.cache, say)
     engines: dict[str, Engine] = {}
     try:
-        for name in networks:
+        for name, path in paths.items():
             begun = time.perf_counter()
-            engines[name] = load_on_cpu(backend, bundle.networks[name].path, settings.threads, precision)
+            engines[name] = load_file(backend, path, settings.threads, precision)
             say(f"loaded {name} in {time.perf_counter() - begun:.1f} s")
     except BaseException:
         for engine in engines.values():
@@ -70,55 +142,36 @@ def load_engines(
     return engines
 
 
-def chosen(bundle: Bundle, settings: EngineSettings) -> tuple[str, str]:
-    """The backend to take, and why where that is to be said."""
-    check(settings)
-    if settings.backend != AUTO:
-        return settings.backend, ""
-    able = [
-        name for name, precisions in PRECISIONS.items() if settings.precision in (AUTO, *precisions) and installed(name)
-    ]
-    missing = "".join(f"; {name} is not installed" for name in PRECISIONS if not installed(name))
-    if len(able) == 1:
-        return able[0], missing
-    backend, why = faster_on_cpu(bundle, settings.threads, settings.cache or cache_directory(), load_on_cpu)
-    return backend, f": {why}{missing}"
+def _load_tensorrt(
+    backend: str, bundle: Bundle, networks: Collection[str], precision: str, settings: EngineSettings, say: Say
+) -> dict[str, Engine]:
+    from coop_perception.engine_files import ensure
+    from coop_perception.engines.cuda import gpu
+    from coop_perception.engines.tensorrt import load
+
+    files = ensure(bundle, networks, backend, gpu(), precision, settings.cache, say, settings.max_batch)
+    return dict(load(files, backend, precision, say))
 
 
-def check(settings: EngineSettings) -> None:
-    """Raises EngineError where there is no such backend or precision, or the backend is not installed."""
-    if settings.backend not in (AUTO, *PRECISIONS):
-        raise EngineError(f"backend is {settings.backend!r}, expected one of {', '.join((AUTO, *PRECISIONS))}")
-    known = PRECISIONS if settings.backend == AUTO else {settings.backend: PRECISIONS[settings.backend]}
-    having = [name for name, precisions in known.items() if settings.precision in (AUTO, *precisions)]
-    if not having:
-        names = dict.fromkeys(name for precisions in known.values() for name in precisions)
-        raise EngineError(
-            f"precision is {settings.precision!r}, backend {settings.backend} has {', '.join((AUTO, *names))}"
-        )
-    if not any(installed(name) for name in having):
-        packages = " or ".join(PACKAGES[name] for name in having)
-        raise EngineError(f"backend {' or '.join(having)} is not installed; pip install {packages}, or take another")
+def load_file(backend: str, path: Path, threads: int, precision: str) -> Engine:
+    """An ONNX file as an engine of a backend of ON_CPU; ONNX Runtime takes a CUDA GPU where it has one.
 
-
-def installed(backend: str) -> bool:
-    return find_spec(PACKAGES[backend]) is not None
-
-
-def load_on_cpu(backend: str, path: Path, threads: int, precision: str) -> Engine:
-    """Raises EngineError, as the backends' engines."""
+    Raises:
+        EngineError: as the backends' engines.
+    """
     if backend == "openvino":
         from coop_perception.engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(path, threads, precision)
-    from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+    from coop_perception.engines.onnxruntime import OnnxRuntimeEngine, has_cuda
 
-    return OnnxRuntimeEngine(path, threads, precision)
+    return OnnxRuntimeEngine(path, threads, precision, cuda=precision == "fp32" and has_cuda())
 
 
-def cache_directory() -> Path:
-    """$COOP_PERCEPTION_CACHE, else coop_perception in $XDG_CACHE_HOME, else in ~/.cache."""
-    named = os.environ.get("COOP_PERCEPTION_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coop_perception"
+def _cuda(settings: EngineSettings) -> bool:
+    """Whether ONNX Runtime would take a GPU."""
+    if not installed("onnxruntime") or settings.precision not in (AUTO, "fp32"):
+        return False
+    from coop_perception.engines.onnxruntime import has_cuda
+
+    return has_cuda()

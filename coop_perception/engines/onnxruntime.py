@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from coop_perception.engines import EngineError, Tensor, TensorSpec, checked
 from coop_perception.engines.cpu import cpu_name
+from coop_perception.engines.cuda import gpu
 
 CUDA = "CUDAExecutionProvider"
 _DTYPES = {
@@ -59,7 +60,7 @@ class OnnxRuntimeEngine:
         self._path = path
         self.precision = precision
         self._memory = "cuda" if cuda else "cpu"
-        self.device = "CUDA GPU 0" if cuda else cpu_name()
+        self.device = gpu().name if cuda else cpu_name()
         self.inputs: Mapping[str, TensorSpec] = {node.name: _spec(path, node) for node in session.get_inputs()}
         self.outputs: Mapping[str, TensorSpec] = {node.name: _spec(path, node) for node in session.get_outputs()}
 
@@ -104,6 +105,17 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         self._session = None
+
+
+def has_cuda() -> bool:
+    """Whether the installed package runs on CUDA GPUs and there is one."""
+    if CUDA not in ort.get_available_providers():
+        return False
+    try:
+        gpu()
+    except EngineError:
+        return False
+    return True
 
 
 def _spec(path: Path, node: ort.NodeArg) -> TensorSpec:

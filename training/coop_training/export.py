@@ -16,11 +16,15 @@ from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor
 
+from coop_perception.build_engines import build_engines, compute_capabilities
 from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, load_bundle, sha256
 from coop_perception.classes import IGNORE_ID
+from coop_perception.engine_files import handed_over
+from coop_perception.engines import EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.labelled_images import DatasetError
 from coop_perception.pipeline import FUSED, STAGES, Pipeline
+from coop_perception.precisions import PRECISIONS
 from coop_training.adapters import AdapterError, OnnxSegmenter
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig
@@ -29,6 +33,8 @@ from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
 from coop_training.onnx_graphs import export_graph, halve_weights, join, save_graph, share_weights, store_weights_halved
 
+ENGINES = "tensorrt_rtx"
+"""What builds engines for GPUs that are elsewhere."""
 WEIGHTS = "weights.bin"
 """What the graphs of a bundle refer to, the joined one to the same as the three."""
 
@@ -40,16 +46,32 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="the bundle's directory, replaced if it exists")
     parser.add_argument(
-        "--segmenter", type=Path, help="YAML description of your own segmenter, which takes the checkpoint's place"
+        "--adapter", type=Path, help="YAML description of your own segmenter, which takes the checkpoint's place"
     )
+    parser.add_argument("--segmenter", type=Path, help="its ONNX file (default: the one that the description names)")
     parser.add_argument(
         "--images", type=Path, help="folder of images to check the graphs on (default: frames of a sample drive)"
     )
     parser.add_argument("--figures", type=Path, help="YAML of measured figures to put into the manifest")
+    parser.add_argument(
+        "--engines",
+        type=compute_capabilities,
+        default=(),
+        help="also build engines for GPUs of these compute capabilities, as 8.9,12.0, into <out>.engines",
+    )
+    parser.add_argument("--engine-precision", choices=PRECISIONS, default="fp16", help="default: %(default)s")
     arguments = parser.parse_args()
+    if arguments.segmenter and not arguments.adapter:
+        parser.error(f"--segmenter {arguments.segmenter} needs --adapter, the YAML file that describes it")
+    own = (arguments.adapter, arguments.segmenter) if arguments.adapter else None
     try:
-        export(arguments.checkpoint, arguments.out, arguments.segmenter, arguments.images, arguments.figures)
-    except (ExportError, AdapterError, CheckpointError, DatasetError, OSError, yaml.YAMLError) as error:
+        export(arguments.checkpoint, arguments.out, own, arguments.images, arguments.figures)
+        if arguments.engines:
+            bundle, directory = load_bundle(arguments.out), handed_over(arguments.out)
+            build_engines(
+                bundle, ENGINES, arguments.engines, arguments.engine_precision, directory, calibration=arguments.images
+            )
+    except (ExportError, AdapterError, CheckpointError, DatasetError, EngineError, OSError, yaml.YAMLError) as error:
         print(f"coop-export: {error}", file=sys.stderr)
         return 1
     return 0
@@ -58,7 +80,7 @@ def main() -> int:
 def export(
     checkpoint: Path,
     out: Path,
-    segmenter: Path | None = None,
+    segmenter: tuple[Path, Path | None] | None = None,
     images: Path | None = None,
     figures: Path | None = None,
 ) -> None:
@@ -67,7 +89,8 @@ def export(
     Args:
         checkpoint: a stage's.
         out: the bundle's directory.
-        segmenter: description of a user's segmenter, instead of the one trained with.
+        segmenter: description of a user's segmenter, instead of the one trained with, and its ONNX file, if that is not
+            the one that the description names.
         images: folder of images to check the graphs on.
         figures: YAML for the manifest.
 
@@ -92,7 +115,7 @@ def export(
         raise ExportError(f"{checkpoint}: its configuration is of another version: {error}") from error
     model, classes = Cooperative(config), config.data.class_list.classes
     if segmenter is not None:
-        model.segmenter = OnnxSegmenter(segmenter, classes, config.height, config.width)
+        model.segmenter = OnnxSegmenter(segmenter[0], classes, config.height, config.width, segmenter[1])
     load_weights(checkpoint, model.deployed())
     model.eval()
     halve_weights(model)

@@ -25,6 +25,7 @@ from torch import nn
 from toy_bundle import open_pipeline
 
 from coop_perception.bundle import CONTRACTS, Bundle, load_bundle, sha256
+from coop_perception.engine_files import ensure
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.pipeline import OUTPUTS, STAGES
 
@@ -178,7 +179,7 @@ def described(tmp_path: Path) -> Path:
     graph = '<ir_version: 8, opset_import: ["": 17]> g (float[N,3,h,w] x) => (float[N,3,h,w] y) { y = Identity(x) }'
     onnx.save(parser.parse_model(graph), tmp_path / "own.onnx")
     path = tmp_path / "own.yaml"
-    fields = {"onnx": "own.onnx", "output": {"kind": "logits"}, "classes": {0: "Car", 1: "Tree", 2: "Sky"}}
+    fields = {"output": {"kind": "logits"}, "classes": {0: "Car", 1: "Tree", 2: "Sky"}}
     path.write_text(
         yaml.safe_dump({**fields, "input": {"mean": [0.5, 0.5, 0.5], "std": [0.1, 0.1, 0.1]}, "licence": "MIT"})
     )
@@ -193,7 +194,8 @@ def test_bundle_with_a_users_own_segmenter(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "own"
-    arguments = ("--checkpoint", str(checkpoint), "--segmenter", str(described), "--out", str(out))
+    arguments = ("--checkpoint", str(checkpoint), "--adapter", str(described), "--out", str(out))
+    arguments += ("--segmenter", str(tmp_path / "own.onnx"))
     monkeypatch.setattr("sys.argv", ["coop-export", *arguments])
     assert export.main() == 0, capsys.readouterr().err
     bundle = load_bundle(out)
@@ -210,10 +212,24 @@ def test_bundle_with_a_users_own_segmenter(
     np.testing.assert_array_equal(together["mask"][0], result.mask)
 
 
+def test_engines_are_handed_over_beside_the_bundle(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX (tensorrt-rtx-cu13) is not installed")
+    out = tmp_path / "random"
+    command = ["coop-export", "--checkpoint", str(checkpoint), "--out", str(out), "--engines", "8.9"]
+    monkeypatch.setattr("sys.argv", [*command, "--engine-precision", "fp32"])
+    assert export.main() == 0, capsys.readouterr().err
+    said: list[str] = []
+    files = ensure(load_bundle(out), CONTRACTS, "tensorrt_rtx", "8.9", "fp32", None, said.append)
+    assert {file.parent for file in files.values()} == {tmp_path / "random.engines"}
+    assert not said
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--segmenter", "absent.yaml"), r"absent\.yaml: cannot be read as YAML"),
+        (("--adapter", "absent.yaml"), r"absent\.yaml: cannot be read as YAML"),
         (("--images", "absent"), r"absent: no such folder"),
     ],
 )

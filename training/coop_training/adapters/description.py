@@ -64,8 +64,12 @@ class Adapter(_Section):
     """Of the network's weights."""
 
 
-def load_adapter(path: Path) -> Adapter:
+def load_adapter(path: Path, onnx: Path | None = None) -> Adapter:
     """Read a description.
+
+    Args:
+        path: its YAML file.
+        onnx: the network's file, instead of the one that the description names.
 
     Raises:
         AdapterError: the file is missing, is no YAML mapping, or a field is unknown, missing or of the wrong type.
@@ -74,6 +78,8 @@ def load_adapter(path: Path) -> Adapter:
         raw = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise AdapterError(f"{path}: cannot be read as YAML: {error}") from error
+    if onnx is not None and isinstance(raw, dict):
+        raw["onnx"] = onnx.resolve()
     try:
         adapter = Adapter.model_validate(raw)
     except ValidationError as error:

@@ -35,15 +35,18 @@ class OnnxSegmenter(nn.Module):
         description: its YAML file.
         classes: the bundle's.
         height: of whole frames, in pixels, a multiple of 4; likewise `width`.
+        onnx: the network's file, instead of the one that the description names.
 
     Raises:
         AdapterError: the description or the network cannot be used.
     """
 
-    def __init__(self, description: Path, classes: Sequence[SemanticClass], height: int, width: int) -> None:
+    def __init__(
+        self, description: Path, classes: Sequence[SemanticClass], height: int, width: int, onnx: Path | None = None
+    ) -> None:
         super().__init__()
         self.description = description
-        self.adapter = load_adapter(description)
+        self.adapter = load_adapter(description, onnx)
         self.frame = (height, width)
         self.classes = len(classes)
         self._table = class_table(description, self.adapter, classes)

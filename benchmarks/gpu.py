@@ -1,0 +1,301 @@
+"""The networks' time on an NVIDIA GPU, against what the card could do at best, to out/bench/gpu.json.
+
+Timed are the bundle's four graphs, at input sizes and batches of 1 and 4, in FP32 (without TF32) and FP16, as a CUDA
+graph of PyTorch's (FP16: autocast), through ONNX Runtime's CUDA provider, and through TensorRT or TensorRT for RTX
+where they are installed and take the card. Inputs and outputs stay on the GPU. A time is the median of single runs,
+from the call to the end of the GPU's work.
+
+A bundle's graphs are for one input size, so they are exported here anew for each, with the bundle's architecture and
+random weights: time does not depend on them.
+
+Roofline: the sum over convolutions and matrix products of the longer of the time for their arithmetic, at the matrix
+rate, and that for reading their inputs and weights and writing their result once, at the copy bandwidth; both are
+measured on the card beforehand. All other operations count nothing, as if fused. 100 % is out of reach.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from coop_perception.bundle import CONTRACTS, MANIFEST
+from coop_perception.engines import EngineError
+from coop_perception.engines.cuda import gpu
+
+BUNDLE, OUT = Path("models/street"), Path("out/bench/gpu.json")
+SIZES = ((480, 360), (1024, 512), (1920, 1080))
+BATCHES = (1, 4)
+PRECISIONS = {"fp32": 4, "fp16": 2}
+"""Bytes of a number."""
+WARM_UP, REPEATS = 10, 50
+MATRIX = 8192
+COPIED = 1 << 30
+
+Run = Callable[[], object]
+
+
+def main() -> None:
+    reason = why_not()
+    if reason:
+        print(f"gpu: nothing is timed, {reason}")
+        return
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    card, limits = torch.cuda.get_device_name(), measure_card()
+    results = []
+    with Progress() as progress:
+        task = progress.add_task("gpu", total=len(SIZES) * len(BATCHES) * len(PRECISIONS) * len(CONTRACTS))
+        for width, height in SIZES:
+            modules, graphs = networks(height, width)
+            for batch, precision, name in ((b, p, n) for b in BATCHES for p in PRECISIONS for n in CONTRACTS):
+                feeds = random_inputs(graphs[name], batch)
+                least = roofline_ms(
+                    graphs[name], batch, PRECISIONS[precision], limits["copy_gb_s"], limits[f"{precision}_tflop_s"]
+                )
+                for runner, times in runners(modules[name], graphs[name], name, feeds, precision):
+                    case = {"width": width, "height": height, "batch": batch, "precision": precision}
+                    results.append({**case, "network": name, "runner": runner, **figures(times, batch, least)})
+                progress.advance(task)
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "onnxruntime": ort.__version__}
+    result = {"gpu": card, "versions": versions, "measured": limits, "repeats": REPEATS, "results": results}
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(result, indent=2) + "\n")
+    Console().print(table(card, results))
+
+
+def why_not() -> str | None:
+    """Why nothing can be timed here; None if it can."""
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            return None
+        gpu()
+    except (ImportError, EngineError) as error:
+        return str(error)
+    return f"PyTorch {torch.__version__} was built without CUDA"
+
+
+def measure_card() -> dict[str, float]:
+    """Bytes read and written by a copy, GB/s, and the rate of a matrix product, TFLOP/s, in each precision."""
+    import torch
+
+    def ms(work: Run) -> float:
+        return statistics.median(times_of(lambda: (work(), torch.cuda.synchronize())))
+
+    source = torch.empty(COPIED, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    limits = {"copy_gb_s": 2 * COPIED / ms(lambda: target.copy_(source)) / 1e6}
+    for precision, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
+        a, b = torch.randn(2, MATRIX, MATRIX, dtype=dtype, device="cuda")
+        limits[f"{precision}_tflop_s"] = 2 * MATRIX**3 / ms(lambda a=a, b=b: a @ b) / 1e9
+    return limits
+
+
+def networks(height: int, width: int) -> tuple[dict[str, Any], dict[str, onnx.ModelProto]]:
+    """The bundle's networks by name for an input size: as modules, and as ONNX graphs whose batch is open."""
+    import torch
+    from coop_training.config import TrainConfig
+    from coop_training.graphs import GRAPHS
+    from coop_training.model import Cooperative
+    from coop_training.onnx_graphs import export_graph, join
+
+    from coop_perception.pipeline import STAGES
+
+    config = yaml.safe_load((BUNDLE / MANIFEST).read_text())["training"]["config"]
+    torch.manual_seed(0)
+    model = Cooperative(TrainConfig.model_validate({**config, "height": height, "width": width})).eval()
+    modules = {name: GRAPHS[name](model, height, width).eval() for name in CONTRACTS}
+    graphs: dict[str, onnx.ModelProto] = {}
+    fine = (math.ceil(height / model.stride), math.ceil(width / model.stride))
+    probabilities = torch.full((2, model.classes, *fine), 1 / model.classes)
+    for name in STAGES:
+        contract = CONTRACTS[name]
+        given = [torch.zeros(2, height, width, 3, dtype=torch.uint8), probabilities][: len(contract.inputs)]
+        graphs[name] = export_graph(modules[name], given, contract.inputs, contract.outputs)
+    graphs["cooperative"] = join("cooperative", dict(graphs), CONTRACTS["cooperative"].outputs)
+    return modules, graphs
+
+
+def random_inputs(graph: onnx.ModelProto, batch: int) -> dict[str, np.ndarray]:
+    """Inputs of a graph by name: random bytes, and probabilities of equally likely classes."""
+    feeds = {}
+    for value in graph.graph.input:
+        shape = (batch, *(d.dim_value for d in value.type.tensor_type.shape.dim[1:]))
+        if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
+            feeds[value.name] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        else:
+            feeds[value.name] = np.full(shape, 1 / shape[1], np.float32)
+    return feeds
+
+
+def runners(
+    module: Any, graph: onnx.ModelProto, name: str, feeds: dict[str, np.ndarray], precision: str
+) -> Iterator[tuple[str, list[float] | str]]:
+    """Milliseconds of each run by every runner there is, or why it failed."""
+    yield "torch CUDA graph", timed(lambda: times_of(torch_graph(module, feeds, precision)))
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        yield "onnxruntime CUDA", timed(lambda: times_of(onnxruntime_cuda(graph, feeds, precision)))
+    for backend in ("tensorrt", "tensorrt_rtx"):
+        try:
+            __import__(backend)
+        except ImportError:
+            continue
+        yield backend, timed(lambda backend=backend: tensorrt_times(backend, graph, name, feeds, precision))
+
+
+def timed(work: Callable[[], list[float]]) -> list[float] | str:
+    try:
+        return work()
+    except Exception as error:  # of four libraries: one that fails is a result, and the others are still timed
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def torch_graph(module: Any, feeds: dict[str, np.ndarray], precision: str) -> Run:
+    """Replays a captured forward pass."""
+    import torch
+
+    network = copy.deepcopy(module).cuda().to(memory_format=torch.channels_last)
+    if precision == "fp16":  # else autocast would convert the weights in every pass
+        for layer in network.modules():
+            if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)):
+                layer.half()
+    inputs = [torch.from_numpy(array).cuda() for array in feeds.values()]
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.no_grad(), torch.autocast("cuda", torch.float16, precision == "fp16", cache_enabled=False):
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # libraries choose their kernels in the first runs, which cannot be captured
+                network(*inputs)
+        stream.synchronize()
+        with torch.cuda.graph(graph):
+            outputs = network(*inputs)
+
+    def run(_held: object = (network, inputs, outputs)) -> None:
+        graph.replay()
+        torch.cuda.synchronize()
+
+    return run
+
+
+def onnx_of(graph: onnx.ModelProto, precision: str) -> bytes:
+    if precision == "fp32":
+        return graph.SerializeToString()
+    from coop_perception.engines.half import to_half
+
+    return to_half(copy.deepcopy(graph))[0].SerializeToString()
+
+
+def onnxruntime_cuda(graph: onnx.ModelProto, feeds: dict[str, np.ndarray], precision: str) -> Run:
+    """Runs a session with its inputs and outputs on the GPU, and waits for it."""
+    providers = [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    session = ort.InferenceSession(onnx_of(graph, precision), providers=providers)
+    if session.get_providers()[0] != "CUDAExecutionProvider":
+        raise RuntimeError("ONNX Runtime cannot load its CUDA provider: its CUDA or cuDNN libraries are missing")
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+    for output in session.get_outputs():
+        binding.bind_output(output.name, "cuda")
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return run
+
+
+def tensorrt_times(
+    backend: str, graph: onnx.ModelProto, name: str, feeds: dict[str, np.ndarray], precision: str
+) -> list[float]:
+    """Builds an engine and runs it as the product does, but for the copies from and to the host."""
+    from coop_perception.engines.build import build
+    from coop_perception.engines.tensorrt import load
+    from coop_perception.engines.tensorrt_module import tensorrt_module
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, f"{name}.engine")
+        source = onnx_of(graph, precision)
+        batch = len(next(iter(feeds.values())))
+        path.write_bytes(build(tensorrt_module(backend), path, source, gpu().compute_capability, batch).data)
+        engine = load({name: path}, backend, precision, print)[name]
+        try:
+            placed = {key: engine.place(key, array) for key, array in feeds.items()}
+            into = {key: engine.allocate(key, batch) for key in engine.outputs}
+            return times_of(lambda: engine.run(placed, tuple(into), into))
+        finally:
+            engine.close()
+
+
+def times_of(run: Run) -> list[float]:
+    """Milliseconds of each run, which waits for its results."""
+    for _ in range(WARM_UP):
+        run()
+    times = [time.perf_counter()]
+    for _ in range(REPEATS):
+        run()
+        times.append(time.perf_counter())
+    return [1e3 * float(t) for t in np.diff(times)]
+
+
+def roofline_ms(graph: onnx.ModelProto, batch: int, itemsize: int, gigabytes: float, teraflops: float) -> float:
+    """The least time of a graph (see above) at a bandwidth in GB/s and a rate in TFLOP/s, numbers being `itemsize`."""
+    model = copy.deepcopy(graph)
+    del model.graph.value_info[:]  # where the batch is still open
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    values = (*inferred.input, *inferred.output, *inferred.value_info)
+    shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in values}
+    shapes |= {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
+    total = 0.0
+    for node in inferred.node:
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            continue
+        given, weight, made = shapes[node.input[0]], shapes[node.input[1]], shapes[node.output[0]]
+        if node.op_type == "Conv":
+            products = math.prod(made) * math.prod(weight[1:])
+        elif node.op_type == "ConvTranspose":
+            products = math.prod(given) * math.prod(weight[1:])
+        else:
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            products = math.prod(made) * given[0 if transposed else -1]
+        numbers = sum(math.prod(shapes[name]) for name in (*node.input, *node.output) if name)
+        total += max(2 * products / (teraflops * 1e9), numbers * itemsize / (gigabytes * 1e6))
+    return total
+
+
+def figures(times: list[float] | str, batch: int, least: float) -> dict[str, float | str]:
+    """Of one case; `roofline` is the share of the least time, in percent."""
+    if isinstance(times, str):
+        return {"error": times}
+    ms = statistics.median(times)
+    return {"ms": round(ms, 4), "fps": round(1e3 * batch / ms, 1), "roofline": round(100 * least / ms, 1)}
+
+
+def table(card: str, results: list[dict[str, Any]]) -> Table:
+    shown = Table("size", "batch", "precision", "network", "runner", "ms", "fps", "% of roofline", title=card)
+    for r in results:
+        case = (f"{r['width']}x{r['height']}", str(r["batch"]), r["precision"], r["network"], r["runner"])
+        shown.add_row(*case, *([r["error"]] if "error" in r else map(str, (r["ms"], r["fps"], r["roofline"]))))
+    return shown
+
+
+if __name__ == "__main__":
+    main()

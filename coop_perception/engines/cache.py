@@ -1,0 +1,196 @@
+"""Engine files on disk: each beside a JSON of the same stem that says what it was built of and for.
+
+An engine is a cache, never the source: what does not fit is built again. The JSON is written after the engine and holds
+its checksum, so that whatever a killed build leaves is never taken for an engine.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coop_perception.engines import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What an engine depends on. An engine whose key differs is stale."""
+
+    network: str
+    onnx_sha256: str
+    """Covers the weights' file too, whose checksum is in the graph's metadata."""
+    backend: str
+    """The module that runs it."""
+    version: str | None
+    """Of that module; None where files are good for any."""
+    compute_capability: str | None
+    """As "8.9"; None: no GPU's."""
+    gpu: str | None
+    """Name of the GPU it was tuned on; None: good for any of the compute capability."""
+    precision: str
+    max_batch: int | None
+    """None: any batch."""
+    calibration: str | None
+    """What its precision was calibrated on. Wanted, None takes any."""
+
+
+def default_directory() -> Path:
+    """$COOP_PERCEPTION_CACHE, else coop_perception below $XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("COOP_PERCEPTION_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coop_perception"
+
+
+def find(engine: Path, wanted: Key) -> str | None:
+    """Why the file is no engine for the key, in words; None: it is one."""
+    try:
+        sidecar = read_sidecar(engine)
+        built = Key(**sidecar["key"])
+        digest, size = str(sidecar["facts"]["sha256"]), int(sidecar["facts"]["size"])
+    except FileNotFoundError:
+        if engine.exists():
+            return f"{engine.name} has no {_sidecar(engine).name} beside it: its build did not end"
+        others = _others(engine)
+        return f"there is none yet{f' (only {others})' if others else ''}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{_sidecar(engine).name} cannot be read: {error}"
+    difference = _difference(built, wanted)
+    if difference:
+        return difference
+    try:
+        data = engine.read_bytes()
+    except FileNotFoundError:
+        return f"{engine.name} is missing beside its {_sidecar(engine).name}"
+    except OSError as error:
+        return f"{engine.name} cannot be read: {error.strerror}"
+    if len(data) != size:
+        return f"{engine.name} is damaged: it has {len(data)} bytes, {size} were written"
+    if hashlib.sha256(data).hexdigest() != digest:
+        return f"{engine.name} is damaged: its checksum is not the one that was written"
+    return None
+
+
+def store(engine: Path, key: Key, data: bytes, facts: Mapping[str, Any]) -> None:
+    """Write an engine and its JSON, each at once or not at all; call it with the engine's `lock` held.
+
+    Args:
+        engine: the file.
+        key: what it was built of and for.
+        data: its content.
+        facts: what else the JSON says of it; sha256, size and date are added.
+
+    Raises:
+        EngineError: the directory cannot be written to, or is full.
+    """
+    own = {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": len(data),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    sidecar = json.dumps({"key": asdict(key), "facts": {**facts, **own}}, indent=1) + "\n"
+    with _writing(engine.parent):
+        _write(engine, data)
+        _write(_sidecar(engine), sidecar.encode())
+
+
+def read_sidecar(engine: Path) -> dict[str, Any]:
+    """`key` and `facts` of an engine file.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is no JSON mapping.
+    """
+    content = json.loads(_sidecar(engine).read_text())
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON mapping")
+    return content
+
+
+@contextmanager
+def lock(engine: Path) -> Iterator[None]:
+    """Held by one process at a time for an engine file; others wait. Makes the directory.
+
+    Raises:
+        EngineError: the directory cannot be written to.
+    """
+    with _writing(engine.parent):
+        engine.parent.mkdir(parents=True, exist_ok=True)
+        # Stays behind: whoever removed it could let two in, who hold different files of that name.
+        file = engine.with_name(f".{engine.name}.lock").open("w")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sidecar(engine: Path) -> Path:
+    return engine.with_suffix(".json")
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")  # of this name for all: the next build overwrites a killed one's
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EngineError(
+            f"{directory}: engines cannot be written there: {error.strerror}; make it writable, free space, or choose "
+            "another directory with COOP_PERCEPTION_CACHE or --out"
+        ) from error
+
+
+def _difference(built: Key, wanted: Key) -> str | None:
+    if built.network != wanted.network:
+        return f"it is the {built.network}, not the {wanted.network}"
+    if built.onnx_sha256 != wanted.onnx_sha256:
+        return "it was built of another ONNX file: the bundle has changed"
+    if built.backend != wanted.backend:
+        return f"it was built for {built.backend}, not {wanted.backend}"
+    if built.version != wanted.version:
+        return f"it was built by {built.backend} {built.version}, {wanted.version} is installed"
+    if built.compute_capability != wanted.compute_capability:
+        return f"it was built for compute capability {built.compute_capability}, not {wanted.compute_capability}"
+    if built.gpu is not None and built.gpu != wanted.gpu:
+        return f"it was built for a GPU {built.gpu}, not {wanted.gpu or 'any of its compute capability'}"
+    if built.precision != wanted.precision:
+        return f"its precision is {built.precision}, not {wanted.precision}"
+    if built.max_batch is not None and (wanted.max_batch is None or built.max_batch < wanted.max_batch):
+        return f"it takes batches of up to {built.max_batch}, not {wanted.max_batch}"
+    if wanted.calibration is not None and built.calibration != wanted.calibration:
+        return "it was calibrated on other images"
+    return None
+
+
+def _others(engine: Path) -> str:
+    """Compute capabilities that there are engines for, of files named alike but for that."""
+    # Names end in -<compute capability>-<precision>.
+    alike = (
+        f.stem for f in engine.parent.glob("*.json") if _without_capability(f.stem) == _without_capability(engine.stem)
+    )
+    found = sorted(stem.split("-")[-2] for stem in alike)
+    return f"for compute capability {', '.join(found)}" if found else ""
+
+
+def _without_capability(stem: str) -> list[str]:
+    parts = stem.split("-")
+    return parts[:-2] + parts[-1:]

@@ -1,0 +1,242 @@
+"""The first NVIDIA GPU through its CUDA runtime: what it is, memory, a stream, captured graphs. No PyTorch.
+
+Which GPU is the first one the environment says (CUDA_VISIBLE_DEVICES). The package is imported when it is first asked
+for, so that machines without it lack nothing until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from coop_perception.engines import EngineError
+
+
+class CudaError(EngineError):
+    """A call of the CUDA runtime failed; the message gives its name and the error's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU: its name, its compute capability such as "8.9", its memory in bytes."""
+
+    name: str
+    compute_capability: str
+    memory: int
+
+
+def gpu() -> Gpu:
+    """The GPU of this machine.
+
+    Raises:
+        EngineError: there is none, its driver or the Python package is missing or does not fit; the message says which.
+    """
+    runtime = _runtime()
+    error, count = runtime.cudaGetDeviceCount()
+    if error == runtime.cudaError_t.cudaErrorInsufficientDriver:
+        driver, needed = call("cudaDriverGetVersion"), call("cudaRuntimeGetVersion")
+        if driver == 0:
+            raise EngineError("no NVIDIA driver is loaded on this machine")
+        raise EngineError(
+            f"the NVIDIA driver knows CUDA up to {_version(driver)}, the installed cuda-bindings need "
+            f"{_version(needed)}: update the driver, or pip install 'cuda-bindings=={driver // 1000}.*'"
+        )
+    if error == runtime.cudaError_t.cudaErrorNoDevice or (error == runtime.cudaError_t.cudaSuccess and count == 0):
+        raise EngineError("the NVIDIA driver finds no GPU, or CUDA_VISIBLE_DEVICES hides it")
+    _check("cudaGetDeviceCount", error)
+    properties = call("cudaGetDeviceProperties", 0)
+    return Gpu(
+        properties.name.decode(errors="replace").rstrip("\0"),
+        f"{properties.major}.{properties.minor}",
+        properties.totalGlobalMem,
+    )
+
+
+def memory_in_use() -> tuple[int, int]:
+    """Bytes of the GPU's memory: those that all its users hold together, and all there are.
+
+    Raises:
+        EngineError: the runtime cannot tell.
+    """
+    free, total = call("cudaMemGetInfo")
+    return total - free, total
+
+
+def call(function: str, *arguments: Any) -> Any:
+    """Call a function of `cuda.bindings.runtime` and return its values without the status.
+
+    Raises:
+        CudaError: the function failed.
+    """
+    status, *values = getattr(_runtime(), function)(*arguments)
+    _check(function, status)
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+class Resources:
+    """What was taken of the runtime: `close` gives back each thing exactly once, the newest first."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[str, Any]] = []
+
+    def hold(self, release: str, handle: Any) -> Any:
+        """Give `handle` to the function `release` when closing; returns the handle."""
+        self._held.append((release, handle))
+        return handle
+
+    def device_memory(self, size: int) -> int:
+        """The address of `size` new bytes on the GPU.
+
+        Raises:
+            CudaError: there is not enough; the message says how much was asked for, and how much is free.
+        """
+        return int(self.hold("cudaFree", _allocate("cudaMalloc", size, "the GPU")))
+
+    def pinned_memory(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A new array, of undefined content, that the GPU copies from and to by itself. Gone when this is closed.
+
+        Raises:
+            CudaError: there is not enough memory.
+        """
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        address = self.hold("cudaFreeHost", _allocate("cudaMallocHost", size, "the host, pinned"))
+        memory: Any = (ctypes.c_uint8 * size).from_address(address)
+        array: NDArray[Any] = np.frombuffer(memory, dtype).reshape(shape)
+        return array
+
+    def close(self) -> None:
+        """Give back everything. May be called again.
+
+        Raises:
+            CudaError: something was not taken back; everything else was given back all the same.
+        """
+        failures = []
+        while self._held:
+            try:
+                call(*self._held.pop())
+            except CudaError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+
+class Stream:
+    """Work that the GPU does in order, beside the processor.
+
+    Raises:
+        EngineError: there is no GPU that can be used.
+    """
+
+    def __init__(self) -> None:
+        self.gpu = gpu()
+        runtime = self._runtime = _runtime()
+        self._resources = Resources()
+        try:
+            self._handle = self._resources.hold(
+                "cudaStreamDestroy", call("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
+            )
+            # Waiting threads sleep: a spinning one would take the core that image conversion needs meanwhile.
+            self._done = self._resources.hold(
+                "cudaEventDestroy",
+                call("cudaEventCreateWithFlags", runtime.cudaEventBlockingSync | runtime.cudaEventDisableTiming),
+            )
+        except CudaError:
+            with contextlib.suppress(CudaError):
+                self._resources.close()
+            raise
+
+    def __int__(self) -> int:
+        """The handle, as other libraries take it."""
+        return int(self._handle)
+
+    def upload(self, address: int, pinned: NDArray[Any]) -> None:
+        """Copy contiguous pinned memory to the GPU, once all earlier work is done."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        call("cudaMemcpyAsync", address, pinned.ctypes.data, pinned.nbytes, kind, self._handle)
+
+    def download(self, pinned: NDArray[Any], address: int) -> None:
+        """Copy memory of the GPU to contiguous pinned memory, once all earlier work is done."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        call("cudaMemcpyAsync", pinned.ctypes.data, address, pinned.nbytes, kind, self._handle)
+
+    def wait(self) -> None:
+        """Sleep until all work so far is done.
+
+        Raises:
+            CudaError: some of it failed.
+        """
+        call("cudaEventRecord", self._done, self._handle)
+        call("cudaEventSynchronize", self._done)
+
+    def capture(self, work: Callable[[], None], resources: Resources) -> Any:
+        """A graph of what `work` puts into this stream, none of which is done now; `resources` are to hold it.
+
+        Raises:
+            EngineError: `work` raised it, or cannot be captured.
+        """
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        call("cudaStreamBeginCapture", self._handle, mode)
+        try:
+            work()
+        except BaseException:
+            with contextlib.suppress(CudaError):
+                call("cudaGraphDestroy", call("cudaStreamEndCapture", self._handle))
+            raise
+        graph = call("cudaStreamEndCapture", self._handle)
+        try:
+            return resources.hold("cudaGraphExecDestroy", call("cudaGraphInstantiate", graph, 0))
+        finally:
+            call("cudaGraphDestroy", graph)
+
+    def launch(self, graph: Any) -> None:
+        """Do what a graph holds, once all earlier work is done."""
+        call("cudaGraphLaunch", graph, self._handle)
+
+    def close(self) -> None:
+        """Free it. May be called again."""
+        self._resources.close()
+
+
+def _runtime() -> Any:
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        raise EngineError(
+            f"the CUDA runtime for Python is not there ({error}): pip install cuda-bindings, of the major version that "
+            "the NVIDIA driver knows"
+        ) from error
+
+
+def _check(function: str, status: Any) -> None:
+    runtime = _runtime()
+    if status == runtime.cudaError_t.cudaSuccess:
+        return
+    runtime.cudaGetLastError()  # or whoever asks next, TensorRT say, takes this failure for its own
+    text = runtime.cudaGetErrorString(status)[1].decode()
+    raise CudaError(f"{function}: {runtime.cudaGetErrorName(status)[1].decode()} ({text})")
+
+
+def _allocate(function: str, size: int, where: str) -> Any:
+    try:
+        return call(function, size)
+    except CudaError as error:
+        try:
+            used, total = memory_in_use()
+        except CudaError:
+            raise error from None
+        raise CudaError(
+            f"no {size / 2**20:.1f} MiB of memory on {where} ({(total - used) / 2**20:.0f} of the GPU's "
+            f"{total / 2**20:.0f} MiB are free): {error}"
+        ) from error
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -1,0 +1,238 @@
+"""A CUDA runtime without a GPU: it really holds memory and moves bytes, and does nothing before it is waited for.
+
+What a program may not do fails the test at once: a copy past the end of a buffer or between the wrong kinds of memory,
+memory given back twice, a wait while capturing. `fail_at` lets one call fail.
+"""
+
+# ruff: noqa: N801, N802, N815  (the real names)
+
+from __future__ import annotations
+
+import ctypes
+import enum
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+Work = Callable[[], None]
+
+
+class cudaError_t(enum.IntEnum):
+    cudaSuccess = 0
+    cudaErrorMemoryAllocation = 2
+    cudaErrorInsufficientDriver = 35
+    cudaErrorNoDevice = 100
+    cudaErrorIllegalAddress = 700
+    cudaErrorStreamCaptureInvalidated = 901
+
+
+class cudaMemcpyKind(enum.IntEnum):
+    cudaMemcpyHostToDevice = 1
+    cudaMemcpyDeviceToHost = 2
+
+
+class cudaStreamCaptureMode(enum.IntEnum):
+    cudaStreamCaptureModeThreadLocal = 1
+
+
+OK = cudaError_t.cudaSuccess
+UNCOUNTED = ("cudaGetLastError", "cudaGetErrorName", "cudaGetErrorString", "cudaMemGetInfo", "cudaDriverGetVersion")
+
+
+class FakeCuda:
+    """Stands for the module `cuda.bindings.runtime`.
+
+    calls: the names of all calls. copies: (direction, bytes) of the copies that were done, "in" to the GPU, or "out".
+    """
+
+    cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode = cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
+    cudaEventBlockingSync, cudaEventDisableTiming, cudaStreamNonBlocking = 1, 2, 1
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.copies: list[tuple[str, int]] = []
+        self.counted = 0
+        self.fail_at: int | None = None
+        self.failed: str | None = None
+        self.error = cudaError_t.cudaErrorIllegalAddress
+        self.device_count, self.no_device = 1, OK
+        self.driver = 13000
+        self.capacity = 1 << 30
+        self.refuse_capture = False
+        self.queue: list[Work] = []
+        self.capturing: list[Work] | None = None
+        self._memory: dict[int, tuple[str, Any, int]] = {}
+        self._handles: dict[int, tuple[str, Any]] = {}
+        self._next = 1000
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if not name.startswith("cuda") or not callable(found) or isinstance(found, type):
+            return found
+
+        def called(*arguments: Any) -> Any:
+            self.calls.append(name)
+            self.counted += name not in UNCOUNTED
+            if self.fail_at is None or self.counted != self.fail_at or name in UNCOUNTED:
+                return found(*arguments)
+            self.failed, self.fail_at = name, None
+            if name.endswith(("Destroy", "EndCapture")) or name.startswith("cudaFree"):
+                found(*arguments)  # real ones do it too, and report what failed before
+            count = 1 if name.startswith(("cudaGet", "cudaMalloc", "cudaStreamEnd")) or "Create" in name else 0
+            return (self.error, *[None] * count)
+
+        return called
+
+    def left(self) -> list[str]:
+        """Whatever was not given back."""
+        return [f"{kind} memory of {size}" for kind, _, size in self._memory.values()] + [
+            kind for kind, _ in self._handles.values()
+        ]
+
+    def copied(self) -> list[tuple[str, int]]:
+        """`copies` since the last call."""
+        copies, self.copies = self.copies, []
+        return copies
+
+    def put(self, work: Work) -> None:
+        """Work for the stream."""
+        (self.queue if self.capturing is None else self.capturing).append(work)
+
+    def pointer(self, address: int, size: int, kind: str) -> int:
+        """The address, if `size` bytes from it on are within one live allocation of that kind."""
+        for start, (found, _, length) in self._memory.items():
+            if start <= address and address + size <= start + length:
+                assert found == kind, f"{found} memory where {kind} memory belongs"
+                return address
+        raise AssertionError(f"{size} bytes at {address:#x} are in no {kind} allocation")
+
+    def cudaGetDeviceCount(self) -> Any:
+        return self.no_device, self.device_count
+
+    def cudaDriverGetVersion(self) -> Any:
+        return OK, self.driver
+
+    def cudaRuntimeGetVersion(self) -> Any:
+        return OK, 13050
+
+    def cudaGetDeviceProperties(self, device: int) -> Any:
+        assert device == 0
+        return OK, SimpleNamespace(name=b"Fake GPU", major=8, minor=9, totalGlobalMem=self.capacity)
+
+    def cudaGetLastError(self) -> Any:
+        return (OK,)
+
+    def cudaGetErrorName(self, error: cudaError_t) -> Any:
+        return OK, error.name.encode()
+
+    def cudaGetErrorString(self, error: cudaError_t) -> Any:
+        return OK, b"in words"
+
+    def cudaMemGetInfo(self) -> Any:
+        used = sum(size for kind, _, size in self._memory.values() if kind == "device")
+        return OK, self.capacity - used, self.capacity
+
+    def cudaMalloc(self, size: int) -> Any:
+        return self._allocate("device", size)
+
+    def cudaMallocHost(self, size: int) -> Any:
+        return self._allocate("pinned", size)
+
+    def cudaFree(self, address: int) -> Any:
+        return self._free("device", address)
+
+    def cudaFreeHost(self, address: int) -> Any:
+        return self._free("pinned", address)
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> Any:
+        assert flags == self.cudaStreamNonBlocking
+        return OK, self._create("stream")
+
+    def cudaStreamDestroy(self, stream: int) -> Any:
+        return self._destroy("stream", stream)
+
+    def cudaEventCreateWithFlags(self, flags: int) -> Any:
+        assert flags & self.cudaEventBlockingSync, "a waiting thread would spin"
+        return OK, self._create("event")
+
+    def cudaEventDestroy(self, event: int) -> Any:
+        return self._destroy("event", event)
+
+    def cudaEventRecord(self, event: int, stream: int) -> Any:
+        assert self.capturing is None
+        self._handles[event], self._handles[stream]
+        return (OK,)
+
+    def cudaEventSynchronize(self, event: int) -> Any:
+        assert self.capturing is None
+        self._handles[event]
+        self._work()
+        return (OK,)
+
+    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: cudaMemcpyKind, stream: int) -> Any:
+        self._handles[stream]
+        inward = kind == cudaMemcpyKind.cudaMemcpyHostToDevice
+        kinds = ("device", "pinned") if inward else ("pinned", "device")
+
+        def copy() -> None:
+            ctypes.memmove(self.pointer(to, size, kinds[0]), self.pointer(source, size, kinds[1]), size)
+            self.copies.append(("in" if inward else "out", size))
+
+        self.pointer(to, size, kinds[0]), self.pointer(source, size, kinds[1])
+        self.put(copy)
+        return (OK,)
+
+    def cudaStreamBeginCapture(self, stream: int, mode: cudaStreamCaptureMode) -> Any:
+        self._handles[stream]
+        assert self.capturing is None
+        self.capturing = []
+        return (OK,)
+
+    def cudaStreamEndCapture(self, stream: int) -> Any:
+        assert self.capturing is not None
+        works, self.capturing = self.capturing, None
+        if self.failed == "cudaStreamEndCapture":
+            return cudaError_t.cudaErrorStreamCaptureInvalidated, None
+        return OK, self._create("graph", works)
+
+    def cudaGraphInstantiate(self, graph: int, flags: int) -> Any:
+        return OK, self._create("executable graph", self._handles[graph][1])
+
+    def cudaGraphDestroy(self, graph: int) -> Any:
+        return self._destroy("graph", graph)
+
+    def cudaGraphExecDestroy(self, graph: int) -> Any:
+        return self._destroy("executable graph", graph)
+
+    def cudaGraphLaunch(self, graph: int, stream: int) -> Any:
+        self._handles[stream]
+        self.queue += self._handles[graph][1]
+        return (OK,)
+
+    def _work(self) -> None:
+        queue, self.queue = self.queue, []
+        for work in queue:
+            work()
+
+    def _allocate(self, kind: str, size: int) -> Any:
+        assert self.capturing is None
+        if size > self.cudaMemGetInfo()[1]:
+            return cudaError_t.cudaErrorMemoryAllocation, None
+        buffer = ctypes.create_string_buffer(b"\xa5" * size, size)
+        address = ctypes.addressof(buffer)
+        self._memory[address] = kind, buffer, size
+        return OK, address
+
+    def _free(self, kind: str, address: int) -> Any:
+        self._work()  # freeing waits, really
+        assert self._memory.pop(address)[0] == kind
+        return (OK,)
+
+    def _create(self, kind: str, content: Any = None) -> int:
+        self._next += 1
+        self._handles[self._next] = kind, content
+        return self._next
+
+    def _destroy(self, kind: str, handle: int) -> Any:
+        assert self._handles.pop(handle)[0] == kind
+        return (OK,)
