@@ -199,6 +199,8 @@ def node_starts(bundle: Bundle, count: int) -> tuple[list[Goal], dict[str, objec
         with process(node_command(bundle), LOGS / "pipeline_start.log") as node:
             bring_up(camera.node, camera.executor, f"/{topics.NODE}", lambda node=node: node.poll() is None)
             masks.append(camera.first_mask(every_s=0.02) - begun)
+            camera.settle()
+        camera.alone()
     goal = Goal("start to first mask over imports and engines", min(masks) / min(loads), 1.5, at_most=True)
     return [goal], {"imports_and_engines_s": rounded(loads), "first_mask_s": rounded(masks)}
 

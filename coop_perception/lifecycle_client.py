@@ -38,7 +38,7 @@ def bring_up(
                 raise LifecycleError(f"{name}: its process ended before it could be configured")
             if time.monotonic() > deadline:
                 raise LifecycleError(f"{name}: no such lifecycle node within {timeout_s:.0f} s")
-            time.sleep(0.02)  # wait_for_service would sleep for a quarter of a second
+            time.sleep(0.05)  # wait_for_service would sleep for a quarter of a second
         for transition, label in (
             (Transition.TRANSITION_CONFIGURE, "configure"),
             (Transition.TRANSITION_ACTIVATE, "activate"),

@@ -139,6 +139,18 @@ class Camera:
                 raise SystemExit(f"the last frame did not come back within {LOST_S:.0f} s")
             self.executor.spin_once(0.1)
 
+    def alone(self) -> None:
+        """Until the node that has ended is no longer known of: the next one is not taken for it.
+
+        Raises:
+            SystemExit: it is not forgotten.
+        """
+        deadline = time.monotonic() + LOST_S
+        while self._publisher.get_subscription_count():
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the node's subscription is still there, {LOST_S:.0f} s after its end")
+            time.sleep(0.05)
+
     def _send(self) -> None:
         stamp = time.monotonic_ns()
         self._message.header.stamp.sec, self._message.header.stamp.nanosec = divmod(stamp, 10**9)
