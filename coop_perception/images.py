@@ -195,7 +195,7 @@ def fill_image(message: ImageMessage, image: UInt8Array, encoding: Literal["rgb8
     message.encoding = encoding
     message.is_bigendian = 0
     message.step = image.nbytes // image.shape[0]
-    message.data = _data_like(message.data, image)
+    _set_data(message, image)
 
 
 def fill_compressed(
@@ -210,7 +210,7 @@ def fill_compressed(
     message.format = (
         f"rgb8; {file_format} compressed bgr8" if image.ndim == 3 else f"mono8; {file_format} compressed mono8"
     )
-    message.data = _data_like(message.data, np.frombuffer(data, np.uint8))
+    _set_data(message, np.frombuffer(data, np.uint8))
 
 
 def encode_compressed(image: UInt8Array, file_format: CompressedFormat, quality: int = 95) -> bytes:
@@ -306,13 +306,13 @@ def _check_array(image: UInt8Array, encoding: str) -> None:
         raise ImageError(f"array of {image.dtype} and shape {image.shape}: {encoding} needs uint8 {shape} with pixels")
 
 
-def _data_like(current: Any, values: UInt8Array) -> Any:
-    if isinstance(current, array) and len(current) == values.size > 0:
-        np.copyto(np.frombuffer(current, np.uint8).reshape(values.shape), values)
-        return current
-    flat = np.ascontiguousarray(values).reshape(-1)
+def _set_data(message: ImageMessage | CompressedImageMessage, values: UInt8Array) -> None:
+    current = message.data
     if not isinstance(current, array):
-        return flat
-    data = array("B")
-    data.frombytes(flat.data)
-    return data
+        message.data = np.ascontiguousarray(values).reshape(-1)
+    elif len(current) == values.size:  # where it lies: rclpy copies what the field is set to
+        np.copyto(np.frombuffer(current, np.uint8).reshape(values.shape), values)
+    elif not current:
+        current.frombytes(np.ascontiguousarray(values).data)
+    else:  # not resized: somebody may look at it
+        message.data = array("B", values.tobytes())
