@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=4, help="turns of everybody (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=6.0, help="of a node's turn (default: %(default)s)")
-    parser.add_argument("--starts", type=int, default=5, help="of the node (default: %(default)s)")
+    parser.add_argument("--starts", type=int, default=4, help="of the node (default: %(default)s)")
     options = parser.parse_args()
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -111,7 +112,7 @@ def take_turns(bundle: Bundle, pipeline: Pipeline, rounds: int, seconds: float) 
         plain = [str(SUPPORT / "plain_node.py"), str(bundle.directory), PLAIN]
         stack.enter_context(process(plain, LOGS / "pipeline_plain_node.log"))
         for camera in cameras.values():
-            camera.first_mask()
+            camera.first_mask(every_s=5.0)
             camera.settle()
         engines_turn()
         for _ in track(range(rounds), description="pipeline"):
@@ -123,7 +124,7 @@ def take_turns(bundle: Bundle, pipeline: Pipeline, rounds: int, seconds: float) 
     fps = {name: [turn.fps for turn in turns] for name, turns in served.items()}
     latencies = {name: [ms for turn in turns for ms in turn.latencies_ms] for name, turns in served.items()}
     p99 = {name: float(np.percentile(values, 99)) for name, values in latencies.items()}
-    around = [statistics.mean(pair) for pair in zip(engine_fps, engine_fps[1:], strict=False)]
+    around = [statistics.mean(pair) for pair in pairwise(engine_fps)]
     goals = [
         Goal(
             "pipeline over engine, frames/s", statistics.median(ms["engine"]) / statistics.median(ms["pipeline"]), 0.97
@@ -151,7 +152,7 @@ def image_path(bundle: Bundle) -> tuple[list[Goal], dict[str, object]]:
     """1920x1080 rgb8: message to network, and array to message, over one copy of the frame."""
     height, width = FULL_HD
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    message, target = Image(), np.zeros_like(frame)
+    message, output, target = Image(), Image(), np.zeros_like(frame)
     fill_image(message, frame, "rgb8")
 
     def pipeline(height: int, width: int) -> Pipeline:
@@ -166,7 +167,7 @@ def image_path(bundle: Bundle) -> tuple[list[Goal], dict[str, object]]:
         {
             "copy of the frame": lambda: np.copyto(target, frame),
             "message to network": lambda: own_size.run([decode(message)], WANTED),
-            "array to message": lambda: fill_image(Image(), restored, "rgb8"),
+            "array to message": lambda: fill_image(output, restored, "rgb8"),
             f"message to network of {bundle.width}x{bundle.height}, and back": lambda: small.run(
                 [decode(message)], WANTED
             ),
@@ -197,8 +198,9 @@ def node_starts(bundle: Bundle, count: int) -> tuple[list[Goal], dict[str, objec
         begun = time.monotonic()
         with process(node_command(bundle), LOGS / "pipeline_start.log") as node:
             bring_up(camera.node, camera.executor, f"/{topics.NODE}", lambda node=node: node.poll() is None)
-            masks.append(camera.first_mask() - begun)
+            masks.append(camera.first_mask(every_s=0.02) - begun)
             camera.settle()
+        camera.alone()
     goal = Goal("start to first mask over imports and engines", min(masks) / min(loads), 1.5, at_most=True)
     return [goal], {"imports_and_engines_s": rounded(loads), "first_mask_s": rounded(masks)}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -27,6 +26,18 @@ from coop_perception_msgs.msg import ImageCondition
 OUTPUT_QOS = QoSProfile(depth=5)
 
 
+class _ImagePublisher:
+    """Fills the same message for every frame: rclpy has serialised it when `publish` returns. For one thread."""
+
+    def __init__(self, publisher: Publisher, encoding: Literal["rgb8", "mono8"]) -> None:
+        self.publisher, self._encoding, self._message = publisher, encoding, Image()
+
+    def publish(self, header: Header, array: NDArray[np.uint8]) -> None:
+        self._message.header = header
+        fill_image(self._message, array, self._encoding)
+        self.publisher.publish(self._message)
+
+
 class CameraOutputs:
     """One camera's publishers, on the topics that `coop_perception.topics` names.
 
@@ -47,13 +58,13 @@ class CameraOutputs:
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
 
-        self._images: Mapping[str, tuple[Publisher, Literal["rgb8", "mono8"]]] = {
-            "mask_raw": (publisher(Image, topics.MASK_RAW), "mono8"),
-            "mask": (publisher(Image, topics.MASK), "mono8"),
-            "confidence": (publisher(Image, topics.CONFIDENCE), "mono8"),
-            "restored": (publisher(Image, topics.RESTORED), "rgb8"),
+        self._images = {
+            "mask_raw": _ImagePublisher(publisher(Image, topics.MASK_RAW), "mono8"),
+            "mask": _ImagePublisher(publisher(Image, topics.MASK), "mono8"),
+            "confidence": _ImagePublisher(publisher(Image, topics.CONFIDENCE), "mono8"),
+            "restored": _ImagePublisher(publisher(Image, topics.RESTORED), "rgb8"),
         }
-        self._overlay = publisher(Image, topics.OVERLAY)
+        self._overlay = _ImagePublisher(publisher(Image, topics.OVERLAY), "rgb8")
         self._compressed = publisher(CompressedImage, topics.RESTORED + topics.COMPRESSED)
         self._camera_info = publisher(CameraInfo, topics.OUT_CAMERA_INFO)
         self._condition = publisher(ImageCondition, topics.CONDITION)
@@ -61,8 +72,8 @@ class CameraOutputs:
     def wanted(self) -> set[str]:
         """The pipeline outputs that a subscriber waits for, directly or through the overlay or a compressed topic, and
         `camera_info` where one waits for that."""
-        names = {name for name, (publisher, _) in self._images.items() if publisher.get_subscription_count()}
-        if self._overlay.get_subscription_count():
+        names = {name for name, image in self._images.items() if image.publisher.get_subscription_count()}
+        if self._overlay.publisher.get_subscription_count():
             names.add("mask")
         if self._compressed.get_subscription_count():
             names.add("restored")
@@ -84,13 +95,13 @@ class CameraOutputs:
             bundle: for its classes and conditions; one that knows none but `clear` has no condition to tell.
             info: the camera's, for this frame.
         """
-        for name, (publisher, encoding) in self._images.items():
+        for name, image in self._images.items():
             array = getattr(result, name)
-            if array is not None and publisher.get_subscription_count():
-                self._publish_image(publisher, header, array, encoding)
-        if result.mask is not None and self._overlay.get_subscription_count():
+            if array is not None and image.publisher.get_subscription_count():
+                image.publish(header, array)
+        if result.mask is not None and self._overlay.publisher.get_subscription_count():
             drawn = overlay(frame, result.mask, bundle.classes, self._parameters.value("overlay_opacity"))
-            self._publish_image(self._overlay, header, drawn, "rgb8")
+            self._overlay.publish(header, drawn)
         if result.restored is not None and self._compressed.get_subscription_count():
             compressed = CompressedImage(header=header)
             fill_compressed(compressed, result.restored, "jpeg", self._parameters.value("jpeg_quality"))
@@ -110,14 +121,6 @@ class CameraOutputs:
             self._camera_info.publish(info)
 
     def destroy(self) -> None:
-        images = [publisher for publisher, _ in self._images.values()]
-        for publisher in (*images, self._overlay, self._compressed, self._camera_info, self._condition):
+        images = [image.publisher for image in (*self._images.values(), self._overlay)]
+        for publisher in (*images, self._compressed, self._camera_info, self._condition):
             self._node.destroy_publisher(publisher)
-
-    @staticmethod
-    def _publish_image(
-        publisher: Publisher, header: Header, array: NDArray[np.uint8], encoding: Literal["rgb8", "mono8"]
-    ) -> None:
-        message = Image(header=header)
-        fill_image(message, array, encoding)
-        publisher.publish(message)

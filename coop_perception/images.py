@@ -181,8 +181,9 @@ def fill_image(message: ImageMessage, image: UInt8Array, encoding: Literal["rgb8
     """Sets every field of an Image message but its header.
 
     Args:
-        message: rclpy's (its data becomes an ``array.array``, the one type it does not check element by element) or
-            any other (its data becomes a flat ndarray, sharing the image's memory where that is contiguous).
+        message: rclpy's (its data becomes an ``array.array``, the one type it does not check element by element; one
+            that is as long already is written to, so that a message filled again and again costs a copy and no memory)
+            or any other (its data becomes a flat ndarray, sharing the image's memory where that is contiguous).
         image: uint8 [H,W,3] RGB for ``rgb8``, uint8 [H,W] for ``mono8``.
         encoding: of the message.
 
@@ -194,7 +195,7 @@ def fill_image(message: ImageMessage, image: UInt8Array, encoding: Literal["rgb8
     message.encoding = encoding
     message.is_bigendian = 0
     message.step = image.nbytes // image.shape[0]
-    message.data = _data_like(message.data, np.ascontiguousarray(image).reshape(-1))
+    _set_data(message, image)
 
 
 def fill_compressed(
@@ -209,7 +210,7 @@ def fill_compressed(
     message.format = (
         f"rgb8; {file_format} compressed bgr8" if image.ndim == 3 else f"mono8; {file_format} compressed mono8"
     )
-    message.data = _data_like(message.data, np.frombuffer(data, np.uint8))
+    _set_data(message, np.frombuffer(data, np.uint8))
 
 
 def encode_compressed(image: UInt8Array, file_format: CompressedFormat, quality: int = 95) -> bytes:
@@ -305,9 +306,13 @@ def _check_array(image: UInt8Array, encoding: str) -> None:
         raise ImageError(f"array of {image.dtype} and shape {image.shape}: {encoding} needs uint8 {shape} with pixels")
 
 
-def _data_like(current: Any, flat: UInt8Array) -> Any:
+def _set_data(message: ImageMessage | CompressedImageMessage, values: UInt8Array) -> None:
+    current = message.data
     if not isinstance(current, array):
-        return flat
-    data = array("B")
-    data.frombytes(flat.data)
-    return data
+        message.data = np.ascontiguousarray(values).reshape(-1)
+    elif len(current) == values.size:  # where it lies: rclpy copies what the field is set to
+        np.copyto(np.frombuffer(current, np.uint8).reshape(values.shape), values)
+    elif not current:
+        current.frombytes(np.ascontiguousarray(values).data)
+    else:  # not resized: somebody may look at it
+        message.data = array("B", values.tobytes())

@@ -33,11 +33,12 @@ def bring_up(
     service = client.create_client(ChangeState, f"{name}/change_state")
     try:
         deadline = time.monotonic() + timeout_s
-        while not service.wait_for_service(0.2):
+        while not service.service_is_ready():
             if not alive():
                 raise LifecycleError(f"{name}: its process ended before it could be configured")
             if time.monotonic() > deadline:
                 raise LifecycleError(f"{name}: no such lifecycle node within {timeout_s:.0f} s")
+            time.sleep(0.05)  # wait_for_service would sleep for a quarter of a second
         for transition, label in (
             (Transition.TRANSITION_CONFIGURE, "configure"),
             (Transition.TRANSITION_ACTIVATE, "activate"),

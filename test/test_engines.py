@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +153,15 @@ def test_shipped_networks_fused_and_staged_and_on_both_backends() -> None:
     ours, theirs = (results[backend, STAGES] for backend in BACKENDS)
     assert (ours.mask == theirs.mask).mean() >= 0.999
     assert (np.abs(ours.restored.astype(int) - theirs.restored) <= 1).mean() >= 0.999
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_tells_nobody_and_leaves_no_thread_of_pythons(backend: str, toy: Path) -> None:
+    """What is left at a node's end keeps it from saying goodbye to other nodes."""
+    program = (
+        "import sys, threading; from pathlib import Path; from coop_perception.engines.loading import load_file;"
+        f"load_file({backend!r}, Path({str(toy / 'segmenter.onnx')!r}), 1, 'fp32');"
+        "print(threading.active_count(), [name for name in sys.modules if 'telemetry' in name])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "1 []"

@@ -184,6 +184,20 @@ def test_what_is_filled_in_is_read_back(seed, height, width, kind):
     np.testing.assert_array_equal(to_mask(message), pixels[:, :, 1])
 
 
+def test_a_message_that_is_filled_again_keeps_its_memory_and_shares_none():
+    first, second = random_image(1, 4, 6), random_image(2, 4, 6)
+    message = Image(data=array("B"))
+    fill_image(message, first, "rgb8")
+    data = message.data
+    fill_image(message, second[:, ::-1], "rgb8")
+    assert message.data is data
+    np.testing.assert_array_equal(to_rgb(message), second[:, ::-1])
+    second[:] = 0
+    assert to_rgb(message).any()
+    fill_image(message, first[:2], "rgb8")
+    np.testing.assert_array_equal(to_rgb(message), first[:2])
+
+
 @given(seeds, sizes, sizes)
 def test_png_is_lossless(seed, height, width):
     pixels = random_image(seed, height, width)

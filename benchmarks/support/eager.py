@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 
 import torch
-from torch import nn
-
-from coop_perception.bundle import Bundle
 from coop_training.config import TrainConfig
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
+from torch import nn
+
+from coop_perception.bundle import Bundle
 
 
 def eager_networks(bundle: Bundle) -> Mapping[str, nn.Module]:

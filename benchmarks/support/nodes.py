@@ -26,6 +26,8 @@ IN_FLIGHT = 2
 """Frames that a node has: one in work, one waiting."""
 FIRST_S, LOST_S = 120.0, 30.0
 """How long the first mask, and any other, is waited for."""
+LEAST = 4
+"""Masks of a turn, however long they take."""
 
 
 @contextmanager
@@ -88,19 +90,22 @@ class Camera:
         self._served = Served()
         self._sends = False
 
-    def first_mask(self, every_s: float = 0.02) -> float:
-        """Publish frames until a mask comes; when that was, by `time.monotonic`.
+    def first_mask(self, every_s: float) -> float:
+        """Publish a frame so often, until a mask comes; when that was, by `time.monotonic`.
 
         Raises:
             SystemExit: none comes.
         """
         self._served = Served()
-        deadline = time.monotonic() + FIRST_S
+        begun = sent = time.monotonic()
         while not self._served.arrived_s:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now - begun > FIRST_S:
                 raise SystemExit(f"no mask within {FIRST_S:.0f} s")
-            self._send()
-            self.executor.spin_once(every_s)
+            if now >= sent:
+                self._send()
+                sent = now + every_s
+            self.executor.spin_once(sent - time.monotonic())
         return self._served.arrived_s[0]
 
     def saturate(self, seconds: float) -> Served:
@@ -110,11 +115,10 @@ class Camera:
             SystemExit: nothing comes back.
         """
         served = self._served = Served()
-        self._sends = True
-        begun = time.monotonic()
+        self._sends, begun = True, time.monotonic()
         for _ in range(IN_FLIGHT):
             self._send()
-        while time.monotonic() - begun < seconds or len(served.arrived_s) < 2:
+        while time.monotonic() - begun < seconds or len(served.arrived_s) < LEAST:
             self.executor.spin_once(0.1)
             if time.monotonic() - (served.arrived_s or [begun])[-1] > LOST_S:
                 raise SystemExit(f"no mask for {LOST_S:.0f} s")
@@ -124,11 +128,28 @@ class Camera:
         return served
 
     def settle(self) -> None:
-        """Until the newest frame has come back, or is lost: the node rests."""
+        """Until the newest frame has come back: the node rests.
+
+        Raises:
+            SystemExit: it does not.
+        """
         deadline = time.monotonic() + LOST_S
-        while self._in_flight and time.monotonic() < deadline:
+        while self._in_flight:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the last frame did not come back within {LOST_S:.0f} s")
             self.executor.spin_once(0.1)
-        self._in_flight.clear()
+
+    def alone(self) -> None:
+        """Until the node that has ended is no longer known of: the next one is not taken for it.
+
+        Raises:
+            SystemExit: it is not forgotten.
+        """
+        deadline = time.monotonic() + LOST_S
+        while self._publisher.get_subscription_count():
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the node's subscription is still there, {LOST_S:.0f} s after its end")
+            time.sleep(0.05)
 
     def _send(self) -> None:
         stamp = time.monotonic_ns()

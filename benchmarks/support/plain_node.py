@@ -1,8 +1,8 @@
 """The node that one writes first: typed messages, a copy of each, three calls of eager PyTorch in the callback.
 
-What it does not do is the point: it shares no memory between message and network, keeps ten images waiting, and always
-computes and publishes both the mask and the restored image. It does not do badly what costs nothing to do well: messages
-are filled by `tobytes`, gradients are off, PyTorch has all cores.
+What it does not do is the point: it shares no memory between message and network, lets ten images wait, and always
+computes and publishes both the mask and the restored image. What costs nothing to do well it does well: messages are
+filled by `tobytes`, gradients are off, PyTorch has all cores.
 """
 
 from __future__ import annotations

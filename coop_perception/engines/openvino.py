@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from coop_perception.engines import EngineError, Tensor, TensorSpec, checked
 from coop_perception.engines.cpu import cpu_name
+
+# OpenVINO imports its model converter where it can, which nothing here needs, and which reports every use to its makers
+# over the network, in a thread of its own that is still there when the process is to end.
+sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+import openvino as ov  # noqa: E402
+
+if sys.modules["openvino.tools.ovc"] is None:
+    del sys.modules["openvino.tools.ovc"]
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """INFERENCE_PRECISION_HINT by precision; without one OpenVINO takes bf16 wherever the CPU has it."""
