@@ -212,15 +212,19 @@ def node_command(bundle: Bundle) -> list[str]:
 
 
 def in_turns(what: dict[str, Run], seconds: float = 0.0, runs: int = 0) -> dict[str, list[float]]:
-    """Milliseconds of each, one after another, for that long or so often; a first time is not counted."""
+    """Milliseconds of each, one after another and then the other way round, for that long or so often.
+
+    A first time is not counted. None is always behind the same other one, whose caches and memory it finds.
+    """
     ms: dict[str, list[float]] = {name: [] for name in what}
     for run in what.values():
         run()
     begun = time.monotonic()
     while time.monotonic() - begun < seconds or len(ms[next(iter(ms))]) < max(runs, 2):
-        for name, run in what.items():
+        order = list(what) if len(ms[next(iter(ms))]) % 2 else list(reversed(what))
+        for name in order:
             start = time.perf_counter()
-            run()
+            what[name]()
             ms[name].append((time.perf_counter() - start) * 1e3)
     return ms
 
