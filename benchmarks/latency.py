@@ -10,20 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import Image
+from support.nodes import process, spin
 
 from coop_perception import topics
 from coop_perception.camera_statistics import percentiles
@@ -46,26 +45,18 @@ def main() -> None:
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     OUT.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "coop_perception.perception_node"]
-    with (
-        (OUT / "latency_node.log").open("w") as log,
-        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process,
-    ):
-        try:
-            result = measure(process, seconds)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(10)
+    with process(["-m", "coop_perception.perception_node"], OUT / "latency_node.log") as node:
+        result = measure(node, seconds)
     (OUT / "latency.json").write_text(json.dumps(result, indent=2) + "\n")
     show(result)
 
 
-def measure(process: subprocess.Popen[bytes], seconds: float) -> dict[str, object]:
+def measure(node: subprocess.Popen[bytes], seconds: float) -> dict[str, object]:
     rclpy.init()
     drive = Drive()
     executor = SingleThreadedExecutor()
     executor.add_node(drive.node)
-    bring_up(drive.node, executor, f"/{topics.NODE}", lambda: process.poll() is None)
+    bring_up(drive.node, executor, f"/{topics.NODE}", lambda: node.poll() is None)
     spinning = threading.Thread(target=spin, args=(executor,), daemon=True)
     spinning.start()
     drive.send(60.0, WARM_UP_S)
@@ -123,13 +114,6 @@ class Drive:
         stamp = message.header.stamp
         now = self.node.get_clock().now().nanoseconds
         self._latencies_ms.append((now - stamp.sec * 10**9 - stamp.nanosec) / 1e6)
-
-
-def spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        pass
 
 
 def show(result: dict[str, object]) -> None:

@@ -21,11 +21,12 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from matplotlib.figure import Figure
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rich.progress import Progress
 from sensor_msgs.msg import CompressedImage, Image
+from support.nodes import spin
 
 from coop_perception import topics
 from coop_perception.images import fill_image
@@ -179,13 +180,6 @@ class Load:
 
     def _on_status(self, message: PipelineStatus) -> None:
         self._status = message
-
-
-def spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        pass
 
 
 def drops(camera: object) -> int:

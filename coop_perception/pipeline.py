@@ -77,8 +77,9 @@ class Pipeline:
     def warm_up(self) -> None:
         """Run every engine once: the first run of one allocates its memory."""
         frame = np.zeros((self.bundle.height, self.bundle.width, 3), np.uint8)
-        for stages in (STAGES, ("segmenter", "refinement"), ("segmenter", "restoration")):
-            self.run([frame], OUTPUTS, stages)
+        self.run([frame], OUTPUTS)
+        if FUSED in self.engines:
+            self._staged(frame[None], set(OUTPUTS), refine=True, stages_ms={})
 
     def close(self) -> None:
         """Free the engines."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
@@ -52,6 +52,14 @@ def process(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]
                 it.wait(10)
             except subprocess.TimeoutExpired:
                 it.kill()
+
+
+def spin(executor: SingleThreadedExecutor) -> None:
+    """For a thread, until ROS is shut down."""
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        pass
 
 
 @dataclass
