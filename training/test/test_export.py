@@ -19,7 +19,7 @@ from coop_training.config import StageConfig, StagesConfig, TrainConfig
 from coop_training.export_check import ExportError, check_frames, compare
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
-from coop_training.pixels import to_float
+from coop_training.pixels import largest, to_float
 from onnx import TensorProto, numpy_helper, parser
 from torch import nn
 from toy_bundle import open_pipeline
@@ -262,3 +262,10 @@ def test_graphs_share_one_file_of_weights(bundle: Bundle) -> None:
         assert proto.metadata_props[0].value == sha256(bundle.directory / export.WEIGHTS)
     assert places["cooperative"] == set.union(*(places[name] for name in STAGES))
     assert all(offset % 4096 == 0 for offset, _ in places["cooperative"])
+
+
+def test_the_largest_is_the_first_of_equal_ones() -> None:
+    scores = torch.randint(0, 4, (2, 11, 6, 8)).float()
+    best, index = largest(scores)
+    np.testing.assert_array_equal(best.numpy(), scores.numpy().max(1))
+    np.testing.assert_array_equal(index.numpy(), scores.numpy().argmax(1))
