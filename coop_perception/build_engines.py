@@ -12,8 +12,9 @@ from rich.progress import Progress, TaskID
 from rich.table import Column, Table
 
 from coop_perception.bundle import CONTRACTS, Bundle, BundleError, load_bundle
-from coop_perception.engine_files import MAX_BATCH, ON_CPU, TENSORRT, ensure, facts
+from coop_perception.engine_files import ensure, facts
 from coop_perception.engines import EngineError
+from coop_perception.engines.backends import MAX_BATCH, ON_CPU, TENSORRT
 from coop_perception.engines.cuda import Gpu, gpu
 from coop_perception.labelled_images import DatasetError
 from coop_perception.precision_cost import LEAST_AGREEMENT, LEAST_PSNR, Cost, precision_costs

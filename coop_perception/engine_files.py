@@ -12,14 +12,11 @@ from typing import Any
 
 from coop_perception.bundle import Bundle
 from coop_perception.engines import EngineError, cache
+from coop_perception.engines.backends import MAX_BATCH, ON_CPU, TENSORRT
 from coop_perception.engines.build import Progress, build, builds_for_named, capability
 from coop_perception.engines.cuda import Gpu
 from coop_perception.engines.tensorrt_module import tensorrt_module
 from coop_perception.precisions import Graphs
-
-TENSORRT = ("tensorrt", "tensorrt_rtx")
-ON_CPU = ("onnxruntime", "openvino")
-MAX_BATCH = 4
 
 
 def ensure(

@@ -22,7 +22,8 @@ from coop_perception import topics
 from coop_perception.bundle import Bundle, BundleError, load_bundle
 from coop_perception.camera_statistics import percentiles
 from coop_perception.engines import EngineError
-from coop_perception.engines.loading import AUTO, BACKENDS, PRECISIONS, EngineSettings, load_engines
+from coop_perception.engines.backends import AUTO, BACKENDS, PRECISIONS
+from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.images import ImageError, decode, to_mask
 from coop_perception.pipeline import STAGES, Pipeline
 from coop_perception.recorded_frames import frames

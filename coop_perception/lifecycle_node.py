@@ -18,7 +18,8 @@ from coop_perception.background import in_background
 from coop_perception.bundle import BundleError
 from coop_perception.camera_outputs import CameraOutputs
 from coop_perception.engines import EngineError
-from coop_perception.engines.loading import MAX_BATCH, EngineSettings
+from coop_perception.engines.backends import MAX_BATCH
+from coop_perception.engines.loading import EngineSettings
 from coop_perception.lifecycle_callbacks import logged, refusing
 from coop_perception.memory import give_back, returnable
 from coop_perception.model_loading import load_pipeline

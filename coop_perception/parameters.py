@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coop_perception.engines.loading import AUTO, BACKENDS, PRECISIONS
+from coop_perception.engines.backends import AUTO, BACKENDS, PRECISIONS
 
 _CAMERA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 

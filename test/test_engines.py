@@ -11,7 +11,8 @@ import pytest
 from toy_bundle import CLASSES, HEIGHT, WIDTH, open_pipeline, write_toy_bundle
 
 from coop_perception.engines import Engine, EngineError
-from coop_perception.engines.loading import ON_CPU, load_file
+from coop_perception.engines.backends import ON_CPU
+from coop_perception.engines.loading import load_file
 from coop_perception.pipeline import FUSED, OUTPUTS, STAGES, outputs_of
 from coop_perception.resources import default_bundle
 from coop_perception.sample_drive import SampleDrive

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from coop_perception.bundle import Bundle
 from coop_perception.engines import Engine, EngineError
+from coop_perception.engines.backends import AUTO, BACKENDS, MAX_BATCH, ON_CPU, PACKAGES, PRECISIONS, TENSORRT
 from coop_perception.engines.cache import default_directory
 from coop_perception.engines.cpu_choice import faster_on_cpu
-
-AUTO = "auto"
-BACKENDS: Mapping[str, tuple[str, ...]] = {
-    "tensorrt": ("fp16", "fp32", "int8"),
-    "tensorrt_rtx": ("fp16", "fp32", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "onnxruntime": ("fp32", "int8"),
-}
-"""The precisions that each backend has; its first one is what AUTO means there."""
-PRECISIONS = tuple(dict.fromkeys(precision for precisions in BACKENDS.values() for precision in precisions))
-ON_CPU = ("openvino", "onnxruntime")
-PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}
-"""To install, where the module has another name than the package."""
-MAX_BATCH = 4
 
 Say = Callable[[str], object]
 
@@ -80,7 +67,7 @@ def _best(
             continue
         if not installed(backend):
             why.append(f"{backend} is not installed")
-        elif backend not in ON_CPU:
+        elif backend in TENSORRT:
             try:
                 return _load(backend, bundle, networks, settings, say), why
             except EngineError as error:
@@ -109,7 +96,7 @@ def _candidates(settings: EngineSettings) -> list[str]:
             f"precision is {settings.precision!r}, backend {settings.backend} has {', '.join((AUTO, *known))}"
         )
     if not any(installed(backend) for backend in having):
-        packages = " or ".join(PACKAGES.get(backend, backend) for backend in having)
+        packages = " or ".join(PACKAGES[backend] for backend in having)
         raise EngineError(f"backend {' or '.join(having)} is not installed; pip install {packages}, or take another")
     return having
 
@@ -122,7 +109,7 @@ def _load(
     backend: str, bundle: Bundle, networks: Collection[str], settings: EngineSettings, say: Say
 ) -> dict[str, Engine]:
     precision = BACKENDS[backend][0] if settings.precision == AUTO else settings.precision
-    if backend not in ON_CPU:
+    if backend in TENSORRT:
         return _load_tensorrt(backend, bundle, networks, precision, settings, say)
     paths = {name: bundle.networks[name].path for name in networks}
     if precision == "int8":

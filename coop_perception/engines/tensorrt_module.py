@@ -6,13 +6,11 @@ import importlib
 from types import ModuleType
 
 from coop_perception.engines import EngineError
-
-PACKAGES = {"tensorrt": "tensorrt (10.3 or later; JetPack has it)", "tensorrt_rtx": "tensorrt-rtx-cu13"}
-"""What to install, by backend, which is the module's name too."""
+from coop_perception.engines.backends import PACKAGES
 
 
 def tensorrt_module(backend: str) -> ModuleType:
-    """One of PACKAGES.
+    """The module of a backend.
 
     Raises:
         EngineError: it is not installed, or does not load.

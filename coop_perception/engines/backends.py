@@ -1,0 +1,26 @@
+"""The backends there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+AUTO = "auto"
+BACKENDS: Mapping[str, tuple[str, ...]] = {
+    "tensorrt": ("fp16", "fp32", "int8"),
+    "tensorrt_rtx": ("fp16", "fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32", "int8"),
+}
+"""By their Python modules, the best first, and the precisions that each has; its first one is what AUTO means there."""
+TENSORRT = ("tensorrt", "tensorrt_rtx")
+ON_CPU = tuple(backend for backend in BACKENDS if backend not in TENSORRT)
+PRECISIONS = tuple(dict.fromkeys(precision for precisions in BACKENDS.values() for precision in precisions))
+PACKAGES: Mapping[str, str] = {
+    "tensorrt": "tensorrt (10.3 or later; JetPack has it)",
+    "tensorrt_rtx": "tensorrt-rtx-cu13",
+    "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
+}
+"""What to install."""
+MAX_BATCH = 4
+"""Frames that an engine is built for, unless more are asked for."""
