@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +167,20 @@ def test_a_backend_tells_nobody_and_leaves_no_thread_of_pythons(backend: str, to
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "1 []"
+
+
+def signal_stack() -> tuple[object, ...]:
+    class Stack(ctypes.Structure):
+        _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    stack = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.address, stack.flags, stack.size
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_signal_handlers_keep_their_stack(backend: str, toy: Path) -> None:
+    before = signal_stack()
+    engine = load_file(backend, toy / "segmenter.onnx", 1, "fp32")
+    engine.run({"image": FRAMES[:1]}, ["mask_raw"])
+    assert signal_stack() == before

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from coop_perception.engines import EngineError, Tensor, TensorSpec, checked
 from coop_perception.engines.cpu import cpu_name
+from coop_perception.engines.signal_stack import signal_stack_kept
 
 # OpenVINO imports its model converter where it can, which nothing here needs, and which reports every use to its makers
 # over the network, in a thread of its own that is still there when the process is to end.
@@ -43,6 +44,12 @@ class OpenVinoEngine:
     backend = "openvino"
 
     def __init__(self, path: Path, threads: int = 0, precision: str = "fp32") -> None:
+        # OpenVINO gives the thread a stack for signal handlers of the least size there is. A signal that comes while
+        # wide registers are in use, by PyTorch say, does not fit on it, and kills the process.
+        with signal_stack_kept():
+            self._load(path, threads, precision)
+
+    def _load(self, path: Path, threads: int, precision: str) -> None:
         core = ov.Core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(f"{path}: precision bf16: {cpu_name()} does not have it; choose fp32 or int8")

@@ -75,7 +75,8 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
     def evaluation(classes: tuple[SemanticClass, ...], *conditions: str) -> float:
         bundle = SimpleNamespace(name="own", classes=classes, conditions=("clear",))
         monkeypatch.setattr(evaluate, "load_bundle", lambda path: bundle)
-        monkeypatch.setattr(evaluate, "Pipeline", lambda bundle, load: SimpleNamespace(bundle=bundle, run=run))
+        monkeypatch.setattr(evaluate, "load_engines", lambda *_: {})
+        monkeypatch.setattr(evaluate, "Pipeline", lambda bundle, engines: SimpleNamespace(bundle=bundle, run=run))
         options = {"bundle": Path("own"), "images": tmp_path / "images", "labels": tmp_path / "labels", "limit": None}
         out = tmp_path / "out"
         arguments = Namespace(**options, conditions=list(conditions), out=out)
