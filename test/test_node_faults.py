@@ -223,8 +223,8 @@ rclpy.init()
 node = rclpy.create_node("recorder")
 for topic in ("mask", "image_restored"):
     node.create_subscription(Image, f"/front/coop/{topic}", lambda message: print("got", flush=True), 1)
-rclpy.spin(node)
 """
+SPINS, SLEEPS = "rclpy.spin(node)", "import signal; signal.pause()"
 
 
 @pytest.fixture
@@ -234,19 +234,28 @@ def no_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
 
 
-def test_a_subscriber_that_never_reads_holds_nobody_up(no_shared_memory: None, active: Callable[..., Client]) -> None:
-    """Its process is stopped, reliable subscriptions and all; the frames are large enough to fill any buffer."""
-    ours = active()
+def test_a_subscriber_that_never_reads_holds_nobody_up(active: Callable[..., Client]) -> None:
+    """It is there, with reliable subscriptions, and never takes a message."""
+    serves_others(active(), SLEEPS, lambda subscriber: None)
+
+
+def test_a_subscriber_that_is_stopped_holds_nobody_up(no_shared_memory: None, active: Callable[..., Client]) -> None:
+    """Its process, with reliable subscriptions and all."""
+    serves_others(active(), SPINS, lambda subscriber: subscriber.send_signal(signal.SIGSTOP))
+
+
+def serves_others(ours: Client, then: str, do: Callable[[subprocess.Popen[bytes]], None]) -> None:
+    """While the other subscriber does what it does; the frames are large enough to fill any buffer."""
     masks = ours.listen(Image, "/front/coop/mask")
     publisher = connected(ours, Image, "/front/image_raw")
     large = pixels(0, 480, 640)
-    command = [sys.executable, "-c", SUBSCRIBER]
+    command = [sys.executable, "-c", SUBSCRIBER + then]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(DOMAIN)) as subscriber:
         try:
             assert subscriber.stdout is not None
             publish_until(ours, publisher, image_message(large, 1), lambda: bool(masks), "a mask")
             ours.wait(lambda: ours.node.count_subscribers("/front/coop/image_restored") > 0, "the other subscriber")
-            subscriber.send_signal(signal.SIGSTOP)
+            do(subscriber)
             for second in range(2, 62):
                 publisher.publish(image_message(large, second))
                 ours.wait(lambda s=second: masks[-1].header.stamp.sec == s, f"mask {second} for the one that reads")
