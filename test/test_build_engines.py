@@ -20,8 +20,10 @@ from coop_perception.bundle import CONTRACTS, MANIFEST, Bundle, load_bundle, sha
 from coop_perception.calibration import calibration_frames, cpu_session
 from coop_perception.engine_files import ensure, facts, handed_over
 from coop_perception.engines import EngineError
+from coop_perception.engines.backends import ON_CPU
 from coop_perception.engines.cache import read_sidecar
 from coop_perception.engines.cuda import Gpu
+from coop_perception.engines.loading import load_file
 from coop_perception.metrics import psnr
 from coop_perception.pipeline import FUSED
 from coop_perception.precision_cost import STAGED, Cost, precision_costs
@@ -330,30 +332,23 @@ class TestInt8:
         assert convolutions
         assert {producers[node.input[1]] for node in convolutions} == {"DequantizeLinear"}
 
-    @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-    def test_the_file_runs_and_agrees(self, int8_file: Path, quantised: Graphs, runtime: str) -> None:
+    @pytest.mark.parametrize("backend", ON_CPU)
+    def test_the_file_runs_and_agrees(self, int8_file: Path, quantised: Graphs, backend: str) -> None:
         frame = quantised.frames.checking[0][None]
         exact = cpu_session(quantised.bundle.networks["segmenter"].path).run(["mask_raw"], {"image": frame})[0]
-        if runtime == "onnxruntime":
-            found = cpu_session(int8_file).run(["mask_raw"], {"image": frame})[0]
-        else:
-            openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
-            model = openvino.compile_model(int8_file, "CPU")
-            found = model({"image": frame})["mask_raw"]
-        assert np.mean(found == exact) > 0.97
+        found = load_file(backend, int8_file, 0, "int8").run({"image": frame}, ["mask_raw"])
+        assert np.mean(found["mask_raw"] == exact) > 0.97
 
     def test_openvino_restores_with_the_file_as_onnx_runtime_does(self, quantised: Graphs, tmp_path: Path) -> None:
-        openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
         bundle = quantised.bundle
         file = ensure(bundle, ["cooperative"], "openvino", None, "int8", tmp_path, print, graphs=quantised)[
             "cooperative"
         ]
         frame = quantised.frames.checking[0][None]
         exact = cpu_session(bundle.networks["cooperative"].path).run(["mask", "restored"], {"image": frame})
-        model = openvino.compile_model(file, "CPU")
-        found = model({"image": frame})
+        found = load_file("openvino", file, 0, "int8").run({"image": frame}, ["mask", "restored"])
         assert np.mean(found["mask"] == exact[0]) > 0.97
-        assert psnr(exact[1][0], np.asarray(found["restored"])[0]) > 35
+        assert psnr(exact[1][0], found["restored"][0]) > 35
 
     def test_other_calibration_images_build_again(
         self, quantised: Graphs, int8_file: Path, images: Path, tmp_path: Path
