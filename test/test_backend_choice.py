@@ -127,6 +127,31 @@ def test_without_a_gpu_the_line_says_so(bundle: Bundle, tmp_path: Path, monkeypa
         load_engines(bundle, ["segmenter"], EngineSettings("tensorrt_rtx", cache=tmp_path))
 
 
+def test_a_backend_that_cannot_load_all_networks_gives_way_to_the_next(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice is measured on the fused network alone, and may be an old one."""
+    only(monkeypatch, "openvino", "onnxruntime")
+    monkeypatch.setattr(loading, "faster_on_cpu", lambda *_: ("openvino", "measured"))
+    cannot = ["openvino"]
+
+    def load(backend: str, path: Path, threads: int, precision: str) -> Engine:
+        if backend in cannot and path.name == "restoration.onnx":
+            raise EngineError(f"{path}: no kernel for Pad")
+        return load_file(backend, path, threads, precision)
+
+    monkeypatch.setattr(loading, "load_file", load)
+    said: list[str] = []
+    engines = load_engines(bundle, STAGES, EngineSettings(cache=tmp_path), said.append)
+    assert {engine.backend for engine in engines.values()} == {"onnxruntime"}
+    assert said[-1].endswith("restoration.onnx: no kernel for Pad")
+    with pytest.raises(EngineError, match="no kernel for Pad"):
+        load_engines(bundle, STAGES, EngineSettings("openvino", cache=tmp_path))
+    cannot.append("onnxruntime")
+    with pytest.raises(EngineError, match=r"no backend runs the bundle.*not openvino: .*not onnxruntime: "):
+        load_engines(bundle, STAGES, EngineSettings(cache=tmp_path))
+
+
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])
 def test_tensorrt_is_taken_where_it_works(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str

@@ -73,15 +73,16 @@ def _best(
             except EngineError as error:
                 why.append(f"not {backend}: {error}")
     able = [backend for backend in candidates if backend in ON_CPU and installed(backend)]
-    if not able:
-        raise EngineError(f"no backend has precision {settings.precision} here: {'; '.join(why)}")
-    backend = able[0]
-    if len(able) > 1 and settings.precision in (AUTO, "fp32") and not _cuda(settings):
-        backend, reason = faster_on_cpu(bundle, settings.threads, settings.cache or default_directory(), load_file)
+    first = "onnxruntime" if _cuda(settings) else ""
+    if not first and len(able) > 1 and settings.precision in (AUTO, "fp32"):
+        first, reason = faster_on_cpu(bundle, settings.threads, settings.cache or default_directory(), load_file)
         why.insert(0, reason)
-    elif "onnxruntime" in able and _cuda(settings):
-        backend = "onnxruntime"
-    return _load(backend, bundle, networks, settings, say), why
+    for backend in sorted(able, key=lambda one: one != first):
+        try:
+            return _load(backend, bundle, networks, settings, say), why
+        except EngineError as error:
+            why.append(f"not {backend}: {error}")
+    raise EngineError(f"no backend runs the bundle in precision {settings.precision} here: {'; '.join(why)}")
 
 
 def _candidates(settings: EngineSettings) -> list[str]:
