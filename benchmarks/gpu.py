@@ -226,8 +226,8 @@ def tensorrt_times(
 ) -> list[float]:
     """Builds an engine and runs it as the product does, but for the copies from and to the host."""
     from coop_perception.engines.build import build
+    from coop_perception.engines.modules import tensorrt_module
     from coop_perception.engines.tensorrt import load
-    from coop_perception.engines.tensorrt_module import tensorrt_module
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, f"{name}.engine")

@@ -15,7 +15,7 @@ from coop_perception.engines import EngineError, cache
 from coop_perception.engines.backends import MAX_BATCH, ON_CPU, TENSORRT
 from coop_perception.engines.build import Progress, build, builds_for_named, capability
 from coop_perception.engines.cuda import Gpu
-from coop_perception.engines.tensorrt_module import tensorrt_module
+from coop_perception.engines.modules import tensorrt_module
 from coop_perception.precisions import Graphs
 
 

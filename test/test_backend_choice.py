@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 
 from coop_perception import engine_files
 from coop_perception.bundle import Bundle, load_bundle
-from coop_perception.engines import Engine, EngineError, cpu_choice, cuda, loading
+from coop_perception.engines import Engine, EngineError, cpu_choice, cuda, loading, onnxruntime
 from coop_perception.engines.cache import default_directory
+from coop_perception.engines.cpu import cpu_name
 from coop_perception.engines.cpu_choice import faster_on_cpu
 from coop_perception.engines.loading import EngineSettings, load_engines, load_file
 from coop_perception.pipeline import FUSED, OUTPUTS, STAGES, Pipeline
@@ -135,10 +137,10 @@ def test_a_backend_that_cannot_load_all_networks_gives_way_to_the_next(
     monkeypatch.setattr(loading, "faster_on_cpu", lambda *_: ("openvino", "measured"))
     cannot = ["openvino"]
 
-    def load(backend: str, path: Path, threads: int, precision: str) -> Engine:
+    def load(backend: str, path: Path, *settings: Any) -> Engine:
         if backend in cannot and path.name == "restoration.onnx":
             raise EngineError(f"{path}: no kernel for Pad")
-        return load_file(backend, path, threads, precision)
+        return load_file(backend, path, *settings)
 
     monkeypatch.setattr(loading, "load_file", load)
     said: list[str] = []
@@ -150,6 +152,68 @@ def test_a_backend_that_cannot_load_all_networks_gives_way_to_the_next(
     cannot.append("onnxruntime")
     with pytest.raises(EngineError, match=r"no backend runs the bundle.*not openvino: .*not onnxruntime: "):
         load_engines(bundle, STAGES, EngineSettings(cache=tmp_path))
+
+
+@pytest.mark.parametrize("broken", ["openvino", "onnxruntime"])
+def test_a_cpu_backend_that_does_not_load_leaves_the_other(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Installed, but a library that it needs is missing."""
+    only(monkeypatch, "openvino", "onnxruntime")
+    monkeypatch.setitem(sys.modules, f"coop_perception.engines.{broken}", None)
+    said: list[str] = []
+    (engine,) = load_engines(bundle, ["segmenter"], EngineSettings(cache=tmp_path), said.append).values()
+    assert engine.backend != broken
+    assert f"not {broken}" in said[-1] or "cannot be measured" in said[-1]
+    assert f"{broken} is not there" in said[-1]
+    with pytest.raises(EngineError, match=f"{broken} is not there .*pip install {broken}"):
+        load_engines(bundle, ["segmenter"], EngineSettings(broken, cache=tmp_path))
+
+
+def test_onnxruntime_that_fails_on_a_gpu_still_serves_on_the_cpu(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "onnxruntime")
+    monkeypatch.setattr(onnxruntime, "has_cuda", lambda: True)
+    said: list[str] = []
+    (engine,) = load_engines(bundle, ["segmenter"], EngineSettings(cache=tmp_path), said.append).values()
+    assert engine.device == cpu_name()
+    assert "not onnxruntime on the GPU: " in said[-1]
+    with pytest.raises(EngineError, match="cannot use its CUDAExecutionProvider"):  # asked for, it has to be that GPU
+        load_engines(bundle, ["segmenter"], EngineSettings("onnxruntime", cache=tmp_path))
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
+def test_why_onnxruntime_for_gpus_runs_on_the_cpu(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    only(monkeypatch, "onnxruntime")
+    monkeypatch.setattr(onnxruntime.ort, "get_available_providers", lambda: [onnxruntime.CUDA])
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    said: list[str] = []
+    load_engines(bundle, ["segmenter"], EngineSettings(backend, cache=tmp_path), said.append)
+    assert "onnxruntime not on a GPU: the CUDA runtime for Python is not there" in said[-1]
+
+
+def test_engines_that_turn_out_not_to_run_are_closed_and_give_way(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "openvino", "onnxruntime")
+    monkeypatch.setattr(loading, "faster_on_cpu", lambda *_: ("onnxruntime", "measured"))
+    tried: list[Engine] = []
+
+    def try_out(engines: Mapping[str, Engine]) -> None:
+        tried.append(engines["segmenter"])
+        if len(tried) == 1:
+            raise EngineError("no memory for its outputs")
+
+    said: list[str] = []
+    engines = load_engines(bundle, ["segmenter"], EngineSettings(cache=tmp_path), said.append, try_out)
+    assert engines["segmenter"] is tried[1]
+    assert "not onnxruntime: no memory for its outputs" in said[-1]
+    frame = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
+    with pytest.raises(EngineError, match="the engine is closed"):
+        tried[0].run({"image": frame}, ["mask_raw"])
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +24,7 @@ from coop_perception.calibration import calibration_frames, cpu_session
 from coop_perception.engine_files import ensure, facts, handed_over
 from coop_perception.engines import EngineError
 from coop_perception.engines.backends import ON_CPU
+from coop_perception.engines.build import build as build_engine
 from coop_perception.engines.cache import read_sidecar
 from coop_perception.engines.cuda import Gpu
 from coop_perception.engines.loading import load_file
@@ -87,6 +91,37 @@ def build(bundle: Bundle, directory: Path | None = None, gpu: Gpu | str = "8.9",
     given = [handed_over(bundle.directory)]
     ensure(bundle, ["segmenter"], "tensorrt_rtx", gpu, "fp32", directory, said.append, max_batch, also=given)
     return said
+
+
+class _Recording:
+    """A module whose builders' configurations are kept."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self.configs = module, list[Any]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def Builder(self, logger: Any) -> Any:  # noqa: N802
+        builder, configs = self._module.Builder(logger), self.configs
+
+        class Recorder:
+            def create_builder_config(self) -> Any:
+                configs.append(builder.create_builder_config())
+                return configs[-1]
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(builder, name)
+
+        return Recorder()
+
+
+def test_fp32_is_no_tf32(rtx: str, toy: Bundle) -> None:
+    module: Any = _Recording(importlib.import_module(rtx))
+    source = toy.networks["segmenter"].path
+    build_engine(module, source, source.read_bytes(), "8.9", 1)
+    (config,) = module.configs
+    assert not config.get_flag(module.BuilderFlag.TF32)
 
 
 class TestStreet:

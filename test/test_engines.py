@@ -80,6 +80,13 @@ def test_one_engine_reads_what_another_wrote_into_given_memory(toy: Path, backen
         np.testing.assert_array_equal(found["refined_probabilities"][:, 3], frames[..., 0])
 
 
+def test_arrays_of_the_caller_are_written_into(segmenter: Engine) -> None:
+    mask = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+    for frames in (FRAMES[:2], FRAMES[1:]):
+        assert segmenter.run({"image": frames}, ["mask_raw"], {"mask_raw": mask})["mask_raw"] is mask
+        np.testing.assert_array_equal(mask, frames[..., 0])
+
+
 @pytest.mark.parametrize("image", [np.zeros((1, HEIGHT, WIDTH, 3), np.float32), np.zeros((1, 7, WIDTH, 3), np.uint8)])
 def test_what_is_wrong_with_an_input_is_said(segmenter: Engine, image: np.ndarray) -> None:
     with pytest.raises(EngineError, match=r"'image' is .*, expected uint8 \(None, 24, 32, 3\)"):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from coop_perception.engines import EngineError
+from coop_perception.engines.modules import made
 from coop_perception.engines.tensorrt_log import log_of
 
 Progress = Callable[[str, int, int], None]
@@ -58,7 +59,7 @@ def build(
     """
     log = log_of(module)
     log.clear()
-    builder = module.Builder(log.logger)
+    builder = made(_named(module), lambda: module.Builder(log.logger), log.text)
     network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = module.OnnxParser(network, log.logger)
     if not parser.parse(graph, str(source)):
@@ -68,6 +69,8 @@ def build(
         config.num_compute_capabilities = 1
         if not config.set_compute_capability(capability(module, compute_capability), 0):
             raise EngineError(f"{_named(module)} refused compute capability {compute_capability}: {log.text()}")
+    if hasattr(module.BuilderFlag, "TF32"):  # which is on by default, and keeps 10 bits of FP32's 23
+        config.clear_flag(module.BuilderFlag.TF32)
     if hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # else it may refuse to be captured as a CUDA graph
         config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if any(network.get_input(i).shape[0] == -1 for i in range(network.num_inputs)):

@@ -8,7 +8,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from coop_perception.bundle import Bundle
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.cpu import cpu_name
+from coop_perception.engines.modules import cpu_module
 from coop_perception.sample_drive import SampleDrive
 
 NETWORK = "cooperative"
@@ -39,13 +39,13 @@ def faster_on_cpu(
         load: makes an engine of backend, file, threads and precision.
 
     Raises:
-        EngineError: REFERENCE cannot run the bundle either.
+        EngineError: one of the two does not load at all, or REFERENCE cannot run the bundle.
     """
     facts = {
         "network_sha256": bundle.networks[NETWORK].sha256,
         "cpu": cpu_name(),
         "threads": threads or len(os.sched_getaffinity(0)),
-        "versions": {name: version(name) for name in (REFERENCE, OTHER)},
+        "versions": {name: cpu_module(name).VERSION for name in (REFERENCE, OTHER)},
     }
     file = directory / f"cpu-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
     known = _read(file)

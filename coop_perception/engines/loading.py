@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +13,10 @@ from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.backends import AUTO, BACKENDS, MAX_BATCH, ON_CPU, PACKAGES, PRECISIONS, TENSORRT
 from coop_perception.engines.cache import default_directory
 from coop_perception.engines.cpu_choice import faster_on_cpu
+from coop_perception.engines.modules import cpu_module
 
 Say = Callable[[str], object]
+Try = Callable[[Mapping[str, Engine]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,11 @@ class EngineSettings:
 
 
 def load_engines(
-    bundle: Bundle, networks: Collection[str], settings: EngineSettings, say: Say = lambda _: None
+    bundle: Bundle,
+    networks: Collection[str],
+    settings: EngineSettings,
+    say: Say = lambda _: None,
+    try_out: Try = lambda _: None,
 ) -> dict[str, Engine]:
     """Load these networks of a bundle.
 
@@ -42,44 +48,62 @@ def load_engines(
 
     Args:
         say: gets a line about what takes long, and one that says which backend was taken and why no better one was.
+        try_out: given a backend's engines before they are taken; raises EngineError where they do not run after all,
+            as memory may be short only then.
 
     Raises:
         EngineError: the backend that was asked for is not installed, has no such precision, or cannot load a network.
     """
     candidates = _candidates(settings)
-    if settings.backend != AUTO:
-        engines = _load(settings.backend, bundle, networks, settings, say)
-        why: list[str] = []
+    on_gpu, refused = _onnxruntime_on_gpu(candidates, settings)
+    why = [f"onnxruntime not on a GPU: {refused}"] if refused else []
+
+    def attempt(backend: str, cuda: bool = False) -> dict[str, Engine]:
+        engines = _load(backend, bundle, networks, settings, say, cuda)
+        try:
+            try_out(engines)
+        except BaseException:
+            _close(engines)
+            raise
+        return engines
+
+    if settings.backend == AUTO:
+        engines = _best(candidates, bundle, settings, attempt, on_gpu, why)
     else:
-        engines, why = _best(candidates, bundle, networks, settings, say)
+        engines = attempt(settings.backend, on_gpu)
     one = next(iter(engines.values()))
     say("; ".join([f"backend {one.backend}, {one.precision}, on {one.device}", *why]))
     return engines
 
 
 def _best(
-    candidates: Collection[str], bundle: Bundle, networks: Collection[str], settings: EngineSettings, say: Say
-) -> tuple[dict[str, Engine], list[str]]:
-    """The engines, and why they are these."""
-    why: list[str] = []
-    for backend in BACKENDS:
-        if backend not in candidates:
-            continue
-        if not installed(backend):
-            why.append(f"{backend} is not installed")
-        elif backend in TENSORRT:
-            try:
-                return _load(backend, bundle, networks, settings, say), why
-            except EngineError as error:
-                why.append(f"not {backend}: {error}")
-    able = [backend for backend in candidates if backend in ON_CPU and installed(backend)]
-    first = "onnxruntime" if _cuda(settings) else ""
-    if not first and len(able) > 1 and settings.precision in (AUTO, "fp32"):
-        first, reason = faster_on_cpu(bundle, settings.threads, settings.cache or default_directory(), load_file)
-        why.insert(0, reason)
-    for backend in sorted(able, key=lambda one: one != first):
+    candidates: Collection[str],
+    bundle: Bundle,
+    settings: EngineSettings,
+    attempt: Callable[..., dict[str, Engine]],
+    on_gpu: bool,
+    why: list[str],
+) -> dict[str, Engine]:
+    """The engines; `why` gets why they are these."""
+    why += [f"{backend} is not installed" for backend in candidates if not installed(backend)]
+    able = [backend for backend in candidates if installed(backend)]
+    tries = [(backend, False) for backend in able if backend in TENSORRT] + [("onnxruntime", True)] * on_gpu
+    for backend, cuda in tries:
         try:
-            return _load(backend, bundle, networks, settings, say), why
+            return attempt(backend, cuda)
+        except EngineError as error:
+            why.append(f"not {backend}{' on the GPU' * cuda}: {error}")
+    on_cpu = [backend for backend in able if backend in ON_CPU]
+    first = ""
+    if len(on_cpu) > 1 and settings.precision in (AUTO, "fp32"):
+        try:
+            first, reason = faster_on_cpu(bundle, settings.threads, settings.cache or default_directory(), load_file)
+            why.insert(0, reason)
+        except EngineError as error:
+            why.append(f"which is faster on the CPU cannot be measured: {error}")
+    for backend in sorted(on_cpu, key=lambda one: one != first):
+        try:
+            return attempt(backend)
         except EngineError as error:
             why.append(f"not {backend}: {error}")
     raise EngineError(f"no backend runs the bundle in precision {settings.precision} here: {'; '.join(why)}")
@@ -107,7 +131,7 @@ def installed(backend: str) -> bool:
 
 
 def _load(
-    backend: str, bundle: Bundle, networks: Collection[str], settings: EngineSettings, say: Say
+    backend: str, bundle: Bundle, networks: Collection[str], settings: EngineSettings, say: Say, cuda: bool
 ) -> dict[str, Engine]:
     precision = BACKENDS[backend][0] if settings.precision == AUTO else settings.precision
     if backend in TENSORRT:
@@ -122,13 +146,17 @@ def _load(
     try:
         for name, path in paths.items():
             begun = time.perf_counter()
-            engines[name] = load_file(backend, path, settings.threads, precision)
+            engines[name] = load_file(backend, path, settings.threads, precision, cuda)
             say(f"loaded {name} in {time.perf_counter() - begun:.1f} s")
     except BaseException:
-        for engine in engines.values():
-            engine.close()
+        _close(engines)
         raise
     return engines
+
+
+def _close(engines: Mapping[str, Engine]) -> None:
+    for engine in engines.values():
+        engine.close()
 
 
 def _load_tensorrt(
@@ -143,25 +171,25 @@ def _load_tensorrt(
     return dict(load(files, backend, precision, say))
 
 
-def load_file(backend: str, path: Path, threads: int, precision: str) -> Engine:
-    """An ONNX file as an engine of a backend of ON_CPU; ONNX Runtime takes a CUDA GPU where it has one.
+def load_file(backend: str, path: Path, threads: int, precision: str, cuda: bool = False) -> Engine:
+    """An ONNX file as an engine of a backend of ON_CPU; with `cuda` ONNX Runtime's on the first GPU.
 
     Raises:
-        EngineError: as the backends' engines.
+        EngineError: the backend does not load, or as the backends' engines.
     """
+    module = cpu_module(backend)
+    engine: Engine
     if backend == "openvino":
-        from coop_perception.engines.openvino import OpenVinoEngine
-
-        return OpenVinoEngine(path, threads, precision)
-    from coop_perception.engines.onnxruntime import OnnxRuntimeEngine, has_cuda
-
-    return OnnxRuntimeEngine(path, threads, precision, cuda=precision == "fp32" and has_cuda())
+        engine = module.OpenVinoEngine(path, threads, precision)
+    else:
+        engine = module.OnnxRuntimeEngine(path, threads, precision, cuda)
+    return engine
 
 
-def _cuda(settings: EngineSettings) -> bool:
-    """Whether ONNX Runtime would take a GPU."""
-    if not installed("onnxruntime") or settings.precision not in (AUTO, "fp32"):
-        return False
-    from coop_perception.engines.onnxruntime import has_cuda
-
-    return has_cuda()
+def _onnxruntime_on_gpu(candidates: Collection[str], settings: EngineSettings) -> tuple[bool, str]:
+    """Whether ONNX Runtime, where it is to be looked at, runs on a GPU; if not though its package could, why."""
+    fits = "onnxruntime" in candidates and settings.precision in (AUTO, "fp32") and installed("onnxruntime")
+    try:
+        return fits and cpu_module("onnxruntime").has_cuda(), ""
+    except EngineError as error:
+        return False, str(error)

@@ -22,6 +22,7 @@ import openvino as ov  # noqa: E402
 if sys.modules["openvino.tools.ovc"] is None:
     del sys.modules["openvino.tools.ovc"]
 
+VERSION = ov.__version__
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """INFERENCE_PRECISION_HINT by precision; without one OpenVINO takes bf16 wherever the CPU has it."""
 

@@ -17,12 +17,12 @@ class RtxCache:
         module: tensorrt_rtx.
         engine: deserialised.
         path: the engine's file.
-        say: gets a line where the cache cannot be written.
+        say: gets a line where the cache cannot be read or written.
     """
 
     def __init__(self, module: Any, engine: Any, path: Path, say: Callable[[str], object]) -> None:
         self._path, self._say = path.with_name(path.name + ".kernels"), say
-        self._saved = self._path.read_bytes() if self._path.is_file() else b""
+        self._saved = self._read()
         self.config = engine.create_runtime_config()
         self.config.set_execution_context_allocation_strategy(module.ExecutionContextAllocationStrategy.USER_MANAGED)
         # Else kernels for the shape are compiled in the background, and a graph captured before keeps the slow ones.
@@ -32,6 +32,15 @@ class RtxCache:
         if self._saved:
             self._cache.deserialize(self._saved)
         self.config.set_runtime_cache(self._cache)
+
+    def _read(self) -> bytes:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            self._say(f"{self._path}: compiled kernels cannot be read and are compiled again: {error}")
+            return b""
 
     def save(self) -> None:
         """Write the file if there is more in the cache than in it."""

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from coop_perception.engines import EngineError, Tensor, TensorSpec
 from coop_perception.engines.cuda import CudaError, Resources, Stream
+from coop_perception.engines.modules import made, tensorrt_module
 from coop_perception.engines.rtx_cache import RtxCache
 from coop_perception.engines.tensorrt_log import log_of
-from coop_perception.engines.tensorrt_module import tensorrt_module
 
 _DTYPES: dict[str, type[np.generic]] = {
     "UINT8": np.uint8,
@@ -46,7 +46,8 @@ def load(
     module = tensorrt_module(backend)
     shared = _Shared(module, backend, precision, say)
     try:
-        runtime = module.Runtime(shared.log.logger)
+        shared.log.clear()
+        runtime = made(f"{backend} {module.__version__}", lambda: module.Runtime(shared.log.logger), shared.log.text)
         deserialized = {name: _deserialize(shared, runtime, path) for name, path in paths.items()}
         # One scratch memory for all: they run one after the other.
         shared.scratch_size = max((engine.device_memory_size_v2 for engine in deserialized.values()), default=0)
