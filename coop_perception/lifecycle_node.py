@@ -123,9 +123,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         directory = Path(path or default_bundle())
         value = self._settings.value
         cache = Path(value("engine_cache")) if value("engine_cache") else None
-        batch = max(MAX_BATCH, len(value("cameras")))
-        settings = EngineSettings(value("backend"), value("precision"), value("threads"), cache, batch)
-        load = partial(load_pipeline, directory, settings, value("fused"), self.get_logger().info)
+        cameras = len(value("cameras"))
+        settings = EngineSettings(
+            value("backend"), value("precision"), value("threads"), cache, max(MAX_BATCH, cameras)
+        )
+        load = partial(load_pipeline, directory, settings, value("fused"), cameras, self.get_logger().info)
         return in_background(load, "loading")
 
     def _wait_for(self, loading: Future[Pipeline]) -> Pipeline:

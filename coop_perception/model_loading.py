@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from coop_perception.bundle import load_bundle
+from coop_perception.bundle import Bundle, load_bundle
+from coop_perception.engines import Engine
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.memory import returnable
 from coop_perception.pipeline import FUSED, STAGES, Pipeline
 
 
-def load_pipeline(directory: Path, settings: EngineSettings, fused: bool, say: Callable[[str], object]) -> Pipeline:
+def load_pipeline(
+    directory: Path, settings: EngineSettings, fused: bool, cameras: int, say: Callable[[str], object]
+) -> Pipeline:
     """Load a bundle until it is ready for its first frame.
 
     Args:
         directory: of the bundle.
         settings: what is to run it.
         fused: load the graph of all three networks, too.
+        cameras: how many share it, the largest batch.
         say: gets a line about each step.
 
     Raises:
@@ -28,13 +33,19 @@ def load_pipeline(directory: Path, settings: EngineSettings, fused: bool, say: C
     say(f"loading bundle {directory}")
     bundle = load_bundle(directory)
     with returnable():
-        pipeline = Pipeline(bundle, load_engines(bundle, (*STAGES, *([FUSED] if fused else [])), settings, say))
-        started = time.perf_counter()
-        pipeline.warm_up()
+        networks = (*STAGES, *([FUSED] if fused else []))
+        pipeline = Pipeline(
+            bundle, load_engines(bundle, networks, settings, say, partial(_warm_up, bundle, cameras, say))
+        )
     engine = pipeline.engines["segmenter"]
-    say(f"warmed up in {time.perf_counter() - started:.1f} s")
     say(
         f"bundle {bundle.name}: {len(bundle.classes)} classes at {bundle.width}x{bundle.height}, {engine.backend} "
         f"{engine.precision} on {engine.device}, ready in {time.perf_counter() - begun:.1f} s"
     )
     return pipeline
+
+
+def _warm_up(bundle: Bundle, cameras: int, say: Callable[[str], object], engines: Mapping[str, Engine]) -> None:
+    begun = time.perf_counter()
+    Pipeline(bundle, engines).warm_up(cameras)
+    say(f"warmed up in {time.perf_counter() - begun:.1f} s")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from coop_perception.bundle import CONTRACTS, Bundle, BundleError
 from coop_perception.engines import Engine, Tensor, TensorSpec
+from coop_perception.engines.backends import TENSORRT
 
 FUSED = "cooperative"
 STAGES = ("segmenter", "refinement", "restoration")
@@ -49,11 +51,18 @@ class Result:
     """Wall time of each network that ran, or of the fused one, for the whole batch this frame was in."""
 
 
-class _Between(threading.local):
-    """Memory of what passes between engines, by output and batch size: each thread's own."""
+Memory: TypeAlias = dict[tuple[str, int], Tensor]
+"""Of what passes between engines, by output and batch size."""
 
-    def __init__(self) -> None:
-        self.memory: dict[tuple[str, int], Tensor] = {}
+
+@dataclass(slots=True)
+class _Run:
+    """A batch of `size` frames on its way: tensors by name, the memory it may use, and how long each network took."""
+
+    size: int
+    values: dict[str, Tensor]
+    memory: Memory
+    stages_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -70,20 +79,24 @@ class Pipeline:
     def __init__(self, bundle: Bundle, engines: Mapping[str, Engine]) -> None:
         self.bundle = bundle
         self.engines = engines
-        self._between = _Between()
+        self._spare: list[Memory] = []
         for name, engine in engines.items():
             check_engine(bundle, name, engine)
 
-    def warm_up(self) -> None:
-        """Run every engine once: the first run of one allocates its memory."""
-        frame = np.zeros((self.bundle.height, self.bundle.width, 3), np.uint8)
-        self.run([frame], OUTPUTS)
-        if FUSED in self.engines:
-            self._staged(frame[None], set(OUTPUTS), refine=True, stages_ms={})
+    def warm_up(self, largest: int = 1) -> None:
+        """Run every engine once, as the first run allocates memory; TensorRT's with each batch of up to `largest`
+        frames, as it prepares for each of them."""
+        each = any(engine.backend in TENSORRT for engine in self.engines.values())
+        for size in range(1, largest + 1) if each else (1,):
+            frames = np.zeros((size, self.bundle.height, self.bundle.width, 3), np.uint8)
+            self.run(list(frames), OUTPUTS)
+            if FUSED in self.engines:
+                with self._begun(frames) as run:
+                    self._staged(run, set(OUTPUTS), refine=True)
 
     def close(self) -> None:
         """Free the engines."""
-        self._between = _Between()
+        self._spare.clear()
         for engine in self.engines.values():
             engine.close()
 
@@ -107,66 +120,58 @@ class Pipeline:
             FrameError: a frame's type or shape is wrong.
             EngineError: a network failed.
         """
-        batch = self._batch(frames)
         wanted = {output for output in wanted if output in outputs_of(stages)}
         refine = "refinement" in stages and not wanted.isdisjoint(("restored", *_OF_REFINEMENT))
-        stages_ms: dict[str, float] = {}
-        if FUSED in self.engines and refine and "restored" in wanted:
-            values = self._placed(FUSED, batch)
-            self._stage(FUSED, self._given(FUSED, wanted), len(batch), values, stages_ms)
-        elif not wanted:
-            values = {}
-        else:
-            values = self._staged(batch, wanted, refine, stages_ms)
-        return [self._result(index, frame, values, stages_ms) for index, frame in enumerate(frames)]
+        with self._begun(self._batch(frames)) as run:
+            if FUSED in self.engines and refine and "restored" in wanted:
+                self._stage(run, FUSED, self._given(FUSED, wanted))
+            elif wanted:
+                self._staged(run, wanted, refine)
+            return [self._result(index, frame, run.values, run.stages_ms) for index, frame in enumerate(frames)]
 
-    def _staged(
-        self, batch: NDArray[np.uint8], wanted: set[str], refine: bool, stages_ms: dict[str, float]
-    ) -> dict[str, Tensor]:
-        values = self._placed("segmenter", batch)
+    @contextmanager
+    def _begun(self, batch: NDArray[np.uint8]) -> Iterator[_Run]:
+        """A batch's way through the networks, with memory that no other thread uses meanwhile."""
+        try:
+            memory = self._spare.pop()
+        except IndexError:
+            memory = {}
+        try:
+            yield _Run(len(batch), {"image": batch}, memory)
+        finally:
+            self._spare.append(memory)
+
+    def _staged(self, run: _Run, wanted: set[str], refine: bool) -> None:
+        values = run.values
+        # Once for all three. A single network copies it as part of its run.
+        values["image"] = self.engines["segmenter"].place("image", values["image"])
         restore = "restored" in wanted
         if refine:
-            self._stage(
-                "segmenter", [*self._given("segmenter", wanted), "probabilities"], len(batch), values, stages_ms
-            )
+            self._stage(run, "segmenter", [*self._given("segmenter", wanted), "probabilities"])
             outputs = self._given("refinement", wanted) + (["refined_probabilities"] if restore else [])
-            self._stage("refinement", outputs, len(batch), values, stages_ms)
+            self._stage(run, "refinement", outputs)
         else:
             outputs = ["mask_raw"] if not wanted.isdisjoint(("mask_raw", "mask")) else []
             outputs += ["probabilities"] if restore else []
-            self._stage("segmenter", outputs, len(batch), values, stages_ms)
+            self._stage(run, "segmenter", outputs)
             if "mask" in wanted:
                 values["mask"] = values["mask_raw"]
             if restore:
                 values["refined_probabilities"] = values["probabilities"]
         if restore:
-            self._stage("restoration", ["restored"], len(batch), values, stages_ms)
-        return values
-
-    def _placed(self, name: str, batch: NDArray[np.uint8]) -> dict[str, Tensor]:
-        return {"image": self.engines[name].place("image", batch)}
+            self._stage(run, "restoration", ["restored"])
 
     def _given(self, network: str, wanted: set[str]) -> list[str]:
         """Which of a network's outputs serve the wanted ones."""
         asked = wanted | ({"strength"} if "condition" in wanted else set())
         return [output for output in CONTRACTS[network].outputs if output in asked]
 
-    def _stage(
-        self, name: str, outputs: Sequence[str], batch: int, values: dict[str, Tensor], stages_ms: dict[str, float]
-    ) -> None:
+    def _stage(self, run: _Run, name: str, outputs: Sequence[str]) -> None:
         begun = time.perf_counter()
         engine = self.engines[name]
-        feeds = {key: values[key] for key in engine.inputs}
-        values.update(engine.run(feeds, outputs, self._memory(engine, outputs, batch)))
-        stages_ms[name] = (time.perf_counter() - begun) * 1e3
-
-    def _memory(self, engine: Engine, outputs: Sequence[str], batch: int) -> dict[str, Tensor]:
-        """For what only other engines read, where its size is known: the same memory for each batch of that size."""
-        between = [name for name in outputs if name in _BETWEEN and None not in engine.outputs[name].shape[1:]]
-        for name in between:
-            if (name, batch) not in self._between.memory:
-                self._between.memory[name, batch] = engine.allocate(name, batch)
-        return {name: self._between.memory[name, batch] for name in between}
+        feeds = {key: run.values[key] for key in engine.inputs}
+        run.values.update(engine.run(feeds, outputs, _between(run, engine, outputs)))
+        run.stages_ms[name] = (time.perf_counter() - begun) * 1e3
 
     def _batch(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """uint8 [N,H,W,3] at the network's size; a single frame of that size is passed on without a copy."""
@@ -209,6 +214,15 @@ class Pipeline:
             strength=float(values["strength"][index]) if "strength" in values else None,
             stages_ms=stages_ms,
         )
+
+
+def _between(run: _Run, engine: Engine, outputs: Sequence[str]) -> dict[str, Tensor]:
+    """Memory for what only other engines read, where its size is known: the same for each batch of that size."""
+    between = [name for name in outputs if name in _BETWEEN and None not in engine.outputs[name].shape[1:]]
+    for name in between:
+        if (name, run.size) not in run.memory:
+            run.memory[name, run.size] = engine.allocate(name, run.size)
+    return {name: run.memory[name, run.size] for name in between}
 
 
 def check_engine(bundle: Bundle, name: str, engine: Engine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda, cudaError_t
-from fake_tensorrt import KERNELS, MAX_BATCH, FakeTensorRt
+from fake_tensorrt import KERNELS, MAX_BATCH, FakeTensorRt, Severity
 from toy_bundle import CLASSES, HEIGHT, WIDTH
 
+from coop_perception.bundle import load_bundle
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.cuda import gpu, memory_in_use
 from coop_perception.engines.tensorrt import load
+from coop_perception.pipeline import OUTPUTS, Pipeline
 
 STAGED = ("segmenter", "refinement", "restoration")
 FRAME = HEIGHT * WIDTH * 3
@@ -255,6 +258,25 @@ def test_a_file_that_is_no_engine_for_this_gpu(machine: Machine) -> None:
         machine.load("refinement")
 
 
+def test_tensorrt_that_does_not_start(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where CUDA cannot be initialised its factories give nothing, of which pybind makes a TypeError."""
+
+    def nothing(logger: Any) -> None:
+        logger.log(Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(machine.module, "Runtime", nothing)
+    with pytest.raises(EngineError, match=r"tensorrt\S* 10\.3\.0 does not start: CUDA initialization failure.* 35"):
+        machine.load("segmenter")
+
+
+@pytest.mark.parametrize("machine", ["tensorrt"], indirect=True)
+def test_too_old_a_tensorrt(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.module, "__version__", "10.0.1.6", raising=False)
+    with pytest.raises(EngineError, match=r"tensorrt 10\.0\.1\.6 is installed: pip install tensorrt \(10\.3 or later"):
+        machine.load("segmenter")
+
+
 @pytest.mark.parametrize(("refused", "message"), [("context", "no context"), ("shape", "no such shape")])
 def test_an_engine_that_cannot_be_prepared(machine: Machine, refused: str, message: str) -> None:
     machine.module.refuse.add(refused)
@@ -290,6 +312,25 @@ def test_without_graphs_it_runs_all_the_same_and_says_so_once(machine: Machine, 
     assert "without a CUDA graph" in machine.said[0]
     assert "cudaGraphLaunch" not in machine.cuda.calls
     close(engines)
+
+
+def test_threads_one_after_the_other_share_memory_and_graphs(machine: Machine, bundle: Path) -> None:
+    """A node's networks are warmed up in one thread and serve in others, a new one after each activation."""
+    pipeline = Pipeline(load_bundle(bundle), machine.load(*STAGED, "cooperative"))
+    with ThreadPoolExecutor(1) as warming:
+        warming.submit(pipeline.warm_up, 2).result()
+    for seed in range(2):
+        machine.cuda.calls.clear()
+        images = frames(2, seed)
+        with ThreadPoolExecutor(1) as serving:
+            results = serving.submit(pipeline.run, list(images), OUTPUTS).result()
+            masks = serving.submit(pipeline.run, list(images[:1]), ["mask"]).result()
+        np.testing.assert_array_equal([result.restored for result in results], 255 - images)
+        np.testing.assert_array_equal(masks[0].mask, images[0, ..., 1])
+        # What was warmed up is there; the mask alone is another choice of outputs of two networks, captured once.
+        assert machine.cuda.calls.count("cudaGraphInstantiate") == (0 if seed else 2)
+    assert not {"cudaMalloc", "cudaMallocHost"} & set(machine.cuda.calls)
+    pipeline.close()
 
 
 def test_too_little_memory_on_the_gpu(machine: Machine) -> None:
@@ -369,6 +410,11 @@ class TestCompiledKernels:
         file.write_bytes(b"of another")
         use_all(machine)
         assert file.read_bytes() == KERNELS
+
+    def test_that_they_cannot_be_read_is_said(self, machine: Machine) -> None:
+        machine.files["segmenter"].with_name("segmenter.engine.kernels").mkdir()
+        close(machine.load("segmenter"))
+        assert "segmenter.engine.kernels: compiled kernels cannot be read" in machine.said[0]
 
     def test_that_they_cannot_be_written_is_said(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: Any) -> None:
