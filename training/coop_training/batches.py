@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from coop_perception.labelled_images import DatasetError
 from coop_training.data import Sample
 from coop_training.interrupt import ignore_interrupts
 
@@ -32,13 +33,14 @@ def share(step: int, batch: int, rank: int, processes: int) -> range:
 def batch_loader(
     samples: Dataset[Sample], shares: Sequence[Sequence[int]], device: torch.device, processes: int
 ) -> DataLoader[Any]:
-    """Yields a `Batch` of the samples of each share in turn. `processes`: those that this machine's cores are split
-    between."""
+    """Yields a `Batch` of the samples of each share in turn, or the DatasetError that one of them met: raised in a
+    loading process, it would come with that one's traceback for a message. `processes`: those that this machine's
+    cores are split between."""
     # Cores are split between processes, not threads; PyTorch does the same for its own. Set before the workers are
     # forked: in a fork, OpenCV would wait for threads that did not come along.
     cv2.setNumThreads(1)
     return DataLoader(
-        samples,
+        _Told(samples),
         batch_sampler=[list(indices) for indices in shares],
         num_workers=worker_count(device, processes),
         prefetch_factor=4,
@@ -55,7 +57,23 @@ def worker_count(device: torch.device, processes: int) -> int:
     return min(max(1, cores // 4 if device.type == "cpu" else cores - 1), MAX_WORKERS)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+class _Told(Dataset[Sample | DatasetError]):
+    """Samples, or why there is none."""
+
+    def __init__(self, samples: Dataset[Sample]) -> None:
+        self.samples = samples
+
+    def __getitem__(self, index: int) -> Sample | DatasetError:
+        try:
+            return self.samples[index]
+        except DatasetError as error:
+            return error
+
+
+def collate(samples: Sequence[Sample | DatasetError]) -> Batch | DatasetError:
+    for sample in samples:
+        if isinstance(sample, DatasetError):
+            return sample
     names = [field.name for field in fields(Sample)]
     batch: Batch = default_collate([{name: getattr(sample, name) for name in names} for sample in samples])
     return batch

@@ -111,6 +111,8 @@ class LossesConfig(_Section):
 
     l1: Weight = 10.0
     """λ1. EdgeConnect's is 1; 10 brings it level with the refinement's cross-entropy in joint training."""
+    class_weights: bool = True
+    """Whether rare classes weigh more in the cross-entropy (1/log(1.1 + share), ENet's); equation 2 has no weights."""
     jaccard: Weight = 0.0
     """Of the soft Jaccard loss beside every cross-entropy; not the paper's."""
     log_mse: Weight = 0.0
@@ -148,6 +150,8 @@ class StageConfig(_Section):
     learning_rate: float = Field(1e-3, gt=0)
     """Peak; warmed up over the first steps, then cosine to zero."""
     weight_decay: float = Field(1e-4, ge=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Of Adam, for the networks; the discriminators' are (0, 0.9)."""
     crop: tuple[Pixels, Pixels] | None = None
     """Height and width in pixels; `data.crop` where it is left out."""
 

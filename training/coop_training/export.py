@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 import yaml
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor
@@ -28,7 +30,7 @@ from coop_perception.precisions import PRECISIONS
 from coop_training.adapters import AdapterError, OnnxSegmenter
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig
-from coop_training.export_check import ExportError, check_frames, compare
+from coop_training.export_check import ExportError, agreements, check_frames, compare
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
 from coop_training.onnx_graphs import export_graph, halve_weights, join, save_graph, share_weights, store_weights_halved
@@ -118,8 +120,12 @@ def export(
         model.segmenter = OnnxSegmenter(segmenter[0], classes, config.height, config.width, segmenter[1])
     load_weights(checkpoint, model.deployed())
     model.eval()
+    checked, source = check_frames(config, images)
+    frames = torch.from_numpy(checked)
+    console.print(f"compared with PyTorch on {len(frames)} frames of {source}")
+    trained = results(model, frames)
     halve_weights(model)
-    frames = torch.from_numpy(check_frames(config, images))
+    console.print(f"weights in float16 beside those trained: {agreements(results(model, frames), trained)}")
 
     temporary = out.with_name(out.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -153,6 +159,13 @@ def export(
     temporary.rename(out)
     shutil.rmtree(replaced, ignore_errors=True)
     console.print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
+
+
+def results(model: Cooperative, frames: Tensor) -> dict[str, NDArray[np.generic]]:
+    """What all three networks make of frames uint8 [N,H,W,3], by PyTorch."""
+    with torch.no_grad():
+        values = GRAPHS[FUSED](model, *frames.shape[1:3]).eval()(frames)
+    return {name: value.numpy() for name, value in zip(CONTRACTS[FUSED].outputs, values, strict=True)}
 
 
 def write_networks(model: Cooperative, frames: Tensor, directory: Path, console: Console) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def load_frames(config: DataConfig, conditions: Sequence[str] = tuple(CONDITIONS
     Raises:
         DatasetError: a file is missing or cannot be used, or there is no frame at all.
     """
-    items = _items(config, conditions)
+    items = data_items(config, conditions)
     unread = UnreadFrames(items, config.max_height)
     fits = not items or _gigabytes(unread[0]) * len(items) <= config.memory_gb
     read = [unread[index] for index in track(range(len(items)), f"{config.layout}: reading")] if fits and items else []
@@ -55,7 +55,12 @@ def load_frames(config: DataConfig, conditions: Sequence[str] = tuple(CONDITIONS
     return [*read, *drives] if fits else UnreadFrames(items, config.max_height, drives)
 
 
-def _items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
+def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
+    """The data set's frames, unread; none without a data set. Depth comes with them where one of `conditions` needs it.
+
+    Raises:
+        DatasetError: the folder is not laid out as it should be.
+    """
     if config.root is None:
         return []
     layout = LAYOUTS[config.layout]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from coop_perception.labelled_images import DatasetError
 from coop_training.batches import Batch, batch_loader, share
 from coop_training.checkpoint import load_progress, read_facts, save_progress, save_tensors
 from coop_training.config import StageConfig
@@ -45,10 +46,11 @@ def run_stage(
     Raises:
         TrainingError: a loss or gradient is not finite; the batch is saved.
         TrainingInterrupted: a stop was asked for before the last step; progress is saved.
+        DatasetError: a file of the data set cannot be used; progress is saved.
         CheckpointError: the progress file cannot be used.
     """
     fabric, parts, settings = run.fabric, run.model.parts(), run.settings(name)
-    descend = StageStep(fabric, run.model, stage, settings.weight_decay, run.config.discriminator_rate)
+    descend = StageStep(fabric, run.model, stage, settings, run.config.discriminator_rate)
     average = WeightAverage({part: parts[part] for part in stage.trained}, run.config.ema)
     progress, first, seconds = run.out / PROGRESS, 0, 0.0
     if progress.exists() and read_facts(progress)["stage"] == name:
@@ -67,6 +69,9 @@ def run_stage(
     with Monitor(run, name, first, seconds) as monitor:
         saved = time.monotonic()
         for step, batch in enumerate(monitor.timed(batches), first):
+            if isinstance(batch, DatasetError):
+                save(step)
+                raise batch
             torch.manual_seed(run.seed(name, step, rank))
             rate = learning_rate(step, settings)
             try:

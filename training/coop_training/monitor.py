@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from coop_training.batches import Batch
 from coop_training.log import StageLog
 from coop_training.run import Run
 from coop_training.stages import Losses
+
+T = TypeVar("T")
 
 LOG_EVERY = 20
 PANELS_EVERY = 250
@@ -56,7 +58,7 @@ class Monitor:
         """That the stage has taken, interruptions left out."""
         return time.monotonic() - self._begun
 
-    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
         """The same batches; the wait for each is counted."""
         iterator = iter(batches)
         while True:

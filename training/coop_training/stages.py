@@ -84,7 +84,8 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
         return {"total": torch.stack([weight_of[name] * value for name, value in terms.items()]).sum(), **terms}
 
     def segmentation(logits: Tensor, batch: Sample) -> Losses:
-        terms = {"cross_entropy": cross_entropy(logits, batch.mask, weights.to(logits.device))}
+        of_classes = weights.to(logits.device) if config.losses.class_weights else None
+        terms = {"cross_entropy": cross_entropy(logits, batch.mask, of_classes)}
         if config.losses.jaccard:
             terms["jaccard"] = soft_jaccard(logits, batch.mask)
         return terms
@@ -209,8 +210,7 @@ def _guidance(kind: str, model: Cooperative, degraded: Tensor, batch: Sample) ->
         refined = model.refinement(degraded, degraded_segmentation(model, degraded))[0].float().softmax(1)
         if kind == "refined":
             return refined
-        # Even samples see the truth: as random as the samples' own order, and the same after a resume.
-        take_true = torch.arange(len(refined), device=refined.device) % 2 == 0
+        take_true = torch.rand(len(refined)).to(refined.device) < 0.5  # each step has a seed of its own
         return torch.where(take_true[:, None, None, None], true, refined)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from coop_training.batches import Batch
+from coop_training.config import StageConfig
 from coop_training.data import Sample
 from coop_training.model import Cooperative
 from coop_training.stages import Fakes, Losses, Stage
@@ -26,7 +27,7 @@ class StageStep:
     """
 
     def __init__(
-        self, fabric: Fabric, model: Cooperative, stage: Stage, weight_decay: float, discriminator_rate: float
+        self, fabric: Fabric, model: Cooperative, stage: Stage, settings: StageConfig, discriminator_rate: float
     ) -> None:
         self.fabric, self.stage, self.discriminator_rate = fabric, stage, discriminator_rate
         parts = model.parts()
@@ -45,7 +46,7 @@ class StageStep:
             self.critic_losses = fabric.setup_module(_CriticLosses(model, stage))
             self.critics.requires_grad_(False)
         parameters = [parameter.requires_grad_(True) for part in trained for parameter in part.parameters()]
-        self.optimizers["trained"] = AdamW(parameters, weight_decay=weight_decay)
+        self.optimizers["trained"] = AdamW(parameters, betas=settings.betas, weight_decay=settings.weight_decay)
         self.losses = fabric.setup_module(_StageLosses(model, stage))
         self.critics.requires_grad_(True)
 

@@ -31,7 +31,9 @@ from coop_training.losses.features import (
 )
 from pydantic import ValidationError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+
+from coop_perception.classes import IGNORE_ID
 
 
 @pytest.fixture(autouse=True)
@@ -288,6 +290,16 @@ def test_the_record_says_what_the_features_are(weights: Path) -> None:
 def test_configurations_that_cannot_be(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         LossesConfig.model_validate(fields)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, soft_jaccard])
+def test_what_nobody_labelled_teaches_nothing(loss: Callable[..., Tensor]) -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    value = loss(logits, torch.full((2, 8, 8), IGNORE_ID))
+    value.backward()
+    assert value.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
 
 
 def test_soft_jaccard_is_the_batchs_iou_for_certain_logits() -> None:

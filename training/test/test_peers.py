@@ -234,6 +234,25 @@ def test_methods_side_by_side(
     ] in rows
 
 
+def test_what_a_peer_with_a_segmenter_of_its_own_wins_back_is_told_from_the_first_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own raw masks are what is judged: by those it would win nothing back."""
+
+    def of(refined: float, raw: float, clean: float) -> Results:
+        found = results(refined, 30).model_dump()
+        for scores in found["conditions"].values():
+            scores["raw"]["miou"] = raw
+        found["clean"]["raw"]["miou"] = clean
+        return Results.model_validate(found)
+
+    paths = written(tmp_path, first=of(0.5, 0.3, 0.7), peer=of(0.6, 0.6, 0.68))
+    assert tabulate(monkeypatch, *(f"{name}={path}" for name, path in paths.items())) == 0
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    won_back = {row[0]: row[5] for row in rows if len(row) == 10}
+    assert (won_back["first"], won_back["peer"]) == ("50.0", "75.0")
+
+
 @pytest.mark.parametrize(
     ("other", "says"),
     [

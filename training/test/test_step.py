@@ -9,6 +9,7 @@ from itertools import chain
 import pytest
 import torch
 from coop_training.batches import Batch, share, worker_count
+from coop_training.config import StageConfig
 from coop_training.data import Sample
 from coop_training.interrupt import SIGNALS, Interrupt
 from coop_training.stages import Fakes, Losses, Stage
@@ -66,7 +67,7 @@ def batch(value: float | None = None) -> Batch:
 
 def make(toy: Toy) -> StageStep:
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
-    return StageStep(fabric, toy, STAGE, 0.0, 0.1)  # type: ignore[arg-type]
+    return StageStep(fabric, toy, STAGE, StageConfig(steps=1, weight_decay=0.0), 0.1)  # type: ignore[arg-type]
 
 
 def test_networks_and_critics_move_at_their_own_rates(toy: Toy) -> None:

@@ -27,6 +27,21 @@ def run(monkeypatch: pytest.MonkeyPatch, command: object, *arguments: str) -> in
     return command.main()  # type: ignore[attr-defined, no-any-return]
 
 
+def test_the_papers_networks_train_and_run_as_a_bundle(
+    coop_train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, bundle = tmp_path / "run", tmp_path / "bundle"
+    size = ("--set=height=64", "--set=width=64", "--set=data.crop=[32,32]")
+    steps = [
+        f"--set=stages.{stage}={{steps: 1, batch: 1}}" for stage in ("segmenter", "refinement", "restoration", "joint")
+    ]
+    assert coop_train(out, "--set=variant=paper", "--set=losses.features=segmenter", *size, *steps) == 0
+    assert run(monkeypatch, export, "--checkpoint", str(out / "joint.safetensors"), "--out", str(bundle)) == 0
+    (result,) = open_pipeline(bundle).run([np.zeros((64, 64, 3), np.uint8)], OUTPUTS)
+    assert result.restored is not None
+    assert result.restored.shape == (64, 64, 3)
+
+
 def test_all_stages_then_export_then_evaluation(
     root: Path, coop_train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,11 @@ from coop_perception.classes import IGNORE_ID
 
 
 def cross_entropy(logits: Tensor, mask: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Equation 2. logits [N,C,h,w], upsampled to mask int64 [N,H,W]; ignored pixels carry no loss. Scalar."""
+    """Equation 2, the mean over labelled pixels; without any it is 0. logits [N,C,h,w], upsampled to mask int64
+    [N,H,W]; weight [C] of the classes. Scalar."""
     logits = F.interpolate(logits.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
+    if not (mask != IGNORE_ID).any():
+        return logits.sum() * 0
     return F.cross_entropy(logits, mask, weight=weight, ignore_index=IGNORE_ID)
 
 
@@ -19,10 +22,13 @@ def soft_jaccard(logits: Tensor, mask: Tensor) -> Tensor:
     """1 - mean IoU of the batch, probabilities for counts (Rahman, Wang, 2016); not the paper's.
 
     Pooled over the batch as the score is over a data set, over the classes that the batch shows: a rare class weighs
-    as much as a common one. logits [N,C,h,w], upsampled to mask int64 [N,H,W]; ignored pixels count nowhere. Scalar.
+    as much as a common one; 0 where it shows none. logits [N,C,h,w], upsampled to mask int64 [N,H,W]; ignored pixels
+    count nowhere. Scalar.
     """
     logits = F.interpolate(logits.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
     valid = mask != IGNORE_ID
+    if not valid.any():
+        return logits.sum() * 0
     target = mask.where(valid, torch.zeros_like(mask))
     probabilities = logits.softmax(1) * valid[:, None]
     true = probabilities.gather(1, target[:, None]).flatten()

@@ -99,7 +99,7 @@ def _summary(runs: Mapping[str, Sequence[Results]]) -> str:
         ]
     ]
     for other, of_other in runs.items():
-        won_back = [100 * share for share in (_mean(run).won_back for run in of_other) if share is not None]
+        won_back = [100 * share for share in (_won_back(run, first) for run in of_other) if share is not None]
         rows.append(
             [
                 other,
@@ -135,6 +135,18 @@ def _scores(run: Results, name: str) -> Scores:
 def _mean(run: Results) -> Scores:
     assert run.mean is not None  # check_comparable has seen to it
     return run.mean
+
+
+def _won_back(run: Results, first: Sequence[Results]) -> float | None:
+    """Mean over conditions of what was won back of what each cost the first method's segmenter: a method may have
+    another segmenter, whose own raw masks are then what is to be judged."""
+    clean = fmean(one.clean.raw.miou for one in first)
+    shares = []
+    for name, scores in run.conditions.items():
+        raw = fmean(one.conditions[name].raw.miou for one in first)
+        if clean > raw:
+            shares.append((scores.refined.miou - raw) / (clean - raw))
+    return fmean(shares) if shares else None
 
 
 def _miou(runs: Sequence[Results]) -> list[float]:
