@@ -50,6 +50,12 @@ def test_the_vehicle_never_imports_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+def test_the_node_imports_with_the_module_names_of_humbles_rclpy() -> None:
+    code = "import sys, rclpy.event_handler, rclpy.node; sys.modules['rclpy.qos_event'] = rclpy.event_handler; "
+    code += "sys.modules['rclpy.event_handler'] = None; import coop_perception.lifecycle_node"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 @pytest.mark.parametrize("command", ["make_bag", "evaluate_bag", "demo", "perception_node", "degrade_node"])
 def test_commands_have_help(command: str) -> None:
     done = subprocess.run(
