@@ -5,6 +5,7 @@ ros2 launch coop_perception evaluation.launch.py bag:=drives/today out:=out/fog 
 With a condition, the recording goes through degrade_node first, and its own images are the reference.
 """
 
+import os
 import signal
 from pathlib import Path
 
@@ -22,14 +23,14 @@ from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown, matches_action
 from launch.events.process import ProcessExited, SignalProcess
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 from coop_perception.bag_commands import record_command, replay
 from coop_perception.resources import share
-from coop_perception.transport import PROFILE_VARIABLES, profile_environment
+from coop_perception.transport import default_profile, profile_environment
 
 PACKAGE = "coop_perception"
 SETTLE_S = 5.0
@@ -147,7 +148,7 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             "rmw_profile",
-            default_value=EnvironmentVariable(PROFILE_VARIABLES[0], default_value=str(share("config/fastdds.xml"))),
+            default_value=default_profile(os.environ),
             description="Fast DDS profiles of the processes that publish (XML); none: as the environment has it.",
         ),
     ]

@@ -3,11 +3,13 @@
 ros2 launch coop_perception pipeline.launch.py cameras:=front,rear record:=drives/today rviz:=true
 """
 
+import os
+
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.events import matches_action
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
@@ -16,7 +18,7 @@ from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
 from coop_perception.bag_commands import record_command
-from coop_perception.transport import PROFILE_VARIABLES, profile_environment
+from coop_perception.transport import default_profile, profile_environment
 
 PACKAGE = "coop_perception"
 
@@ -99,7 +101,7 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             "rmw_profile",
-            default_value=EnvironmentVariable(PROFILE_VARIABLES[0], default_value=share("config", "fastdds.xml")),
+            default_value=default_profile(os.environ),
             description="Fast DDS profiles of the node's process (XML); none: as the environment has it.",
         ),
         DeclareLaunchArgument("rviz", default_value="false", description="Show camera front's topics in rviz."),
