@@ -21,6 +21,7 @@ from coop_perception.bag_commands import record_command
 from coop_perception.transport import default_profile, profile_environment
 
 PACKAGE = "coop_perception"
+RESPAWN_DELAY_S = 2.0
 
 
 def perception(context: LaunchContext) -> list[Action]:
@@ -37,15 +38,22 @@ def perception(context: LaunchContext) -> list[Action]:
     cameras = [camera.strip() for camera in given("cameras").strip("[] ").split(",") if camera.strip()]
     if cameras:
         overrides["cameras"] = cameras
+    autostart = IfCondition(LaunchConfiguration("autostart")).evaluate(context)
+    respawn = IfCondition(LaunchConfiguration("respawn")).evaluate(context)
+    # One that is started again brings itself up: the dead one's services stay in the graph for a while, and a request
+    # of launch's may go to them. Otherwise launch does, so that whoever waits for the transitions misses none.
+    by_itself = ["--autostart"] if autostart and respawn else []
     node = LifecycleNode(
         package=PACKAGE,
         executable="perception_node",
         name=PACKAGE,
         namespace=LaunchConfiguration("namespace"),
         parameters=[ParameterFile(LaunchConfiguration("params_file"), allow_substs=True), overrides],
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        arguments=[*by_itself, "--ros-args", "--log-level", LaunchConfiguration("log_level")],
         additional_env=profile_environment(given("rmw_profile")),
         output="screen",
+        respawn=respawn,
+        respawn_delay=RESPAWN_DELAY_S,
     )
     recorder = []
     if directory := given("record"):
@@ -53,7 +61,7 @@ def perception(context: LaunchContext) -> list[Action]:
         if IfCondition(LaunchConfiguration("use_sim_time")).evaluate(context):
             command.append("--use-sim-time")
         recorder = [ExecuteProcess(cmd=command, name="record", output="screen")]
-    if not IfCondition(LaunchConfiguration("autostart")).evaluate(context):
+    if by_itself or not autostart:
         return [*recorder, node]
 
     def request(transition_id: int) -> EmitEvent:
@@ -84,6 +92,9 @@ def generate_launch_description() -> LaunchDescription:
             "params_file", default_value=share("config", "pipeline.yaml"), description="The node's parameters (YAML)."
         ),
         DeclareLaunchArgument("autostart", default_value="true", description="Configure and activate the node."),
+        DeclareLaunchArgument(
+            "respawn", default_value="false", description="Start the node again when it has ended, be it killed."
+        ),
         DeclareLaunchArgument("log_level", default_value="info", description="The node's log level."),
         DeclareLaunchArgument(
             "bundle", default_value="", description="Directory of the model bundle; empty: as params_file says."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -29,6 +30,21 @@ def test_readme_has_the_parameters_table() -> None:
 def test_readme_has_the_degrade_nodes_parameters(definition: Definition) -> None:
     row = f"| `{definition.name}` | `{degrade_parameters.default_text(definition)}` | {definition.description} |\n"
     assert row in (ROOT / "README.md").read_text()
+
+
+def test_readme_has_the_launch_arguments() -> None:
+    """Their names in order, and the defaults of those that have a plain one."""
+    declared = {}
+    for node in ast.walk(ast.parse((ROOT / "launch/pipeline.launch.py").read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "DeclareLaunchArgument":
+            default = next(keyword.value for keyword in node.keywords if keyword.arg == "default_value")
+            declared[node.args[0].value] = default.value if isinstance(default, ast.Constant) else None
+    table = (ROOT / "README.md").read_text().partition("| launch argument |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| *(.*?) *\|", table, re.MULTILINE))
+    assert list(rows) == list(declared)
+    for name, default in declared.items():
+        if default is not None:
+            assert rows[name] == (f"`{default}`" if default else ""), name
 
 
 @pytest.mark.parametrize("definition", PARAMETERS, ids=lambda p: p.name)
