@@ -179,3 +179,24 @@ def test_evaluation_ends_when_something_it_needs_does_not_work(tmp_path: Path) -
     with launched(log, "evaluation.launch.py", bag=bag, out=out) as launch:
         assert launch.wait(DEADLINE) == 1
     assert "exists already" in log.read_text()
+
+
+def test_evaluation_ends_when_the_node_cannot_be_activated(tmp_path: Path) -> None:
+    bag, log = write_bag(tmp_path / "bag"), tmp_path / "launch.log"
+    override = {"qos_overrides./front/image_raw.subscription.reliability": "none"}
+    params_file = tmp_path / "parameters.yaml"
+    params_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": override}}))
+    arguments = {"bag": bag, "out": tmp_path / "out", "bundle": write_toy_bundle(tmp_path / "toy")}
+    with launched(log, "evaluation.launch.py", params_file=params_file, **arguments) as launch:
+        assert launch.wait(4 * DEADLINE) == 1
+    assert "the perception node cannot be activated" in log.read_text()
+
+
+@pytest.mark.parametrize(("executable", "name"), [("perception_node", "the perception node"), ("degrade_node",) * 2])
+def test_evaluation_ends_when_a_node_dies(tmp_path: Path, executable: str, name: str) -> None:
+    bag, log = write_bag(tmp_path / "bag"), tmp_path / "launch.log"
+    arguments = {"bag": bag, "out": tmp_path / "out", "bundle": write_toy_bundle(tmp_path / "toy"), "condition": "fog"}
+    with client(DOMAIN) as ours, launched(log, "evaluation.launch.py", **arguments) as launch:
+        kill(ours, launch, executable)
+        assert launch.wait(4 * DEADLINE) == 1
+    assert f"{name} ended with exit status -9" in log.read_text()
