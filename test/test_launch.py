@@ -147,6 +147,23 @@ def test_a_killed_node_is_started_again_and_comes_up(tmp_path: Path) -> None:
     assert log.read_text().count("waiting for images") == 2
 
 
+def test_rviz_shows_the_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for rviz keeps the configuration that it is given."""
+    log, shown, rviz = tmp_path / "launch.log", tmp_path / "shown", tmp_path / "prefix/lib/rviz2/rviz2"
+    index = tmp_path / "prefix/share/ament_index/resource_index/packages"
+    for folder in (rviz.parent, index):
+        folder.mkdir(parents=True)
+    (index / "rviz2").touch()
+    rviz.write_text(f'#!/bin/sh\ncp "$2" {shown}.part && mv {shown}.part {shown}\n')
+    rviz.chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'prefix'}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}")
+    arguments = {"rviz": "true", "cameras": "left,right", "image_transport": "compressed", "autostart": "false"}
+    with client(DOMAIN) as ours, launched(log, **arguments) as launch:
+        ours.wait(lambda: shown.exists() or launch.poll() is not None, "rviz is started")
+    assert "left/image_raw/compressed" in shown.read_text(), log.read_text()
+    assert "right/coop/overlay" in shown.read_text()
+
+
 def test_a_profile_that_is_not_there_is_said(tmp_path: Path) -> None:
     log = tmp_path / "launch.log"
     with launched(log, rmw_profile=tmp_path / "nowhere.xml") as launch:
