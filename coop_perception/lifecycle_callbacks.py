@@ -1,4 +1,5 @@
-"""What rclpy's lifecycle leaves to its users: saying what went wrong in a transition, and ending in the right state."""
+"""What rclpy's lifecycle leaves to its users: saying what went wrong in a transition, ending in the right state, and
+coming up unasked."""
 
 from __future__ import annotations
 
@@ -45,3 +46,18 @@ def refusing(change_state: Callable[[Any, Any], Any], request: Any, response: An
     except RCLError:
         response.success = False
         return response
+
+
+def autostart(node: LifecycleNode) -> None:
+    """Have a new node configure and activate itself once its executor spins, before it serves anybody's request.
+
+    A transition that fails is logged and leaves the node in the state before, as one that somebody asks for does.
+    """
+
+    def bring_up() -> None:
+        node.destroy_guard_condition(begin)
+        if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            node.trigger_activate()
+
+    begin = node.create_guard_condition(bring_up)  # no timer: with use_sim_time that would wait for /clock
+    begin.trigger()

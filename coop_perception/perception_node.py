@@ -17,18 +17,27 @@ def main(args: Sequence[str] | None = None) -> int:
     # Here, for these take a second or more, in which a signal shall end the process as cleanly as later.
     from rclpy.utilities import remove_ros_args
 
+    from coop_perception.lifecycle_callbacks import autostart
     from coop_perception.lifecycle_node import PerceptionNode
     from coop_perception.node_executable import run
 
     args = sys.argv if args is None else list(args)
     parser = argparse.ArgumentParser(
         prog="perception_node",
-        description=f"The {topics.NODE} lifecycle node. It starts unconfigured; pipeline.launch.py brings it up.",
+        description=f"The {topics.NODE} lifecycle node. It starts unconfigured and waits to be brought up.",
         epilog="parameters (--ros-args -p NAME:=VALUE):\n\n" + parameters_yaml(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args(remove_ros_args(args)[1:])
-    return run(PerceptionNode, parser.prog, args, signals)
+    parser.add_argument("--autostart", action="store_true", help="let the node configure and activate itself")
+    options = parser.parse_args(remove_ros_args(args)[1:])
+
+    def make_node() -> PerceptionNode:
+        node = PerceptionNode()
+        if options.autostart:
+            autostart(node)
+        return node
+
+    return run(make_node, parser.prog, args, signals)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""What Fast DDS reads at the start of a process: version 2 (Humble, Jazzy), version 3 (Kilted and later)."""
+from coop_perception.resources import share
+
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""What Fast DDS reads at the start of a process: version 3 (Kilted and later), version 2 (Humble, Jazzy)."""
+
+
+def default_profile(environment: Mapping[str, str]) -> str:
+    """The profile that the environment names, whichever version its variable is of; else the installed one."""
+    named = (environment[variable] for variable in PROFILE_VARIABLES if environment.get(variable))
+    return next(named, str(share("config/fastdds.xml")))
 
 
 def profile_environment(profile: str) -> dict[str, str]:

@@ -5,7 +5,9 @@ ros2 launch coop_perception evaluation.launch.py bag:=drives/today out:=out/fog 
 With a condition, the recording goes through degrade_node first, and its own images are the reference.
 """
 
+import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from launch import Action, LaunchContext, LaunchDescription
@@ -22,14 +24,14 @@ from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown, matches_action
 from launch.events.process import ProcessExited, SignalProcess
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import Node
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 from coop_perception.bag_commands import record_command, replay
 from coop_perception.resources import share
-from coop_perception.transport import PROFILE_VARIABLES, profile_environment
+from coop_perception.transport import default_profile, profile_environment
 
 PACKAGE = "coop_perception"
 SETTLE_S = 5.0
@@ -91,6 +93,18 @@ def evaluation(context: LaunchContext) -> list[Action]:
 
     stop_recording = EmitEvent(event=SignalProcess(signal_number=signal.SIGINT, process_matcher=matches_action(record)))
 
+    def fail_when(start: str, goal: str, reason: str) -> RegisterEventHandler:
+        """Fail when the perception node goes from one state to another."""
+        return RegisterEventHandler(OnStateTransition(start_state=start, goal_state=goal, entities=[fail(reason)]))
+
+    def must_run(name: str, process: Action | Callable[[Action], bool]) -> RegisterEventHandler:
+        """Fail when a process ends before the evaluation does."""
+
+        def ended(event: ProcessExited, context: LaunchContext) -> list[Action]:
+            return [] if context.is_shutdown else [fail(f"{name} ended with exit status {event.returncode}")]
+
+        return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=ended))
+
     def when_done(process: Action, following: Action) -> RegisterEventHandler:
         """Go on when a process has ended, but not when it failed."""
 
@@ -106,13 +120,10 @@ def evaluation(context: LaunchContext) -> list[Action]:
     return [
         record,  # from the beginning, for it takes a while until it listens
         RegisterEventHandler(OnStateTransition(goal_state="active", entities=[play], handle_once=True)),
-        RegisterEventHandler(
-            OnStateTransition(
-                start_state="configuring",
-                goal_state="unconfigured",
-                entities=[fail("the perception node cannot be configured")],
-            )
-        ),
+        fail_when("configuring", "unconfigured", "the perception node cannot be configured"),
+        fail_when("activating", "inactive", "the perception node cannot be activated"),
+        must_run("the perception node", lambda action: isinstance(action, LifecycleNode)),  # of the included file
+        must_run("degrade_node", degrade),
         when_done(play, TimerAction(period=SETTLE_S, actions=[stop_recording])),
         when_done(record, score),
         when_done(score, EmitEvent(event=Shutdown(reason="evaluation done"))),
@@ -147,7 +158,7 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             "rmw_profile",
-            default_value=EnvironmentVariable(PROFILE_VARIABLES[0], default_value=str(share("config/fastdds.xml"))),
+            default_value=default_profile(os.environ),
             description="Fast DDS profiles of the processes that publish (XML); none: as the environment has it.",
         ),
     ]

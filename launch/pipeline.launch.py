@@ -3,55 +3,74 @@
 ros2 launch coop_perception pipeline.launch.py cameras:=front,rear record:=drives/today rviz:=true
 """
 
+import os
+from tempfile import NamedTemporaryFile
+
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.events import matches_action
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
-from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
 from coop_perception.bag_commands import record_command
-from coop_perception.transport import PROFILE_VARIABLES, profile_environment
+from coop_perception.resources import share
+from coop_perception.rviz_config import TEMPLATE_CAMERA, rviz_config
+from coop_perception.transport import default_profile, profile_environment
 
 PACKAGE = "coop_perception"
+RESPAWN_DELAY_S = 2.0
+
+
+def given(context: LaunchContext, argument: str) -> str:
+    return str(LaunchConfiguration(argument).perform(context))
+
+
+def is_on(context: LaunchContext, argument: str) -> bool:
+    return bool(IfCondition(LaunchConfiguration(argument)).evaluate(context))
+
+
+def given_cameras(context: LaunchContext) -> list[str]:
+    return [camera.strip() for camera in given(context, "cameras").strip("[] ").split(",") if camera.strip()]
 
 
 def perception(context: LaunchContext) -> list[Action]:
     """The node, what brings it up to active, and what records it."""
 
-    def given(argument: str) -> str:
-        return LaunchConfiguration(argument).perform(context)
-
     # What is empty is as the parameters file decides.
     overrides = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
     for name in ("bundle", "image_transport"):
-        if value := given(name):
+        if value := given(context, name):
             overrides[name] = ParameterValue(value, value_type=str)
-    cameras = [camera.strip() for camera in given("cameras").strip("[] ").split(",") if camera.strip()]
-    if cameras:
+    if cameras := given_cameras(context):
         overrides["cameras"] = cameras
+    autostart, respawn = is_on(context, "autostart"), is_on(context, "respawn")
+    # One that is started again brings itself up: the dead one's services stay in the graph for a while, and a request
+    # of launch's may go to them. Otherwise launch does, so that whoever waits for the transitions misses none.
+    by_itself = ["--autostart"] if autostart and respawn else []
     node = LifecycleNode(
         package=PACKAGE,
         executable="perception_node",
         name=PACKAGE,
         namespace=LaunchConfiguration("namespace"),
         parameters=[ParameterFile(LaunchConfiguration("params_file"), allow_substs=True), overrides],
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-        additional_env=profile_environment(given("rmw_profile")),
+        arguments=[*by_itself, "--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        additional_env=profile_environment(given(context, "rmw_profile")),
         output="screen",
+        respawn=respawn,
+        respawn_delay=RESPAWN_DELAY_S,
     )
     recorder = []
-    if directory := given("record"):
-        command = record_command(directory, cameras, given("namespace"))
-        if IfCondition(LaunchConfiguration("use_sim_time")).evaluate(context):
+    if directory := given(context, "record"):
+        command = record_command(directory, cameras, given(context, "namespace"))
+        if is_on(context, "use_sim_time"):
             command.append("--use-sim-time")
         recorder = [ExecuteProcess(cmd=command, name="record", output="screen")]
-    if not IfCondition(LaunchConfiguration("autostart")).evaluate(context):
+    if by_itself or not autostart:
         return [*recorder, node]
 
     def request(transition_id: int) -> EmitEvent:
@@ -71,17 +90,36 @@ def perception(context: LaunchContext) -> list[Action]:
     return [*recorder, activate_once_configured, node, request(Transition.TRANSITION_CONFIGURE)]
 
 
-def generate_launch_description() -> LaunchDescription:
-    def share(*parts: str) -> PathJoinSubstitution:
-        return PathJoinSubstitution([FindPackageShare(PACKAGE), *parts])
+def viewer(context: LaunchContext) -> list[Action]:
+    """rviz, with the displays of config/pipeline.rviz for each camera."""
+    if not is_on(context, "rviz"):
+        return []
+    template = share("config/pipeline.rviz").read_text()
+    compressed = given(context, "image_transport") == "compressed"
+    with NamedTemporaryFile("w", prefix="coop_perception_", suffix=".rviz", delete=False) as file:
+        file.write(rviz_config(template, given_cameras(context) or [TEMPLATE_CAMERA], compressed))
+    return [
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            namespace=LaunchConfiguration("namespace"),
+            arguments=["-d", file.name],
+            parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
+        )
+    ]
 
+
+def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
         DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock."),
         DeclareLaunchArgument(
-            "params_file", default_value=share("config", "pipeline.yaml"), description="The node's parameters (YAML)."
+            "params_file", default_value=str(share("config/pipeline.yaml")), description="The node's parameters (YAML)."
         ),
         DeclareLaunchArgument("autostart", default_value="true", description="Configure and activate the node."),
+        DeclareLaunchArgument(
+            "respawn", default_value="false", description="Start the node again when it has ended, be it killed."
+        ),
         DeclareLaunchArgument("log_level", default_value="info", description="The node's log level."),
         DeclareLaunchArgument(
             "bundle", default_value="", description="Directory of the model bundle; empty: as params_file says."
@@ -99,17 +137,9 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             "rmw_profile",
-            default_value=EnvironmentVariable(PROFILE_VARIABLES[0], default_value=share("config", "fastdds.xml")),
+            default_value=default_profile(os.environ),
             description="Fast DDS profiles of the node's process (XML); none: as the environment has it.",
         ),
-        DeclareLaunchArgument("rviz", default_value="false", description="Show camera front's topics in rviz."),
+        DeclareLaunchArgument("rviz", default_value="false", description="Show the cameras' topics in rviz."),
     ]
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        namespace=LaunchConfiguration("namespace"),
-        arguments=["-d", share("config", "pipeline.rviz")],
-        parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
-        condition=IfCondition(LaunchConfiguration("rviz")),
-    )
-    return LaunchDescription([*arguments, OpaqueFunction(function=perception), rviz])
+    return LaunchDescription([*arguments, OpaqueFunction(function=perception), OpaqueFunction(function=viewer)])

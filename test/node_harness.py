@@ -49,9 +49,11 @@ def environment(domain: int) -> dict[str, str]:
 
 
 @contextmanager
-def executable(module: str, domain: int, log: Path, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
+def executable(
+    module: str, domain: int, log: Path, *flags: str, **parameters: object
+) -> Iterator[subprocess.Popen[bytes]]:
     """A node's executable with parameters (YAML texts); `log` gets what it prints. It must end with status 0."""
-    command = [sys.executable, "-m", f"coop_perception.{module}", "--ros-args"]
+    command = [sys.executable, "-m", f"coop_perception.{module}", *flags, "--ros-args"]
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     with log.open("w") as file:
@@ -69,9 +71,11 @@ def executable(module: str, domain: int, log: Path, **parameters: object) -> Ite
             assert process.returncode == 0, f"exit status {process.returncode}: {log.read_text()}"
 
 
-def node_process(domain: int, log: Path, **parameters: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+def node_process(
+    domain: int, log: Path, *flags: str, **parameters: str
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """The perception node, telling its status often."""
-    return executable("perception_node", domain, log, **{"status_period": "0.1", **parameters})
+    return executable("perception_node", domain, log, *flags, **{"status_period": "0.1", **parameters})
 
 
 class Client:

@@ -18,7 +18,7 @@ from coop_perception.recordings import (
     RecordingWriter,
 )
 from coop_perception.resources import share
-from coop_perception.transport import PROFILE_VARIABLES, profile_environment
+from coop_perception.transport import PROFILE_VARIABLES, default_profile, profile_environment
 
 
 def recorded(name: str, *cameras: str, namespace: str = "") -> bool:
@@ -129,3 +129,11 @@ def test_transport_profile_of_a_process() -> None:
     assert profile_environment("") == profile_environment("none") == {}
     with pytest.raises(FileNotFoundError, match=r"rmw_profile: nowhere\.xml is no file"):
         profile_environment("nowhere.xml")
+
+
+def test_a_profile_of_the_users_own_is_the_default() -> None:
+    """Under the name of either version of Fast DDS; the newer one's wins."""
+    fastrtps, fastdds = {"FASTRTPS_DEFAULT_PROFILES_FILE": "older.xml"}, {"FASTDDS_DEFAULT_PROFILES_FILE": "newer.xml"}
+    assert default_profile({}) == str(share("config/fastdds.xml"))
+    assert default_profile(fastrtps) == "older.xml"
+    assert default_profile(fastdds) == default_profile(fastdds | fastrtps) == "newer.xml"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import stand_in_ros2_bag
 import yaml
-from node_harness import DEADLINE, DOMAIN, NODE, client, environment
+from node_harness import DEADLINE, DOMAIN, NODE, Client, client, environment
 from test_evaluate_bag import COUNT, write_bag
 from toy_bundle import write_toy_bundle
 
@@ -104,8 +104,7 @@ def test_cameras_image_transport_profile_and_recording_are_arguments(tmp_path: P
         ) as launch:
             ours.wait(lambda: bool(status) or launch.poll() is not None, "status of the active node")
             topics = {name for name, _ in ours.node.get_topic_names_and_types()}
-            (process,) = (p for p in Path("/proc").iterdir() if p.name.isdigit() and _is_node(p))
-            variables = (process / "environ").read_bytes().decode().split("\0")
+            variables = Path(f"/proc/{process_of('perception_node')}/environ").read_bytes().decode().split("\0")
     assert [camera.name for camera in status[0].cameras] == ["left", "rear/cam"]
     assert "/rear/cam/image_raw/compressed" in topics
     assert f"FASTRTPS_DEFAULT_PROFILES_FILE={LAUNCH.parent / 'config/fastdds.xml'}" in variables
@@ -113,12 +112,56 @@ def test_cameras_image_transport_profile_and_recording_are_arguments(tmp_path: P
         assert recording.topics["/coop_perception/status"].count > 0
 
 
-def _is_node(process: Path) -> bool:
-    try:
-        command, variables = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
-    except OSError:
-        return False
-    return b"perception_node" in command and f"ROS_DOMAIN_ID={DOMAIN}\0".encode() in variables
+def process_of(executable: str) -> int | None:
+    """The id of the launched process of that name."""
+
+    def is_it(process: Path) -> bool:
+        try:
+            command, variables = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+        except OSError:
+            return False
+        return f"/{executable}\0".encode() in command and f"ROS_DOMAIN_ID={DOMAIN}\0".encode() in variables
+
+    return next((int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_it(p)), None)
+
+
+def kill(ours: Client, launch: subprocess.Popen[bytes], executable: str) -> None:
+    """With SIGKILL, as soon as it is there."""
+    ours.wait(lambda: process_of(executable) is not None or launch.poll() is not None, f"{executable} runs")
+    process = process_of(executable)
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+
+
+def test_a_killed_node_is_started_again_and_comes_up(tmp_path: Path) -> None:
+    log, bundle = tmp_path / "launch.log", write_toy_bundle(tmp_path / "toy")
+    with client(DOMAIN) as ours, launched(log, bundle=bundle, respawn="true") as launch:
+        status = ours.received[f"{NODE}/status"]
+        ours.spin()
+        ours.wait(lambda: bool(status) or launch.poll() is not None, "status of the active node")
+        kill(ours, launch, "perception_node")
+        ours.wait(lambda: log.read_text().count("process started with pid") == 2, "the node is started again")
+        status.clear()
+        ours.wait(lambda: bool(status) or launch.poll() is not None, "status of the second one")
+    assert launch.returncode == 0, log.read_text()
+    assert log.read_text().count("waiting for images") == 2
+
+
+def test_rviz_shows_the_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for rviz keeps the configuration that it is given."""
+    log, shown, rviz = tmp_path / "launch.log", tmp_path / "shown", tmp_path / "prefix/lib/rviz2/rviz2"
+    index = tmp_path / "prefix/share/ament_index/resource_index/packages"
+    for folder in (rviz.parent, index):
+        folder.mkdir(parents=True)
+    (index / "rviz2").touch()
+    rviz.write_text(f'#!/bin/sh\ncp "$2" {shown}.part && mv {shown}.part {shown}\n')
+    rviz.chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'prefix'}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}")
+    arguments = {"rviz": "true", "cameras": "left,right", "image_transport": "compressed", "autostart": "false"}
+    with client(DOMAIN) as ours, launched(log, **arguments) as launch:
+        ours.wait(lambda: shown.exists() or launch.poll() is not None, "rviz is started")
+    assert "left/image_raw/compressed" in shown.read_text(), log.read_text()
+    assert "right/coop/overlay" in shown.read_text()
 
 
 def test_a_profile_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -153,3 +196,24 @@ def test_evaluation_ends_when_something_it_needs_does_not_work(tmp_path: Path) -
     with launched(log, "evaluation.launch.py", bag=bag, out=out) as launch:
         assert launch.wait(DEADLINE) == 1
     assert "exists already" in log.read_text()
+
+
+def test_evaluation_ends_when_the_node_cannot_be_activated(tmp_path: Path) -> None:
+    bag, log = write_bag(tmp_path / "bag"), tmp_path / "launch.log"
+    override = {"qos_overrides./front/image_raw.subscription.reliability": "none"}
+    params_file = tmp_path / "parameters.yaml"
+    params_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": override}}))
+    arguments = {"bag": bag, "out": tmp_path / "out", "bundle": write_toy_bundle(tmp_path / "toy")}
+    with launched(log, "evaluation.launch.py", params_file=params_file, **arguments) as launch:
+        assert launch.wait(4 * DEADLINE) == 1
+    assert "the perception node cannot be activated" in log.read_text()
+
+
+@pytest.mark.parametrize(("executable", "name"), [("perception_node", "the perception node"), ("degrade_node",) * 2])
+def test_evaluation_ends_when_a_node_dies(tmp_path: Path, executable: str, name: str) -> None:
+    bag, log = write_bag(tmp_path / "bag"), tmp_path / "launch.log"
+    arguments = {"bag": bag, "out": tmp_path / "out", "bundle": write_toy_bundle(tmp_path / "toy"), "condition": "fog"}
+    with client(DOMAIN) as ours, launched(log, "evaluation.launch.py", **arguments) as launch:
+        kill(ours, launch, executable)
+        assert launch.wait(4 * DEADLINE) == 1
+    assert f"{name} ended with exit status -9" in log.read_text()

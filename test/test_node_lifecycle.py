@@ -98,14 +98,16 @@ def wait_for(log: Path, text: str, process: subprocess.Popen[bytes], ours: Clien
     assert process.poll() is None, log.read_text()
 
 
+@pytest.mark.parametrize("flags", [[], ["--autostart"]], ids=["asked to", "by itself"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_networks_warm_up(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_while_networks_warm_up(tmp_path: Path, number: signal.Signals, flags: list[str]) -> None:
     log, bundle = tmp_path / "log", endless(tmp_path / "endless", 0)
-    with client(DOMAIN) as ours, node_process(DOMAIN, log, bundle=str(bundle)) as process:
-        service = ours.node.create_client(ChangeState, f"{NODE}/change_state")
-        assert service.wait_for_service(30)
-        ours.spin()
-        service.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+    with client(DOMAIN) as ours, node_process(DOMAIN, log, *flags, bundle=str(bundle)) as process:
+        if not flags:
+            service = ours.node.create_client(ChangeState, f"{NODE}/change_state")
+            assert service.wait_for_service(30)
+            ours.spin()
+            service.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
         wait_for(log, "loaded cooperative in", process, ours)
         ends_in_time(process, number, log)
     assert "loaded segmenter in" in log.read_text()  # progress was said
@@ -154,6 +156,25 @@ def test_signals_until_the_very_end(tmp_path: Path, number: signal.Signals) -> N
             process.send_signal(number)
             assert time.monotonic() - begun < END_S + LOADED_MACHINE_S
         assert process.returncode == 0, log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said", "state"),
+    [
+        ({"bundle": "/nowhere"}, "on_configure: /nowhere", "unconfigured"),
+        ({"qos_overrides./front/image_raw.subscription.reliability": "none"}, "on_activate: ", "inactive"),
+    ],
+)
+def test_a_node_that_cannot_come_up_by_itself(
+    tmp_path: Path, bundle: Path, parameters: dict[str, str], said: str, state: str
+) -> None:
+    """It says why and is left in the state before, for somebody to mend it."""
+    log = tmp_path / "log"
+    parameters = {"bundle": str(bundle), "use_sim_time": "true", **parameters}  # whose clock stands still here
+    with client(DOMAIN) as ours, node_process(DOMAIN, log, "--autostart", **parameters):
+        assert ours.state() == state, log.read_text()
+    assert said in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def resident_mb(process: subprocess.Popen[bytes]) -> float:

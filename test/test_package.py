@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -31,6 +32,21 @@ def test_readme_has_the_degrade_nodes_parameters(definition: Definition) -> None
     assert row in (ROOT / "README.md").read_text()
 
 
+def test_readme_has_the_launch_arguments() -> None:
+    """Their names in order, and the defaults of those that have a plain one."""
+    declared = {}
+    for node in ast.walk(ast.parse((ROOT / "launch/pipeline.launch.py").read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "DeclareLaunchArgument":
+            default = next(keyword.value for keyword in node.keywords if keyword.arg == "default_value")
+            declared[node.args[0].value] = default.value if isinstance(default, ast.Constant) else None
+    table = (ROOT / "README.md").read_text().partition("| launch argument |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| *(.*?) *\|", table, re.MULTILINE))
+    assert list(rows) == list(declared)
+    for name, default in declared.items():
+        if default is not None:
+            assert rows[name] == (f"`{default}`" if default else ""), name
+
+
 @pytest.mark.parametrize("definition", PARAMETERS, ids=lambda p: p.name)
 def test_defaults_are_within_their_own_limits(definition: object) -> None:
     if definition.low is not None:
@@ -47,6 +63,12 @@ def test_the_vehicle_never_imports_torch() -> None:
     ]
     code = f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)\n"
     code += "assert not {'torch', 'coop_training'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_node_imports_with_the_module_names_of_humbles_rclpy() -> None:
+    code = "import sys, rclpy.event_handler, rclpy.node; sys.modules['rclpy.qos_event'] = rclpy.event_handler; "
+    code += "sys.modules['rclpy.event_handler'] = None; import coop_perception.lifecycle_node"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from coop_perception import topics
 from coop_perception.resources import share
+from coop_perception.rviz_config import rviz_config
 from coop_perception_msgs.msg import CameraStatus, PipelineStatus
 
 CAMERA = "front"
@@ -23,6 +24,23 @@ def test_rviz_shows_the_cameras_pictures_and_offers_its_masks() -> None:
     shown = {display["Topic"]["Value"] for display in displays if display["Enabled"]}
     assert shown == PICTURES
     assert {display["Topic"]["Value"] for display in displays} == PICTURES | MASKS
+
+
+def test_rviz_shows_any_cameras_with_the_input_that_they_have() -> None:
+    template = share("config/pipeline.rviz").read_text()
+    config = yaml.safe_load(rviz_config(template, ["left", "rear/cam"], compressed=True))
+    displays = config["Visualization Manager"]["Displays"]
+    per_camera = (topics.IMAGE + topics.COMPRESSED, topics.OVERLAY, topics.RESTORED, topics.CONFIDENCE)
+    expected = [topics.of(camera, topic) for camera in ("left", "rear/cam") for topic in per_camera]
+    assert [display["Topic"]["Value"] for display in displays if display["Enabled"]] == expected
+    assert len({display["Name"] for display in displays}) == len(displays)
+    assert "front" not in yaml.safe_dump(config)
+
+    same = yaml.safe_load(rviz_config(template, [CAMERA], compressed=False))
+    names = [display.pop("Name") for display in same["Visualization Manager"]["Displays"]]
+    original = yaml.safe_load(template)
+    assert names == [f"{CAMERA}: {display.pop('Name')}" for display in original["Visualization Manager"]["Displays"]]
+    assert same == original
 
 
 def panels(layout: Any) -> Iterator[str]:
