@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from coop_training.config import ConfigError, load_config
+from coop_training.config import ConfigError, LossesConfig, load_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 STREET = Path(__file__).parents[1] / "configs" / "street.yaml"
+PEERS = [file for file in (STREET.parent / "peers").iterdir() if file.stem != "classical"]  # which are filters'
 
 
 @pytest.mark.parametrize(
@@ -85,3 +86,22 @@ def test_overrides_that_cannot_be(config_file: Path, override: str, says: str) -
 )
 def test_configurations_that_come_along_can_be_read(path: Path) -> None:
     assert load_config(path).name == path.stem
+
+
+@pytest.mark.parametrize("file", [*STREET.parent.glob("*.yaml"), *PEERS], ids=lambda file: file.stem)
+def test_configurations_that_come_along_load(file: Path) -> None:
+    assert load_config(file).stages.present
+
+
+def test_documented_losses_are_those_of_the_configurations() -> None:
+    """In the table's order, which is that of the equations, behind the cross-entropy."""
+    terms = ("adversarial", "l1", "perceptual", "style", "tv", "jaccard", "log_mse", "condition")
+    text = (STREET.parents[2] / "docs/training.md").read_text().partition("## Losses")[2]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")][2:] for line in text.splitlines() if line[:2] == "| "]
+    header, _, _, *documented = rows
+    assert header == ["default", "street.yaml", "paper.yaml"]
+    street, paper = (load_config(STREET.with_name(name)).losses for name in header[1:])
+    for term, row in zip(terms, documented, strict=True):
+        in_use = 0.0 if street.features == "none" and term in ("perceptual", "style") else getattr(street, term)
+        found = [0.0 if cell == "–" else float(cell) for cell in row]
+        assert found == [getattr(LossesConfig(), term), in_use, getattr(paper, term)], term
