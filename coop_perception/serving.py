@@ -74,7 +74,8 @@ class Serving:
         stack.callback(self._node.destroy_timer, timer)
 
     def _stages(self) -> dict[str, bool]:
-        return {stage: self._parameters.value(stage) for stage in ("refinement", "restoration")}
+        parameters = self._parameters.snapshot()
+        return {stage: parameters[stage] for stage in ("refinement", "restoration")}
 
     def _status(self, stamp: Time) -> PipelineStatus:
         summaries = {camera: channel.statistics.summary() for camera, channel in self._channels.items()}

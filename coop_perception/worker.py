@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ class Worker:
         channels: by camera.
         pipeline: gives what is in use, asked for each batch. Not the pipeline itself: rclpy's executor keeps entities
             that are destroyed for a while, and by their callbacks this worker, which must not keep networks alive.
-        parameters: read for each batch.
+        parameters: read once for each batch, all together.
     """
 
     def __init__(
@@ -96,13 +97,13 @@ class Worker:
             self._process(frames)
 
     def _process(self, frames: Mapping[str, Frame]) -> None:
-        pipeline = self._pipeline()
-        stages = [stage for stage in STAGES if stage == "segmenter" or self._parameters.value(stage)]
+        pipeline, parameters = self._pipeline(), self._parameters.snapshot()
+        stages = [stage for stage in STAGES if stage == "segmenter" or parameters[stage]]
         images: dict[str, NDArray[np.uint8]] = {}
         wanted: set[str] = set()
         for camera, frame in frames.items():
             try:
-                images[camera], asked_for = self._admit(camera, frame, stages)
+                images[camera], asked_for = self._admit(camera, frame, stages, parameters)
                 wanted |= asked_for
             except Exception as error:
                 self._drop(camera, error)
@@ -110,13 +111,15 @@ class Worker:
             channel, message = self._channels[camera], frames[camera].message
             try:
                 info = channel.infos.of(message.header.stamp)
-                channel.outputs.publish(message.header, images[camera], result, pipeline.bundle, info)
+                channel.outputs.publish(message.header, images[camera], result, pipeline.bundle, info, parameters)
                 latency_ms = (time.monotonic() - frames[camera].received) * 1e3
                 channel.statistics.processed(latency_ms, result.stages_ms)
             except Exception as error:
                 self._drop(camera, error)
 
-    def _admit(self, camera: str, frame: Frame, stages: Sequence[str]) -> tuple[NDArray[np.uint8], set[str]]:
+    def _admit(
+        self, camera: str, frame: Frame, stages: Sequence[str], parameters: Mapping[str, Any]
+    ) -> tuple[NDArray[np.uint8], set[str]]:
         """A frame's pixels and the outputs that it is to be processed for.
 
         Raises:
@@ -125,7 +128,7 @@ class Worker:
         asked_for = self._channels[camera].outputs.wanted() & (outputs_of(stages) | {"camera_info"})
         if not asked_for:
             raise _Dropped(DropCount.UNWATCHED)
-        limit_s, age_s = self._parameters.value("max_age"), self._age_s(frame.message)
+        limit_s, age_s = parameters["max_age"], self._age_s(frame.message)
         if limit_s and age_s > limit_s:
             raise _Dropped(
                 DropCount.TOO_OLD,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from node_harness import (
+    DEADLINE,
     DOMAIN,
     LATCHED,
     NODE,
@@ -23,15 +24,19 @@ from node_harness import (
     pixels,
     publish_until,
     set_parameters,
+    settle,
 )
 from rcl_interfaces.srv import GetParameters
 from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from toy_bundle import edit_manifest, write_toy_bundle
 
 from coop_perception.images import decode, to_mask
 from coop_perception_msgs.msg import ImageCondition, ModelInfo
 from coop_perception_msgs.srv import LoadBundle, SetStages
+
+SWITCHES = 60
 
 
 def load(ours: Client, path: object) -> LoadBundle.Response:
@@ -160,3 +165,26 @@ def test_stages_are_switched_while_frames_flow(active: Callable[..., Client], by
     np.testing.assert_array_equal(to_mask(outputs["mask"][-1]), image[..., 1])
     switch(True, True)
     frame(5, *names)
+
+
+def test_no_frame_has_a_mixture_of_stages(active: Callable[..., Client]) -> None:
+    """Both are switched at once, over and over: a frame has the outputs of both, or of neither."""
+    names = ("confidence", "image_restored")
+    deep = {f"qos_overrides./front/coop/{name}.publisher.depth": "1000" for name in names}  # none is lost
+    ours = active(**deep)
+    outputs = {name: ours.listen(Image, f"/front/coop/{name}", QoSProfile(depth=1000)) for name in names}
+    publisher = connected(ours, Image, "/front/image_raw")
+    publish_until(ours, publisher, image_message(pixels(), 0), lambda: all(outputs.values()), "both outputs")
+    service = ours.node.create_client(SetStages, f"{NODE}/set_stages")
+    assert service.wait_for_service(DEADLINE)
+    with flowing(publisher, pixels()):
+        for on in (False, True) * SWITCHES:
+            answer = service.call_async(SetStages.Request(refinement=on, restoration=on))
+            ours.wait(answer.done, "an answer")
+            assert answer.result().success
+    settle(ours, "front")
+    ours.wait(lambda: len({messages[-1].header.stamp.sec for messages in outputs.values()}) == 1, "the last of both")
+    of_both = [{message.header.stamp.sec for message in messages} for messages in outputs.values()]
+    assert of_both[0] == of_both[1]
+    assert len(of_both[0]) > SWITCHES / 2, "hardly a frame had them"
+    assert ours.dropped("front", "unwatched"), "none had neither"
