@@ -84,7 +84,7 @@ class Serving:
     def _diagnostics(self, stamp: Time) -> DiagnosticArray:
         summaries = {camera: channel.statistics.summary() for camera, channel in self._channels.items()}
         cameras = {
-            camera: (summary, self._inputs[camera].problem(summary.silence_s)) for camera, summary in summaries.items()
+            camera: (summary, self._inputs[camera].missing(summary.silence_s)) for camera, summary in summaries.items()
         }
         name = self._node.get_fully_qualified_name()
         return diagnostics(name, cameras, self._pipeline(), self._stages(), stamp)
