@@ -23,6 +23,9 @@ from coop_perception.node_parameters import NodeParameters
 from coop_perception.pipeline import STAGES, Pipeline, Result, outputs_of
 from coop_perception_msgs.msg import DropCount
 
+DECODE, PUBLISH = "decode", "publish"
+"""What is timed besides the networks; see StageTime."""
+
 REPEAT_LOG_S = 5.0
 """A camera whose frames cannot be used logs one line in this time."""
 
@@ -97,6 +100,7 @@ class Worker:
             self._process(frames)
 
     def _process(self, frames: Mapping[str, Frame]) -> None:
+        begun = time.perf_counter()
         pipeline, parameters = self._pipeline(), self._parameters.snapshot()
         stages = [stage for stage in STAGES if stage == "segmenter" or parameters[stage]]
         images: dict[str, NDArray[np.uint8]] = {}
@@ -107,13 +111,18 @@ class Worker:
                 wanted |= asked_for
             except Exception as error:
                 self._drop(camera, error)
-        for camera, result in self._run(pipeline, images, wanted - {"camera_info"}, stages).items():
+        decode_ms = (time.perf_counter() - begun) * 1e3
+        results = self._run(pipeline, images, wanted - {"camera_info"}, stages)
+        begun = time.perf_counter()
+        for camera, result in results.items():
             channel, message = self._channels[camera], frames[camera].message
             try:
                 info = channel.infos.of(message.header.stamp)
                 channel.outputs.publish(message.header, images[camera], result, pipeline.bundle, info, parameters)
+                publish_ms = (time.perf_counter() - begun) * 1e3
                 latency_ms = (time.monotonic() - frames[camera].received) * 1e3
-                channel.statistics.processed(latency_ms, result.stages_ms)
+                stages_ms = {DECODE: decode_ms, **result.stages_ms, PUBLISH: publish_ms}
+                channel.statistics.processed(latency_ms, stages_ms)
             except Exception as error:
                 self._drop(camera, error)
 

@@ -101,9 +101,11 @@ class Announcing(CameraStatistics):
     def __init__(self) -> None:
         super().__init__()
         self.done = threading.Semaphore(0)
+        self.newest: tuple[float, Mapping[str, float]] = 0.0, {}
 
     def processed(self, latency_ms: float, stages_ms: Mapping[str, float]) -> None:
         super().processed(latency_ms, stages_ms)
+        self.newest = latency_ms, stages_ms
         self.done.release()
 
     def dropped(self, reason: str) -> None:
@@ -146,6 +148,16 @@ def test_ten_thousand_malformed_messages_are_each_counted(
     assert after.dropped.get("malformed", 0) == before.dropped.get("malformed", 0) + malformed
     assert after.processed == before.processed + A_BATCH - malformed
     assert set(after.dropped) <= {"malformed"}
+
+
+def test_the_stages_of_a_frame_are_told_in_order_and_within_its_latency(worker: tuple[Worker, Channel]) -> None:
+    it, channel = worker
+    it.put("front", image_message(pixels(0, 480, 640), 1))
+    assert channel.statistics.done.acquire(timeout=60)
+    latency_ms, stages_ms = channel.statistics.newest
+    assert list(stages_ms) == ["decode", "segmenter", "refinement", "publish"]
+    assert all(ms > 0 for ms in stages_ms.values())
+    assert sum(stages_ms.values()) <= latency_ms
 
 
 def test_what_changes_while_a_batch_is_in_work_is_for_the_next_one(bundle: Path) -> None:
