@@ -1,7 +1,8 @@
 """The node under more than it can do, for as long as --minutes says, to out/bench/soak.json and soak.png.
 
 Two cameras send more frames than the networks manage. Every few seconds the node's memory, threads and open files are
-read. In the end every frame that reached it must be accounted for as processed or dropped.
+read. In the end every frame that reached it must be accounted for as processed or dropped; since warm-up, memory must
+not have grown by 1 MB a minute, nor threads or open files at all. Otherwise the exit status is 1.
 """
 
 from __future__ import annotations
@@ -26,18 +27,22 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rich.progress import Progress
 from sensor_msgs.msg import CompressedImage, Image
-from support.nodes import spin
+from support.nodes import Model, spin
 
 from coop_perception import topics
 from coop_perception.images import fill_image
 from coop_perception.lifecycle_client import bring_up
+from coop_perception.resources import share
 from coop_perception.sample_drive import SampleDrive
+from coop_perception.transport import profile_environment
 from coop_perception_msgs.msg import PipelineStatus
 
 CAMERAS = ("left", "right")
 FRAMES = 30
 """Different frames per camera, sent over and over."""
 READ_S = 5.0
+SLOPE_MB_PER_MINUTE = 1.0
+"""A leak has this slope or more."""
 STATUS_S = 1.0
 OUTPUTS = {
     topics.MASK: Image,
@@ -65,6 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ |= profile_environment(str(share("config/fastdds.xml")))  # as the launch file does
     OUT.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "coop_perception.perception_node", "--ros-args"]
     for name, value in {"cameras": str(list(CAMERAS)), "status_period": str(STATUS_S)}.items():
@@ -82,9 +88,23 @@ def main() -> None:
     (OUT / "soak.json").write_text(json.dumps({**result, "readings": [asdict(r) for r in readings]}, indent=2) + "\n")
     draw(readings, OUT / "soak.png")
     print(json.dumps(result, indent=2))
+    if failures := failed(result):
+        sys.exit(f"soak: {', '.join(failures)}; {OUT / 'soak_node.log'}")
+
+
+def failed(result: dict[str, object]) -> list[str]:
+    """What the node did not stand up to."""
     lost = sum(camera["unaccounted"] for camera in result["cameras"].values())
-    if lost or status:
-        sys.exit(f"soak: {lost} frames unaccounted for, exit status {status}; {OUT / 'soak_node.log'}")
+    slope = result["memory_slope_mb_per_minute"]
+    failures = {
+        f"{lost} frames unaccounted for": lost,
+        f"exit status {result['exit_status']}": result["exit_status"],
+        f"memory grows by {slope} MB a minute": slope is not None and slope >= SLOPE_MB_PER_MINUTE,
+    }
+    for what in ("threads", "files"):
+        before, after = result[what]
+        failures[f"{after} {what}, {before} after warm-up"] = after > before
+    return [failure for failure, is_so in failures.items() if is_so]
 
 
 def soak(process: subprocess.Popen[bytes], seconds: float, rate: float) -> tuple[dict[str, object], list[Reading]]:
@@ -108,7 +128,7 @@ def soak(process: subprocess.Popen[bytes], seconds: float, rate: float) -> tuple
                 readings.append(read(process.pid, now))
                 progress.update(task, completed=now)
             time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
-    accounted = load.settle()
+    accounted, model = load.settle(), load.model.facts()
     executor.shutdown()
     spinning.join()
     load.node.destroy_node()
@@ -118,6 +138,7 @@ def soak(process: subprocess.Popen[bytes], seconds: float, rate: float) -> tuple
     slope = np.polyfit([r.seconds / 60 for r in steady], [r.memory_mb for r in steady], 1)[0] if steady[2:] else None
     return {
         "cpu": platform.processor() or platform.machine(),
+        **model,
         "minutes": round(seconds / 60, 2),
         "sent_per_camera": sent,
         "cameras": accounted,
@@ -134,6 +155,7 @@ class Load:
 
     def __init__(self) -> None:
         self.node = Node("soak")
+        self.model = Model(self.node)
         self.received = 0
         self._status: PipelineStatus | None = None
         self._publishers, self._messages = {}, {}

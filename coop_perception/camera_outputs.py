@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,6 @@ from std_msgs.msg import Header
 from coop_perception import topics
 from coop_perception.bundle import Bundle
 from coop_perception.images import fill_compressed, fill_image
-from coop_perception.node_parameters import NodeParameters
 from coop_perception.pipeline import Result
 from coop_perception.visualization import overlay
 from coop_perception_msgs.msg import ImageCondition
@@ -44,11 +44,10 @@ class CameraOutputs:
     Args:
         node: that publishes.
         camera: its name, the topics' prefix.
-        parameters: overlay_opacity and jpeg_quality, read for each frame.
     """
 
-    def __init__(self, node: Node, camera: str, parameters: NodeParameters) -> None:
-        self._node, self._parameters = node, parameters
+    def __init__(self, node: Node, camera: str) -> None:
+        self._node = node
 
         def publisher(kind: type, topic: str) -> Publisher:
             return node.create_publisher(
@@ -84,7 +83,13 @@ class CameraOutputs:
         return names
 
     def publish(
-        self, header: Header, frame: NDArray[np.uint8], result: Result, bundle: Bundle, info: CameraInfo | None
+        self,
+        header: Header,
+        frame: NDArray[np.uint8],
+        result: Result,
+        bundle: Bundle,
+        info: CameraInfo | None,
+        parameters: Mapping[str, Any],
     ) -> None:
         """Publish what is subscribed to, every message with the frame's own header.
 
@@ -94,17 +99,18 @@ class CameraOutputs:
             result: what the bundle's networks say of it.
             bundle: for its classes and conditions; one that knows none but `clear` has no condition to tell.
             info: the camera's, for this frame.
+            parameters: the node's, of which overlay_opacity and jpeg_quality are used.
         """
         for name, image in self._images.items():
             array = getattr(result, name)
             if array is not None and image.publisher.get_subscription_count():
                 image.publish(header, array)
         if result.mask is not None and self._overlay.publisher.get_subscription_count():
-            drawn = overlay(frame, result.mask, bundle.classes, self._parameters.value("overlay_opacity"))
+            drawn = overlay(frame, result.mask, bundle.classes, parameters["overlay_opacity"])
             self._overlay.publish(header, drawn)
         if result.restored is not None and self._compressed.get_subscription_count():
             compressed = CompressedImage(header=header)
-            fill_compressed(compressed, result.restored, "jpeg", self._parameters.value("jpeg_quality"))
+            fill_compressed(compressed, result.restored, "jpeg", parameters["jpeg_quality"])
             self._compressed.publish(compressed)
         if result.condition is not None and len(bundle.conditions) > 1 and self._condition.get_subscription_count():
             self._condition.publish(

@@ -13,6 +13,7 @@ from coop_perception.camera_statistics import WINDOW_S, Summary
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.cpu import cpu_name
 from coop_perception.engines.cuda import memory_in_use
+from coop_perception.input_health import Missing
 from coop_perception.pipeline import Pipeline
 from coop_perception_msgs.msg import DropCount
 
@@ -27,29 +28,34 @@ _UNUSABLE = (DropCount.MALFORMED, DropCount.FAILED, DropCount.TOO_OLD)
 
 
 def diagnostics(
-    node: str, cameras: Mapping[str, tuple[Summary, str]], pipeline: Pipeline, stages: Mapping[str, bool], stamp: Time
+    node: str,
+    cameras: Mapping[str, tuple[Summary, Missing]],
+    pipeline: Pipeline,
+    stages: Mapping[str, bool],
+    stamp: Time,
 ) -> DiagnosticArray:
     """Entries of an active node.
 
     Args:
         node: its fully qualified name.
-        cameras: by name, the statistics, and why no image arrives (empty while they do).
+        cameras: by name, the statistics, and what does not arrive.
         pipeline: in use.
         stages: which of those that can be switched are on.
         stamp: now.
     """
-    status = [_camera(node, name, summary, silent) for name, (summary, silent) in cameras.items()]
+    status = [_camera(node, name, summary, missing) for name, (summary, missing) in cameras.items()]
     return DiagnosticArray(header=Header(stamp=stamp), status=[*status, _engines(node, pipeline, stages)])
 
 
-def judge(summary: Summary, silent: str) -> tuple[bytes, str]:
+def judge(summary: Summary, missing: Missing) -> tuple[bytes, str]:
     """A camera's level and message.
 
     ERROR: no image for SILENT_S; or, in the last WINDOW_S, images arrived and none could be used. WARN: none has come
-    yet; some could not be used; too few are processed (KEEPS_UP); stamps from the future (AHEAD_S).
+    yet; some could not be used; too few are processed (KEEPS_UP); stamps from the future (AHEAD_S); a camera_info that
+    is published does not come. One that nobody publishes is nobody's fault: frames go out without.
     """
-    if silent:
-        return DiagnosticStatus.ERROR, silent
+    if missing.image:
+        return DiagnosticStatus.ERROR, missing.image
     if not summary.received:
         return DiagnosticStatus.WARN, "no image yet"
     unusable = {reason: count for reason, count in summary.recently_dropped.items() if reason in _UNUSABLE}
@@ -65,11 +71,13 @@ def judge(summary: Summary, silent: str) -> tuple[bytes, str]:
             f"stamps are {-summary.age_s:.1f} s ahead of the node's clock, so max_age cannot tell old frames; check "
             "the machines' clocks, and use_sim_time where a recording is played"
         )
+    if missing.info_published:
+        warnings.append(missing.camera_info)
     return (DiagnosticStatus.WARN, "; ".join(warnings)) if warnings else (DiagnosticStatus.OK, "running")
 
 
-def _camera(node: str, camera: str, summary: Summary, silent: str) -> DiagnosticStatus:
-    level, message = judge(summary, silent)
+def _camera(node: str, camera: str, summary: Summary, missing: Missing) -> DiagnosticStatus:
+    level, message = judge(summary, missing)
     values = {
         "input rate (Hz)": f"{summary.input_rate:.1f}",
         "output rate (Hz)": f"{summary.output_rate:.1f}",
@@ -81,6 +89,7 @@ def _camera(node: str, camera: str, summary: Summary, silent: str) -> Diagnostic
         "frames received": str(summary.received),
         "frames processed": str(summary.processed),
         **{f"frames dropped, {reason}": str(count) for reason, count in sorted(summary.dropped.items())},
+        **({"camera_info": missing.camera_info} if missing.camera_info else {}),
     }
     return _status(level, f"{node}: {camera}", message, camera, values)
 

@@ -67,7 +67,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             stack.callback(self._forget)
             self._pipeline = self._wait_for(self._load(self._settings.value("bundle")))
             for camera in self._settings.value("cameras"):
-                self._outputs[camera] = CameraOutputs(self, camera, self._settings)
+                self._outputs[camera] = CameraOutputs(self, camera)
                 stack.callback(self._outputs[camera].destroy)
             self._describe(self._pipeline, stack)
             self._settings.frozen = True

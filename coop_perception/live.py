@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from coop_perception import topics
 from coop_perception.images import ImageError, decode
 from coop_perception.output_scoring import RECORDED
+from coop_perception.pipeline import FUSED, STAGES
 from coop_perception.recorded_frames import header_stamp, with_header_stamp
 from coop_perception.recordings import (
     COMPRESSED_IMAGE_TYPE,
@@ -160,7 +161,7 @@ class _Client:
             result.received = after.frames_received - before.frames_received
             result.processed = min(len(whole), after.frames_processed - before.frames_processed)
             result.dropped = _difference(before, after)
-            result.stages_ms = {stage.name: stage.median_ms for stage in after.stages}
+            result.stages_ms = {s.name: s.median_ms for s in after.stages if s.name in (*STAGES, FUSED)}
             result.latency_ms = {
                 s: (self._mask_time[s] - published[s]) * 1e3 for s in published if s in self._mask_time
             }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -30,16 +31,21 @@ class NodeParameters:
         self._node = node
         self.frozen = False
         self._warned: set[str] = set()
-        node.add_on_set_parameters_callback(self._check)
+        self._values: Mapping[str, Any] = MappingProxyType({})
+        node.add_on_set_parameters_callback(self._take)
         for definition in PARAMETERS:
             node.declare_parameter(definition.name, ros_value(definition), descriptor(definition))
         self._warn_of_unknown(
             (name for name in node._parameter_overrides if not name.startswith(QOS)), [*_DEFINITIONS, "use_sim_time"]
         )
 
+    def snapshot(self) -> Mapping[str, Any]:
+        """All present values by name, for good: what is set together is in it together. Any thread may ask."""
+        return self._values
+
     def value(self, name: str) -> Any:
         """The parameter's present value. Any thread may ask."""
-        return self._node.get_parameter(name).value
+        return self._values[name]
 
     def set(self, values: dict[str, Any]) -> str:
         """Set parameters together, as the node's own services do, frozen or not; returns why not, empty if done."""
@@ -64,7 +70,13 @@ class NodeParameters:
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             self._node.get_logger().warning(f"parameter {name} is none of this node's and has no effect{hint}")
 
-    def _check(self, changed: list[Parameter]) -> SetParametersResult:
+    def _take(self, changed: list[Parameter]) -> SetParametersResult:
+        """Refuse what is changed, or take all of it over in one assignment, as rclpy, which goes on to write one value
+        after the other, does not.
+
+        Humble has no callback for afterwards. None is needed: rclpy has checked types and ranges before, and the
+        callbacks behind this one, of rclpy's own parameters, refuse nothing else.
+        """
         for parameter in changed:
             definition = _DEFINITIONS.get(parameter.name)
             if definition is None:
@@ -74,6 +86,8 @@ class NodeParameters:
                 reason = f"parameter {definition.name} is read when the node is configured; clean it up first"
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
+        known = {parameter.name: parameter.value for parameter in changed if parameter.name in _DEFINITIONS}
+        self._values = MappingProxyType({**self._values, **known})
         return SetParametersResult(successful=True)
 
 

@@ -74,7 +74,8 @@ class Serving:
         stack.callback(self._node.destroy_timer, timer)
 
     def _stages(self) -> dict[str, bool]:
-        return {stage: self._parameters.value(stage) for stage in ("refinement", "restoration")}
+        parameters = self._parameters.snapshot()
+        return {stage: parameters[stage] for stage in ("refinement", "restoration")}
 
     def _status(self, stamp: Time) -> PipelineStatus:
         summaries = {camera: channel.statistics.summary() for camera, channel in self._channels.items()}
@@ -83,7 +84,7 @@ class Serving:
     def _diagnostics(self, stamp: Time) -> DiagnosticArray:
         summaries = {camera: channel.statistics.summary() for camera, channel in self._channels.items()}
         cameras = {
-            camera: (summary, self._inputs[camera].problem(summary.silence_s)) for camera, summary in summaries.items()
+            camera: (summary, self._inputs[camera].missing(summary.silence_s)) for camera, summary in summaries.items()
         }
         name = self._node.get_fully_qualified_name()
         return diagnostics(name, cameras, self._pipeline(), self._stages(), stamp)

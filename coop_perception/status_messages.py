@@ -11,6 +11,8 @@ from std_msgs.msg import Header
 from coop_perception.bundle import FORMAT_VERSION, Bundle
 from coop_perception.camera_statistics import Summary
 from coop_perception.engines import Engine
+from coop_perception.pipeline import FUSED, STAGES
+from coop_perception.worker import DECODE, PUBLISH
 from coop_perception_msgs.msg import (
     CameraStatus,
     DropCount,
@@ -20,6 +22,8 @@ from coop_perception_msgs.msg import (
     SemanticClass,
     StageTime,
 )
+
+_ORDER = (DECODE, *STAGES, FUSED, PUBLISH)
 
 
 def model_info(bundle: Bundle, engines: Mapping[str, Engine], stamp: Time) -> ModelInfo:
@@ -77,5 +81,7 @@ def _camera(name: str, summary: Summary) -> CameraStatus:
         latency_p50_ms=p50,
         latency_p95_ms=p95,
         latency_p99_ms=p99,
-        stages=[StageTime(name=stage, median_ms=value) for stage, value in summary.stages_ms.items()],
+        stages=[
+            StageTime(name=name, median_ms=summary.stages_ms[name]) for name in _ORDER if name in summary.stages_ms
+        ],
     )

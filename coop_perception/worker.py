@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from coop_perception.images import ImageError, decode
 from coop_perception.node_parameters import NodeParameters
 from coop_perception.pipeline import STAGES, Pipeline, Result, outputs_of
 from coop_perception_msgs.msg import DropCount
+
+DECODE, PUBLISH = "decode", "publish"
+"""What is timed besides the networks; see StageTime."""
 
 REPEAT_LOG_S = 5.0
 """A camera whose frames cannot be used logs one line in this time."""
@@ -61,7 +65,7 @@ class Worker:
         channels: by camera.
         pipeline: gives what is in use, asked for each batch. Not the pipeline itself: rclpy's executor keeps entities
             that are destroyed for a while, and by their callbacks this worker, which must not keep networks alive.
-        parameters: read for each batch.
+        parameters: read once for each batch, all together.
     """
 
     def __init__(
@@ -96,27 +100,35 @@ class Worker:
             self._process(frames)
 
     def _process(self, frames: Mapping[str, Frame]) -> None:
-        pipeline = self._pipeline()
-        stages = [stage for stage in STAGES if stage == "segmenter" or self._parameters.value(stage)]
+        begun = time.perf_counter()
+        pipeline, parameters = self._pipeline(), self._parameters.snapshot()
+        stages = [stage for stage in STAGES if stage == "segmenter" or parameters[stage]]
         images: dict[str, NDArray[np.uint8]] = {}
         wanted: set[str] = set()
         for camera, frame in frames.items():
             try:
-                images[camera], asked_for = self._admit(camera, frame, stages)
+                images[camera], asked_for = self._admit(camera, frame, stages, parameters)
                 wanted |= asked_for
             except Exception as error:
                 self._drop(camera, error)
-        for camera, result in self._run(pipeline, images, wanted - {"camera_info"}, stages).items():
+        decode_ms = (time.perf_counter() - begun) * 1e3
+        results = self._run(pipeline, images, wanted - {"camera_info"}, stages)
+        begun = time.perf_counter()
+        for camera, result in results.items():
             channel, message = self._channels[camera], frames[camera].message
             try:
                 info = channel.infos.of(message.header.stamp)
-                channel.outputs.publish(message.header, images[camera], result, pipeline.bundle, info)
+                channel.outputs.publish(message.header, images[camera], result, pipeline.bundle, info, parameters)
+                publish_ms = (time.perf_counter() - begun) * 1e3
                 latency_ms = (time.monotonic() - frames[camera].received) * 1e3
-                channel.statistics.processed(latency_ms, result.stages_ms)
+                stages_ms = {DECODE: decode_ms, **result.stages_ms, PUBLISH: publish_ms}
+                channel.statistics.processed(latency_ms, stages_ms)
             except Exception as error:
                 self._drop(camera, error)
 
-    def _admit(self, camera: str, frame: Frame, stages: Sequence[str]) -> tuple[NDArray[np.uint8], set[str]]:
+    def _admit(
+        self, camera: str, frame: Frame, stages: Sequence[str], parameters: Mapping[str, Any]
+    ) -> tuple[NDArray[np.uint8], set[str]]:
         """A frame's pixels and the outputs that it is to be processed for.
 
         Raises:
@@ -125,7 +137,7 @@ class Worker:
         asked_for = self._channels[camera].outputs.wanted() & (outputs_of(stages) | {"camera_info"})
         if not asked_for:
             raise _Dropped(DropCount.UNWATCHED)
-        limit_s, age_s = self._parameters.value("max_age"), self._age_s(frame.message)
+        limit_s, age_s = parameters["max_age"], self._age_s(frame.message)
         if limit_s and age_s > limit_s:
             raise _Dropped(
                 DropCount.TOO_OLD,

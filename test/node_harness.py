@@ -44,6 +44,11 @@ RELIABLE = {
 }
 
 
+def loaded() -> bool:
+    """Whether the machine is busy with other things than a test, which then takes it that something comes late."""
+    return os.getloadavg()[0] > len(os.sched_getaffinity(0))
+
+
 def environment(domain: int) -> dict[str, str]:
     return {**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 

@@ -14,6 +14,7 @@ from toy_bundle import open_pipeline
 
 from coop_perception.camera_statistics import WINDOW_S, CameraStatistics, Summary
 from coop_perception.diagnostics import AHEAD_S, KEEPS_UP, diagnostics, judge
+from coop_perception.input_health import Missing
 
 NAN = float("nan")
 RUNNING = Summary(
@@ -28,28 +29,38 @@ RUNNING = Summary(
     silence_s=0.05,
     age_s=0.02,
 )
+NOTHING = Missing()
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
 @pytest.mark.parametrize(
-    ("changes", "silent", "level", "says"),
+    ("changes", "missing", "level", "says"),
     [
-        ({}, "", OK, "running"),
-        ({}, "nothing publishes it", ERROR, "nothing publishes it"),
-        ({"received": 0}, "", WARN, "no image yet"),
-        ({"recently_dropped": {"malformed": 3}}, "", WARN, "3 malformed in 10 s"),
-        ({"recently_dropped": {"malformed": 3, "failed": 1}, "output_rate": NAN}, "", ERROR, "1 failed, 3 malformed"),
-        ({"recently_dropped": {"too_old": 9}, "output_rate": NAN}, "", ERROR, "9 too_old"),
-        ({"recently_dropped": {"unwatched": 9}, "output_rate": NAN}, "", OK, "running"),
-        ({"recently_dropped": {"superseded": 9}, "output_rate": 20 * KEEPS_UP}, "", OK, "running"),
-        ({"recently_dropped": {"superseded": 9}, "output_rate": 9.9}, "", WARN, "9.9 of 20.0 images per second"),
-        ({"age_s": -AHEAD_S}, "", OK, "running"),
-        ({"age_s": -AHEAD_S - 0.1}, "", WARN, "1.1 s ahead of the node's clock"),
-        ({"age_s": NAN}, "", OK, "running"),
+        ({}, NOTHING, OK, "running"),
+        ({}, Missing("nothing publishes it"), ERROR, "nothing publishes it"),
+        ({}, Missing(camera_info="no camera_info: sent to nobody", info_published=True), WARN, "no camera_info: sent"),
+        ({}, Missing(camera_info="no camera_info: nothing publishes it"), OK, "running"),
+        ({"received": 0}, NOTHING, WARN, "no image yet"),
+        ({"recently_dropped": {"malformed": 3}}, NOTHING, WARN, "3 malformed in 10 s"),
+        (
+            {"recently_dropped": {"malformed": 3, "failed": 1}, "output_rate": NAN},
+            NOTHING,
+            ERROR,
+            "1 failed, 3 malformed",
+        ),
+        ({"recently_dropped": {"too_old": 9}, "output_rate": NAN}, NOTHING, ERROR, "9 too_old"),
+        ({"recently_dropped": {"unwatched": 9}, "output_rate": NAN}, NOTHING, OK, "running"),
+        ({"recently_dropped": {"superseded": 9}, "output_rate": 20 * KEEPS_UP}, NOTHING, OK, "running"),
+        ({"recently_dropped": {"superseded": 9}, "output_rate": 9.9}, NOTHING, WARN, "9.9 of 20.0 images per second"),
+        ({"age_s": -AHEAD_S}, NOTHING, OK, "running"),
+        ({"age_s": -AHEAD_S - 0.1}, NOTHING, WARN, "1.1 s ahead of the node's clock"),
+        ({"age_s": NAN}, NOTHING, OK, "running"),
     ],
 )
-def test_levels_change_at_their_thresholds(changes: dict[str, object], silent: str, level: bytes, says: str) -> None:
-    found, message = judge(replace(RUNNING, **changes), silent)
+def test_levels_change_at_their_thresholds(
+    changes: dict[str, object], missing: Missing, level: bytes, says: str
+) -> None:
+    found, message = judge(replace(RUNNING, **changes), missing)
     assert (found, says in message) == (level, True), message
 
 

@@ -88,7 +88,9 @@ class Outputs:
     def wanted(self) -> set[str]:
         return {"mask"}
 
-    def publish(self, header: Header, frame: np.ndarray, result: Result, bundle: Bundle, info: object) -> None:
+    def publish(
+        self, header: Header, frame: np.ndarray, result: Result, bundle: Bundle, info: object, parameters: object
+    ) -> None:
         assert result.mask is not None
         assert result.mask.shape == frame.shape[:2]
 
@@ -99,9 +101,11 @@ class Announcing(CameraStatistics):
     def __init__(self) -> None:
         super().__init__()
         self.done = threading.Semaphore(0)
+        self.newest: tuple[float, Mapping[str, float]] = 0.0, {}
 
     def processed(self, latency_ms: float, stages_ms: Mapping[str, float]) -> None:
         super().processed(latency_ms, stages_ms)
+        self.newest = latency_ms, stages_ms
         self.done.release()
 
     def dropped(self, reason: str) -> None:
@@ -144,6 +148,51 @@ def test_ten_thousand_malformed_messages_are_each_counted(
     assert after.dropped.get("malformed", 0) == before.dropped.get("malformed", 0) + malformed
     assert after.processed == before.processed + A_BATCH - malformed
     assert set(after.dropped) <= {"malformed"}
+
+
+def test_the_stages_of_a_frame_are_told_in_order_and_within_its_latency(worker: tuple[Worker, Channel]) -> None:
+    it, channel = worker
+    it.put("front", image_message(pixels(0, 480, 640), 1))
+    assert channel.statistics.done.acquire(timeout=60)
+    latency_ms, stages_ms = channel.statistics.newest
+    assert list(stages_ms) == ["decode", "segmenter", "refinement", "publish"]
+    assert all(ms > 0 for ms in stages_ms.values())
+    assert sum(stages_ms.values()) <= latency_ms
+
+
+def test_what_changes_while_a_batch_is_in_work_is_for_the_next_one(bundle: Path) -> None:
+    """The first camera's results are published, whereupon all that is dynamic changes; the second one's come after."""
+    context = Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    node = Node("worker", context=context)
+    parameters = NodeParameters(node)
+    assert parameters.set({"batch_window_ms": 1000.0}) == ""
+    seen: list[tuple[Mapping[str, object], Result]] = []
+
+    class Changing:
+        def wanted(self) -> set[str]:
+            return {"confidence", "restored"}
+
+        def publish(self, header: Header, frame: np.ndarray, result: Result, *others: object) -> None:
+            seen.append((others[-1], result))
+            changed = {"refinement": False, "restoration": False, "overlay_opacity": 0.25, "jpeg_quality": 10}
+            assert parameters.set(changed) == ""
+
+    channels = {camera: Channel(Changing()) for camera in ("front", "rear")}
+    for channel in channels.values():
+        channel.statistics = Announcing()
+    pipeline = open_pipeline(bundle)
+    it = Worker(node, channels, lambda: pipeline, parameters)
+    before = parameters.snapshot()
+    for camera in channels:  # they wait for each other: one batch
+        it.put(camera, image_message(pixels(), 1))
+    for channel in channels.values():
+        assert channel.statistics.done.acquire(timeout=60)
+    it.stop()
+    node.destroy_node()
+    context.shutdown()
+    assert [given for given, _ in seen] == [before, before]
+    assert all(result.confidence is not None and result.restored is not None for _, result in seen)
 
 
 def test_malformed_messages_over_dds(active: Callable[..., Client]) -> None:

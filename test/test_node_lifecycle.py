@@ -22,6 +22,7 @@ from node_harness import (
     client,
     connected,
     image_message,
+    loaded,
     node_process,
     pixels,
     publish_until,
@@ -34,8 +35,8 @@ from coop_perception.lifecycle_client import bring_up
 
 END_S = 2.0
 LOADED_MACHINE_S = 3.0
-"""How much later a test still takes it, for the machine may be busy with other things than the node."""
-CYCLES = 5
+"""How much later a test still takes it where the machine is busy with other things than the node."""
+CYCLES = 20
 ENDLESS = 2**40
 
 
@@ -84,12 +85,16 @@ def endless(directory: Path, at: int) -> Path:
     return directory
 
 
+def limit_s() -> float:
+    return END_S + (LOADED_MACHINE_S if loaded() else 0.0)
+
+
 def ends_in_time(process: subprocess.Popen[bytes], number: signal.Signals, log: Path) -> None:
     begun = time.monotonic()
     process.send_signal(number)
     process.send_signal(number)  # launch and the terminal may both send it
     assert process.wait(60) == 0, log.read_text()
-    assert time.monotonic() - begun < END_S + LOADED_MACHINE_S
+    assert time.monotonic() - begun < limit_s()
     assert "Traceback" not in log.read_text()
 
 
@@ -154,7 +159,7 @@ def test_signals_until_the_very_end(tmp_path: Path, number: signal.Signals) -> N
         begun = time.monotonic()
         while process.poll() is None:
             process.send_signal(number)
-            assert time.monotonic() - begun < END_S + LOADED_MACHINE_S
+            assert time.monotonic() - begun < limit_s()
         assert process.returncode == 0, log.read_text()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from node_harness import (
+    DEADLINE,
     DOMAIN,
     LATCHED,
     NODE,
@@ -19,19 +23,29 @@ from node_harness import (
     client,
     connected,
     image_message,
+    loaded,
     node_process,
     pixels,
     publish_until,
     set_parameters,
+    settle,
 )
 from rcl_interfaces.srv import GetParameters
 from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from toy_bundle import edit_manifest, write_toy_bundle
 
+from coop_perception.bundle import MANIFEST
 from coop_perception.images import decode, to_mask
 from coop_perception_msgs.msg import ImageCondition, ModelInfo
 from coop_perception_msgs.srv import LoadBundle, SetStages
+
+SWITCHES = 60
+PENDING = 50
+"""Masks while a bundle is loaded; about a second's."""
+GAP, GAP_LOADED = 5, 25
+"""The most frames from the old bundle's last mask to the new one's first, and where the machine has other work."""
 
 
 def load(ours: Client, path: object) -> LoadBundle.Response:
@@ -45,6 +59,31 @@ def set_stages(ours: Client, refinement: bool, restoration: bool) -> SetStages.R
 def parameter(ours: Client, name: str) -> object:
     (value,) = ours.call(GetParameters, f"{NODE}/get_parameters", GetParameters.Request(names=[name])).values
     return value.string_value or value.bool_value
+
+
+class Piped:
+    """A file that is a pipe until its text is written: whoever reads it waits for that."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._text, self._pipe = path, path.read_bytes(), -1
+        path.unlink()
+        os.mkfifo(path)
+
+    def is_read(self) -> bool:
+        """Whether somebody waits."""
+        try:
+            self._pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # there is no reader
+                raise
+        return self._pipe >= 0
+
+    def write(self) -> None:
+        """Also as a file, for who reads it next."""
+        os.write(self._pipe, self._text)
+        self._path.unlink()
+        self._path.write_bytes(self._text)
+        os.close(self._pipe)
 
 
 @contextmanager
@@ -73,25 +112,44 @@ def test_a_bundle_is_exchanged_while_frames_flow(active: Callable[..., Client], 
     image = pixels()
     coarse = write_toy_bundle(tmp_path / "coarse", 12, 16)
     edit_manifest(coarse, name="coarse")
+    manifest = Piped(coarse / MANIFEST)
     broken = write_toy_bundle(tmp_path / "broken")
     (broken / "restoration.onnx").write_bytes(b"nothing")
     publisher = connected(ours, Image, "/front/image_raw")
-    with flowing(publisher, image) as newest:
-        ours.wait(lambda: bool(masks), "a mask")
+    with flowing(publisher, image) as newest, ThreadPoolExecutor(1) as asking:
+
+        def served(frames: int, what: str) -> None:
+            """So many masks of frames that are sent from now on."""
+            first = newest() + 1
+
+            def count() -> int:
+                return sum(mask.header.stamp.sec >= first for mask in masks[-frames:])
+
+            ours.wait(lambda: count() >= frames, what)
+
+        served(1, "a mask")
         for path, says in ((tmp_path, "bundle.yaml: not found"), (broken, "restoration.onnx: altered")):
             answer = load(ours, path)
             assert not answer.success
             assert says in answer.message
+            served(1, "a mask after a bundle was refused")
+            np.testing.assert_array_equal(to_mask(masks[-1]), image[..., 1])
         assert parameter(ours, "bundle") == str(bundle)
+        asked = asking.submit(load, ours, coarse)
+        ours.wait(manifest.is_read, "the new bundle is being loaded")
+        served(PENDING, "masks while the new bundle is loaded")
         np.testing.assert_array_equal(to_mask(masks[-1]), image[..., 1])
-        answer = load(ours, coarse)
+        assert not asked.done()
+        manifest.write()
+        answer = asked.result()
         assert (answer.success, answer.message) == (True, "bundle coarse is in use")
-        first = newest() + 5  # none of these was in work yet when the answer came
-        ours.wait(lambda: masks[-1].header.stamp.sec > first, "masks of the new bundle")
+        served(5, "masks of the new bundle")  # of which the first may have been in work when the answer came
         assert parameter(ours, "bundle") == str(coarse)
-    assert any((to_mask(masks[-1])[::2] != image[::2, :, 1]).ravel())  # half the resolution
+    exchanged = next(i for i, mask in enumerate(masks) if (to_mask(mask) != image[..., 1]).any())  # half the resolution
+    assert all((to_mask(mask) != image[..., 1]).any() for mask in masks[exchanged:])
     seconds = [mask.header.stamp.sec for mask in masks]
     assert seconds == sorted(set(seconds))
+    assert seconds[exchanged] - seconds[exchanged - 1] <= (GAP_LOADED if loaded() else GAP)
     ours.wait(lambda: infos[-1].bundle_name == "coarse", "model info anew")
     assert {d.reason for d in ours.status("front").dropped} <= {"superseded", "unwatched"}
     # It stays where the node is configured anew.
@@ -148,11 +206,21 @@ def test_stages_are_switched_while_frames_flow(active: Callable[..., Client], by
         np.testing.assert_array_equal(to_mask(outputs["mask_raw"][-1]), image[..., 0])
 
     publish_until(ours, publisher, image_message(image, 1), lambda: all((*outputs.values(), conditions)), "all outputs")
+
+    def stages() -> list[str]:
+        status = ours.status("front")
+        return [stage.name for stage in status.stages] if status else []
+
+    ours.wait(lambda: "cooperative" in stages(), "where the time goes")
     np.testing.assert_array_equal(to_mask(outputs["mask"][-1]), image[..., 1])
     switch(False, True)
     frame(2, "mask", "mask_raw", "image_restored")
     np.testing.assert_array_equal(to_mask(outputs["mask"][-1]), image[..., 0])
     np.testing.assert_array_equal(decode(outputs["image_restored"][-1]), 255 - image)
+    ours.wait(lambda: "segmenter" in stages(), "the networks' own times")
+    in_order = ("decode", "segmenter", "refinement", "restoration", "cooperative", "publish")
+    assert stages() == [name for name in in_order if name in stages()]
+    assert {"decode", "publish"} <= set(stages())
     switch(False, False)
     frame(3, "mask", "mask_raw")
     switch(True, False)
@@ -160,3 +228,26 @@ def test_stages_are_switched_while_frames_flow(active: Callable[..., Client], by
     np.testing.assert_array_equal(to_mask(outputs["mask"][-1]), image[..., 1])
     switch(True, True)
     frame(5, *names)
+
+
+def test_no_frame_has_a_mixture_of_stages(active: Callable[..., Client]) -> None:
+    """Both are switched at once, over and over: a frame has the outputs of both, or of neither."""
+    names = ("confidence", "image_restored")
+    deep = {f"qos_overrides./front/coop/{name}.publisher.depth": "1000" for name in names}  # none is lost
+    ours = active(**deep)
+    outputs = {name: ours.listen(Image, f"/front/coop/{name}", QoSProfile(depth=1000)) for name in names}
+    publisher = connected(ours, Image, "/front/image_raw")
+    publish_until(ours, publisher, image_message(pixels(), 0), lambda: all(outputs.values()), "both outputs")
+    service = ours.node.create_client(SetStages, f"{NODE}/set_stages")
+    assert service.wait_for_service(DEADLINE)
+    with flowing(publisher, pixels()):
+        for on in (False, True) * SWITCHES:
+            answer = service.call_async(SetStages.Request(refinement=on, restoration=on))
+            ours.wait(answer.done, "an answer")
+            assert answer.result().success
+    settle(ours, "front")
+    ours.wait(lambda: len({messages[-1].header.stamp.sec for messages in outputs.values()}) == 1, "the last of both")
+    of_both = [{message.header.stamp.sec for message in messages} for messages in outputs.values()]
+    assert of_both[0] == of_both[1]
+    assert len(of_both[0]) > SWITCHES / 2, "hardly a frame had them"
+    assert ours.dropped("front", "unwatched"), "none had neither"

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
 from coop_perception import topics
 from coop_perception.images import fill_image
 from coop_perception.recorded_frames import header_stamp
+from coop_perception_msgs.msg import ModelInfo
 
 IN_FLIGHT = 2
 """Frames that a node has: one in work, one waiting."""
@@ -60,6 +61,33 @@ def spin(executor: SingleThreadedExecutor) -> None:
         executor.spin()
     except ExternalShutdownException:
         pass
+
+
+class Model:
+    """What the perception node says that it runs.
+
+    Args:
+        node: that subscribes.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._info: ModelInfo | None = None
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        name = f"/{topics.NODE}/{topics.MODEL_INFO.removeprefix('~/')}"
+        node.create_subscription(ModelInfo, name, self._on_info, latched)
+
+    def facts(self) -> dict[str, str]:
+        """For a benchmark's file.
+
+        Raises:
+            SystemExit: the node has not said it yet.
+        """
+        if self._info is None:
+            raise SystemExit("the node's model_info did not come")
+        return {name: getattr(self._info, name) for name in ("bundle_name", "backend", "precision", "device")}
+
+    def _on_info(self, info: ModelInfo) -> None:
+        self._info = info
 
 
 @dataclass
