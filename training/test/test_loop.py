@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ import onnx
 import pytest
 import torch
 import yaml
-from coop_training import data, loop, monitor, train
+from coop_training import loop, monitor, train
 from coop_training.checkpoint import read_facts
 from coop_training.config import StageConfig, load_config
-from coop_training.data import LabelledFrame, Sample, load_frames
+from coop_training.data import Sample, load_frames
 from coop_training.export import export
 from coop_training.loop import learning_rate
 from coop_training.model import Cooperative
@@ -256,15 +256,14 @@ def test_a_file_that_breaks_while_training_ends_it_with_its_name(
     coop_train: Train, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frames are read as they are needed, by processes of their own; what was learnt till then is kept."""
-    surveyed = data.frames_by_class
+    loader = loop.batch_loader
 
-    def then_broken(frames: Sequence[LabelledFrame]) -> dict[int, list[int]]:
-        found = surveyed(frames)
+    def then_broken(*arguments: Any) -> Any:
         for file in (root / "images/train").iterdir():
             file.write_bytes(b"cut off")
-        return found
+        return loader(*arguments)
 
-    monkeypatch.setattr(data, "frames_by_class", then_broken)
+    monkeypatch.setattr(loop, "batch_loader", then_broken)
     out = tmp_path / "run"
     assert coop_train(out, "--stage", "segmenter", "--set=data.memory_gb=0") == 1
     (line,) = capsys.readouterr().err.splitlines()[-1:]

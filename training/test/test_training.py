@@ -33,7 +33,7 @@ def test_the_papers_networks_train_and_run_as_a_bundle(
     out, bundle = tmp_path / "run", tmp_path / "bundle"
     size = ("--set=height=64", "--set=width=64", "--set=data.crop=[32,32]")
     steps = [
-        f"--set=stages.{stage}={{steps: 1, batch: 1}}" for stage in ("segmenter", "refinement", "restoration", "joint")
+        f"--set=stages.{stage}={{steps: 1, batch: 2}}" for stage in ("segmenter", "refinement", "restoration", "joint")
     ]
     assert coop_train(out, "--set=variant=paper", "--set=losses.features=segmenter", *size, *steps) == 0
     assert run(monkeypatch, export, "--checkpoint", str(out / "joint.safetensors"), "--out", str(bundle)) == 0
