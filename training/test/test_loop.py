@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -256,16 +257,17 @@ def test_a_file_that_breaks_while_training_ends_it_with_its_name(
     coop_train: Train, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frames are read as they are needed, by processes of their own; what was learnt till then is kept."""
+    own = shutil.copytree(root, tmp_path / "data")  # the others' tests read it, too
     loader = loop.batch_loader
 
     def then_broken(*arguments: Any) -> Any:
-        for file in (root / "images/train").iterdir():
+        for file in (own / "images/train").iterdir():
             file.write_bytes(b"cut off")
         return loader(*arguments)
 
     monkeypatch.setattr(loop, "batch_loader", then_broken)
     out = tmp_path / "run"
-    assert coop_train(out, "--stage", "segmenter", "--set=data.memory_gb=0") == 1
+    assert coop_train(out, "--stage", "segmenter", "--set=data.memory_gb=0", f"--set=data.root={own}") == 1
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert line.startswith("coop-train: ")
     assert "/images/train/" in line
