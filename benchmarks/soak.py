@@ -16,8 +16,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median_low
 
 import numpy as np
 import rclpy
@@ -145,9 +147,15 @@ def soak(process: subprocess.Popen[bytes], seconds: float, rate: float) -> tuple
         "received_back": load.received,
         "memory_mb": {"first": readings[0].memory_mb, "steady": steady[0].memory_mb, "last": readings[-1].memory_mb},
         "memory_slope_mb_per_minute": None if slope is None else round(float(slope), 3),
-        "threads": [steady[0].threads, readings[-1].threads],
-        "files": [steady[0].files, readings[-1].files],
+        "threads": first_and_last([r.threads for r in steady]),
+        "files": first_and_last([r.files for r in steady]),
     }, readings
+
+
+def first_and_last(counts: Sequence[int]) -> list[int]:
+    """Medians of the first and of the last third: a file may be open for just the moment of one reading."""
+    third = max(1, len(counts) // 3)
+    return [median_low(counts[:third]), median_low(counts[-third:])]
 
 
 class Load:

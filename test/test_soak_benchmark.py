@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -32,5 +33,17 @@ GOOD = {
 def test_what_the_node_did_not_stand_up_to(
     changes: dict[str, Any], failures: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert soak(monkeypatch).failed({**GOOD, **changes}) == failures
+
+
+@pytest.mark.parametrize(
+    ("counts", "ends"),
+    [([28] * 11 + [29], [28, 28]), ([28, 28, 28, 29, 29, 30, 30, 31, 31], [28, 31]), ([5], [5, 5])],
+)
+def test_one_reading_is_no_growth(counts: list[int], ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert soak(monkeypatch).first_and_last(counts) == ends
+
+
+def soak(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    assert importlib.import_module("soak").failed({**GOOD, **changes}) == failures
+    return importlib.import_module("soak")
