@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
-from coop_perception.bundle import Bundle, load_bundle
+from coop_perception.bundle import load_bundle
 from coop_perception.engines import Engine
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.memory import returnable
@@ -32,20 +31,21 @@ def load_pipeline(
     begun = time.perf_counter()
     say(f"loading bundle {directory}")
     bundle = load_bundle(directory)
+    pipelines: list[Pipeline] = []
+
+    def warm_up(engines: Mapping[str, Engine]) -> None:
+        started = time.perf_counter()
+        pipeline = Pipeline(bundle, engines)
+        pipeline.warm_up(cameras)
+        pipelines.append(pipeline)  # and no other: engines are prepared for the memory that it holds
+        say(f"warmed up in {time.perf_counter() - started:.1f} s")
+
     with returnable():
-        networks = (*STAGES, *([FUSED] if fused else []))
-        pipeline = Pipeline(
-            bundle, load_engines(bundle, networks, settings, say, partial(_warm_up, bundle, cameras, say))
-        )
+        load_engines(bundle, (*STAGES, *([FUSED] if fused else [])), settings, say, warm_up)
+    (pipeline,) = pipelines
     engine = pipeline.engines["segmenter"]
     say(
         f"bundle {bundle.name}: {len(bundle.classes)} classes at {bundle.width}x{bundle.height}, {engine.backend} "
         f"{engine.precision} on {engine.device}, ready in {time.perf_counter() - begun:.1f} s"
     )
     return pipeline
-
-
-def _warm_up(bundle: Bundle, cameras: int, say: Callable[[str], object], engines: Mapping[str, Engine]) -> None:
-    begun = time.perf_counter()
-    Pipeline(bundle, engines).warm_up(cameras)
-    say(f"warmed up in {time.perf_counter() - begun:.1f} s")

@@ -22,6 +22,7 @@ from coop_perception.engines.cache import default_directory
 from coop_perception.engines.cpu import cpu_name
 from coop_perception.engines.cpu_choice import faster_on_cpu
 from coop_perception.engines.loading import EngineSettings, load_engines, load_file
+from coop_perception.model_loading import load_pipeline
 from coop_perception.pipeline import FUSED, OUTPUTS, STAGES, Pipeline
 
 
@@ -216,14 +217,38 @@ def test_engines_that_turn_out_not_to_run_are_closed_and_give_way(
         tried[0].run({"image": frame}, ["mask_raw"])
 
 
+def fake_gpu(monkeypatch: pytest.MonkeyPatch, backend: str) -> FakeCuda:
+    cuda = FakeCuda()
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    monkeypatch.setitem(sys.modules, backend, FakeTensorRt(cuda, backend[8:] == "_rtx"))
+    return cuda
+
+
+def test_a_loaded_pipeline_serves_by_what_it_was_warmed_up_with(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "tensorrt")
+    cuda = fake_gpu(monkeypatch, "tensorrt")
+    monkeypatch.setattr(
+        engine_files, "ensure", lambda bundle, names, *_, also: {name: bundle.networks[name].path for name in names}
+    )
+    settings = EngineSettings("tensorrt", cache=tmp_path)
+    pipeline = load_pipeline(bundle.directory, settings, False, 2, lambda _: None)
+    cuda.calls.clear()
+    for cameras in (1, 2):
+        pipeline.run([np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * cameras, OUTPUTS)
+    assert not {"cudaMalloc", "cudaMallocHost", "cudaGraphInstantiate"} & set(cuda.calls)
+    assert cuda.calls.count("cudaGraphLaunch") == 2 * len(STAGES)
+    pipeline.close()
+
+
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])
 def test_tensorrt_is_taken_where_it_works(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     """On the fake GPU, whose engine files are ONNX files."""
     only(monkeypatch, backend, "openvino", "onnxruntime")
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeCuda())
-    monkeypatch.setitem(sys.modules, backend, FakeTensorRt(sys.modules["cuda.bindings.runtime"], backend[8:] == "_rtx"))
+    fake_gpu(monkeypatch, backend)
     asked: list[tuple[object, ...]] = []
 
     def ensure(bundle: Bundle, names: Collection[str], *settings: object, also: object) -> dict[str, Path]:
