@@ -235,9 +235,10 @@ def draw(readings: list[Reading], path: Path) -> None:
     axes = figure.subplots(3, 1, sharex=True)
     minutes = [r.seconds / 60 for r in readings]
     for axis, field in zip(axes, ("memory_mb", "threads", "files"), strict=True):
-        axis.plot(minutes, [getattr(r, field) for r in readings])
+        values = [getattr(r, field) for r in readings]
+        axis.plot(minutes, values)
         axis.set_ylabel(field.replace("memory_mb", "resident memory, MB").replace("files", "open files"))
-        axis.set_ylim(0)
+        axis.set_ylim(0, 1.2 * max(values))
     axes[-1].set_xlabel("minutes")
     figure.tight_layout()
     figure.savefig(path, dpi=100)

@@ -43,8 +43,22 @@ def load_weights(path: Path, networks: Mapping[str, nn.Module]) -> dict[str, str
         try:
             network.load_state_dict(own)
         except RuntimeError as error:
-            raise CheckpointError(f"{path}: its {name} is another network than the configuration's: {error}") from error
+            raise CheckpointError(
+                f"{path}: its {name} is another network than the configuration's: {_difference(network, own)}; "
+                "take the configuration and the version that it was trained with"
+            ) from error
     return facts
+
+
+def _difference(network: nn.Module, found: Mapping[str, Tensor]) -> str:
+    """The first weight that does not fit, and how many there are."""
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    wrong = sorted(name for name in expected.keys() | shapes.keys() if expected.get(name) != shapes.get(name))
+    return (
+        f"{wrong[0]} is {shapes.get(wrong[0], 'missing')}, expected {expected.get(wrong[0], 'no such weight')}"
+        f" ({len(wrong)} weights do not fit)"
+    )
 
 
 def read_facts(path: Path) -> dict[str, str]:
