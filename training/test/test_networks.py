@@ -12,10 +12,11 @@ from coop_training.config import load_config
 from coop_training.losses import condition_loss, cross_entropy, l1
 from coop_training.model import Cooperative
 from coop_training.networks.alignment import ChannelAlignment
-from coop_training.networks.blocks import EMBEDDING, ModulatedUNet
+from coop_training.networks.blocks import EMBEDDING, Adapter, Context, ModulatedUNet
 from coop_training.networks.condition import RED_SHIFTS, blockiness, channel_misalignment
-from coop_training.networks.deconvolution import SIGMAS, Deconvolution
+from coop_training.networks.deconvolution import COARSE_SIGMAS, FINE_SIGMAS, Deconvolution
 from coop_training.networks.filtering import correlate_rows
+from coop_training.networks.impulses import ImpulseRemoval, median_of_medians
 from coop_training.networks.nafnet import NafNet
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
@@ -57,12 +58,13 @@ def test_shapes(height: int, width: int) -> None:
 
 def test_odd_sizes_do_not_shift_the_coarse_scales() -> None:
     """Rows far from the added ones come out the same, though 47 rows do not halve evenly and 40 do."""
-    trunk = ModulatedUNet(48, (8, 8, 8), (1, 1, 1))
+    trunk = ModulatedUNet(48, (8, 8, 8), (4, 8, 8), (1, 1, 1), CONDITIONS)
     for parameter in trunk.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    embedding, folded = torch.zeros(1, EMBEDDING), torch.randn(1, 48, 47, 24)
+    context = Context(torch.zeros(1, EMBEDDING), torch.rand(1, CONDITIONS).softmax(1))
+    folded = torch.randn(1, 48, 47, 24)
     with torch.inference_mode():
-        torch.testing.assert_close(trunk(folded, embedding)[:, :, :8], trunk(folded[:, :, :40], embedding)[:, :, :8])
+        torch.testing.assert_close(trunk(folded, context)[:, :, :8], trunk(folded[:, :, :40], context)[:, :, :8])
 
 
 def test_refinement_starts_as_identity() -> None:
@@ -138,21 +140,81 @@ def test_rows_are_correlated_with_each_images_own_taps() -> None:
     torch.testing.assert_close(correlate_rows(x, taps), expected)
 
 
-@pytest.mark.parametrize("sigma", [1.2, 2.5, 6.5])
-def test_deconvolution_undoes_the_blur_of_its_kernel(sigma: float) -> None:
-    """Much of the error is gone where the bank's nearest kernel is chosen; none is made where the gate is shut."""
-    picture = gaussian(torch.rand(1, 3, 160, 160), 1.5)  # as smooth as photographs are
+@pytest.mark.parametrize(
+    ("filters", "index", "left"),
+    [
+        ("fine", 1, 0.2),
+        ("fine", 6, 0.65),
+        ("fine", 11, 0.8),
+        ("coarse", 0, 0.8),
+        ("coarse", 4, 0.8),
+        ("coarse", 8, 0.85),
+    ],
+)
+def test_deconvolution_undoes_the_blur_of_its_filter(filters: str, index: int, left: float) -> None:
+    """Much of the error is gone where the bank's filter is chosen; none is made where the gate is shut."""
+    sigma = {"fine": FINE_SIGMAS, "coarse": COARSE_SIGMAS}[filters][index]
+    picture = natural(384)
     blurred = gaussian(picture, sigma)
     deconvolution, embedding = Deconvolution(), torch.zeros(1, EMBEDDING)
     torch.testing.assert_close(deconvolution(blurred, embedding), blurred)
-    nearest = min(range(len(SIGMAS)), key=lambda index: abs(SIGMAS[index] - sigma))
-    torch.nn.init.constant_(deconvolution.gate.bias, 1.0)
+    chosen = deconvolution.get_submodule(filters)
+    torch.nn.init.constant_(chosen.get_parameter("gate.bias"), 1.0)
     with torch.no_grad():
-        deconvolution.blend.bias[nearest] = 50.0
-    inner = (..., slice(48, -48), slice(48, -48))
+        chosen.get_parameter("blend.bias")[index] = 50.0
+    inner = (..., slice(96, -96), slice(96, -96))
     before = (blurred - picture)[inner].square().mean()
     after = (deconvolution(blurred, embedding) - picture)[inner].square().mean()
-    assert after < 0.8 * before
+    assert after < left * before
+
+
+def natural(size: int) -> torch.Tensor:
+    """Noise with the amplitude spectrum of photographs, 1/f. [1,3,size,size] of mean 0.5 and deviation 0.2."""
+    frequency = torch.fft.fftfreq(size)
+    amplitude = 1 / (frequency[:, None] ** 2 + frequency**2 + 1e-5).sqrt()
+    noise = torch.fft.ifft2(torch.fft.fft2(torch.randn(1, 3, size, size)) * amplitude).real
+    return 0.5 + 0.2 * (noise - noise.mean()) / noise.std()
+
+
+def test_impulses_give_way_to_their_neighbours_and_nothing_else_does() -> None:
+    picture = gaussian(torch.rand(1, 3, 40, 64), 2.0)
+    hit = torch.rand(picture.shape) < 0.03
+    noisy = torch.where(hit, (torch.rand(picture.shape) < 0.5).float(), picture)
+    removal, embedding = ImpulseRemoval(), torch.zeros(1, EMBEDDING)
+    torch.testing.assert_close(removal(noisy, embedding), noisy, atol=0.01, rtol=0)
+    with torch.no_grad():
+        removal.coefficients.bias.copy_(torch.tensor([-20.0, 0.0, 40.0]))
+    restored = removal(noisy, embedding)
+    torch.testing.assert_close(restored[~hit], picture[~hit], atol=1e-6, rtol=0)
+    assert (restored - picture)[hit].square().mean() < 0.02 * (noisy - picture)[hit].square().mean()
+
+
+def test_median_of_medians_is_the_median_of_a_monotonous_neighbourhood() -> None:
+    ramp = (torch.arange(6.0)[:, None] + 10 * torch.arange(7.0))[None, None]
+    torch.testing.assert_close(median_of_medians(ramp)[..., 1:-1, 1:-1], ramp[..., 1:-1, 1:-1])
+
+
+def test_adapter_takes_the_matrix_of_the_probable_condition() -> None:
+    x, adapter = torch.randn(2, 4, 3, 5), Adapter(4, CONDITIONS)
+    certain = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    torch.testing.assert_close(adapter(x, certain), x)
+    with torch.no_grad():
+        adapter.matrices[1] = torch.eye(4).roll(1, 0).flatten()
+    adapted = adapter(x, certain)
+    torch.testing.assert_close(adapted[0], x[0] + x[0].roll(1, 0))
+    torch.testing.assert_close(adapted[1], x[1])
+    torch.testing.assert_close(adapter(x, certain / 2)[0], x[0] + 0.5 * x[0].roll(1, 0))
+
+
+def test_restoration_leaves_the_condition_estimate_alone() -> None:
+    """The estimate is published: only its own loss may teach the heads that give it."""
+    restoration = Restoration(CLASSES, CONDITIONS)
+    for parameter in restoration.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    restored = restoration(image(), torch.rand(2, CLASSES, 10, 16).softmax(1))[0]
+    l1(restored, image()).backward()
+    assert restoration.linear.encoder.condition.weight.grad is None
+    assert restoration.trunk.encoder[0][0].get_submodule("adapter").get_parameter("matrices").grad is not None
 
 
 def test_blockiness_peaks_at_the_grid_of_jpeg() -> None:

@@ -11,46 +11,102 @@ from torch.nn import functional as F
 from coop_training.networks.blocks import EMBEDDING, zeroed
 from coop_training.networks.filtering import correlate_rows
 
-SIGMAS = tuple(float(sigma) for sigma in np.geomspace(0.7, 18.0, 14))
+COARSE = 4
+"""How many times coarser the grid is on which wide blurs are undone: what they leave of an image fits on it."""
+FINE_SIGMAS = tuple(float(sigma) for sigma in np.geomspace(0.6, 4.5, 12))
+COARSE_SIGMAS = tuple(float(sigma) for sigma in np.geomspace(4.0, 18.0, 9))
 """Standard deviations in pixels of the blurs that are inverted: what lies between is a blend of two neighbours."""
-NOISE_TO_SIGNAL = (2e-3, 2e-2)
-"""Of the Wiener filters: 8-bit rounding alone, and what JPEG or a little noise adds."""
-RADIUS = 48
+NOISE_TO_SIGNAL = (1e-3, 1e-2)
+"""Of the Wiener filters: 8-bit rounding and natural images' departure from the model, and what else adds noise."""
+RADIUS = 16
+
+_FREQUENCIES = 256
+_CORNER = 1e-5
+"""Squared frequency (cycles per pixel) below which natural images' power density stops to rise as 1/f²."""
 
 
 class Deconvolution(nn.Module):
-    """Convolves rows, then columns, with a Wiener filter against Gaussian blur, which is separable.
+    """Undoes narrow blurs at full resolution and wide ones at a quarter of it; starts as identity.
 
-    The kernel is the identity's and, as strongly as the embedding says, a blend of a bank's; it starts as identity. A
-    network of small kernels would need many layers for an inverse filter as wide as this.
+    As strongly as the embedding says, the image is convolved with a blend of a bank's Wiener filters. A network of
+    small kernels would need many layers for inverse filters as wide as these.
 
     Inputs: image [N,3,H,W]; embedding [N,EMBEDDING]. Output: image [N,3,H,W], not clamped.
     """
 
-    bank: Tensor
-
     def __init__(self) -> None:
         super().__init__()
-        kernels = [wiener_kernel(sigma, ratio, RADIUS) for ratio in NOISE_TO_SIGNAL for sigma in SIGMAS]
+        self.fine = InverseFilter(FINE_SIGMAS)
+        self.coarse = InverseFilter(tuple(sigma / COARSE for sigma in COARSE_SIGMAS), COARSE)
+
+    def forward(self, image: Tensor, embedding: Tensor) -> Tensor:
+        small = F.avg_pool2d(image.float(), COARSE)
+        correction = self.coarse(small, embedding) - small
+        up = F.interpolate(correction, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        return self.fine(image, embedding) + up
+
+
+class InverseFilter(nn.Module):
+    """Convolves with the difference of two separable filters, each the blend of a bank's that the embedding asks for.
+
+    The Wiener filter against a Gaussian blur, though the blur is separable, is not: a separable one amplifies noise
+    where both frequencies are high as much as where one is. Of two terms it becomes almost whole.
+
+    Args:
+        sigmas: of the bank, in pixels of this grid.
+        coarse: how many pixels of the image one of this grid is the mean of; the result is interpolated back linearly.
+
+    Inputs: image [N,3,h,w]; embedding [N,EMBEDDING]. Output: float32 [N,3,h,w]. Starts as identity.
+    """
+
+    bank: Tensor
+
+    def __init__(self, sigmas: tuple[float, ...], coarse: int = 1) -> None:
+        super().__init__()
+        kernels = [wiener_terms(sigma, ratio, RADIUS, coarse) for ratio in NOISE_TO_SIGNAL for sigma in sigmas]
         # On float16's grid, as bundles store what is large.
-        self.register_buffer("bank", torch.from_numpy(np.stack(kernels)).half().float(), persistent=False)
+        self.register_buffer("bank", torch.from_numpy(np.stack(kernels, 1)).half().float(), persistent=False)
         self.blend = nn.Linear(EMBEDDING, len(kernels))
         self.gate = zeroed(nn.Linear(EMBEDDING, 1))
 
     def forward(self, image: Tensor, embedding: Tensor) -> Tensor:
-        gate = self.gate(embedding)
-        taps = gate * (self.blend(embedding).softmax(1) @ self.bank) + F.pad(1 - gate, (RADIUS, RADIUS))
+        gate, weights = self.gate(embedding), self.blend(embedding).softmax(1)
+        added, taken = (gate * (weights @ taps) for taps in self.bank)
         padded = F.pad(image, (RADIUS, RADIUS, RADIUS, RADIUS), mode="replicate")
-        rows = correlate_rows(padded, taps)
-        return correlate_rows(rows.transpose(2, 3), taps).transpose(2, 3)
+        return _separable(padded, added + F.pad(1 - gate, (RADIUS, RADIUS))) - _separable(padded, taken)
 
 
-def wiener_kernel(sigma: float, noise_to_signal: float, radius: int) -> NDArray[np.float64]:
-    """Taps [2·radius+1], sum 1, of G/(G²+r): the Wiener filter against a Gaussian of `sigma` pixels.
+def _separable(padded: Tensor, taps: Tensor) -> Tensor:
+    rows = correlate_rows(padded, taps)
+    return correlate_rows(rows.transpose(2, 3), taps).transpose(2, 3)
 
-    G is the Gaussian's frequency response, r the power of noise over that of the signal (Wiener, 1949).
+
+def wiener_terms(sigma: float, noise_to_signal: float, radius: int, coarse: int = 1) -> NDArray[np.float64]:
+    """Taps u, v [2, 2·radius+1] so that u⊗u - v⊗v is nearest to the Wiener filter against a Gaussian of `sigma`.
+
+    The filter is G·S/(G²·S+r), G the Gaussian's frequency response, S the power density of natural images, 1/f² (Field,
+    1987), of mean 1, and r the noise-to-signal ratio (Wiener, 1949). On a grid `coarse` times coarser than the image it
+    also makes up for what taking means and interpolating cost. Nearest: by the error that the difference makes in the
+    blurred image and its noise, of all pairs of filters of this radius, by an eigendecomposition.
     """
-    response = np.exp(-2 * (np.pi * sigma * np.fft.fftfreq(2048)) ** 2)
-    kernel = np.fft.fftshift(np.fft.ifft(response / (response**2 + noise_to_signal)).real)
-    taps = kernel[1024 - radius : 1024 + radius + 1]
-    return np.asarray(taps / taps.sum(), np.float64)
+    frequency = np.fft.fftfreq(_FREQUENCIES)
+    of_image = frequency / coarse
+    squared = of_image**2 + _CORNER
+    mean_power = np.mean(1 / (frequency[:, None] ** 2 + frequency**2 + _CORNER))
+    power = 1 / (squared[:, None] + squared - _CORNER) / mean_power
+    blur = np.exp(-2 * (np.pi * sigma * frequency) ** 2)
+    response = np.outer(blur, blur)
+    wiener = response * power / (response**2 * power + noise_to_signal)
+    passed = np.sinc(frequency) ** 3 / np.sinc(of_image) ** 3  # means of pixels, then linear interpolation
+    wanted = 1 + (wiener - 1) / np.outer(passed, passed)
+    # The power density made separable, for an eigendecomposition: it falls faster along the axes than 1/f.
+    along_axis = 1 / (np.sqrt(squared)) ** 1.5
+    weight = np.sqrt(blur**2 * along_axis / along_axis.mean() + noise_to_signal) * passed
+    cosines = np.cos(2 * np.pi * np.outer(frequency, np.arange(radius + 1)))
+    cosines[:, 1:] *= 2
+    basis, to_basis = np.linalg.qr(weight[:, None] * cosines)
+    values, vectors = np.linalg.eigh(basis.T @ (wanted * np.outer(weight, weight)) @ basis)
+    halves = [np.linalg.solve(to_basis, vectors[:, i]) * np.sqrt(abs(values[i])) for i in (-1, 0)]
+    taps = np.stack([np.concatenate([half[:0:-1], half]) * np.sign(half[0]) for half in halves])
+    added, taken = taps.sum(1)
+    return np.asarray(taps / np.sqrt(added**2 - taken**2), np.float64)

@@ -1,4 +1,4 @@
-"""What of a degradation is a filter, and undone by one: the front of refinement and restoration."""
+"""What of a degradation a filter undoes: the front of refinement and restoration."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from coop_training.networks.alignment import ChannelAlignment
 from coop_training.networks.blocks import at_quarter
 from coop_training.networks.condition import ConditionEncoder
 from coop_training.networks.deconvolution import Deconvolution
+from coop_training.networks.impulses import ImpulseRemoval
 
 
 class LinearRestoration(nn.Module):
-    """Tells the condition, then aligns channels and sharpens as far as the condition asks for it.
+    """Tells the condition, then takes away impulses, aligns channels and sharpens as far as the condition asks for it.
 
     Args:
         classes: semantic classes C.
@@ -25,11 +26,12 @@ class LinearRestoration(nn.Module):
     def __init__(self, classes: int, conditions: int) -> None:
         super().__init__()
         self.encoder = ConditionEncoder(classes, conditions)
+        self.impulses = ImpulseRemoval()
         self.alignment = ChannelAlignment()
         self.deconvolution = Deconvolution()
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         quarter = at_quarter(probabilities, F.avg_pool2d(image, 4))
         embedding, condition, strength, misalignment = self.encoder(image, quarter)
-        aligned = self.alignment(image, embedding, misalignment)
+        aligned = self.alignment(self.impulses(image, embedding), embedding, misalignment)
         return self.deconvolution(aligned, embedding), embedding, condition, strength

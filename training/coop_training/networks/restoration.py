@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coop_training.networks.blocks import ModulatedUNet, at_quarter, conv3x3, zeroed
+from coop_training.networks.blocks import Adapter, Context, ModulatedBlock, ModulatedUNet, at_quarter, conv3x3, zeroed
 from coop_training.networks.linear_restoration import LinearRestoration
 
 
 class Restoration(nn.Module):
     """Restores a degraded image under semantic guidance; starts as identity, but for the alignment's small gate.
 
-    I_r = A·(1+g) + o + r, A the image with its channels aligned. Gain g and offset o are predicted at quarter
+    I_r = A·(1+g) + o + r + d, A the image as filters have left it. Gain g and offset o are predicted at quarter
     resolution and upsampled: inverting I = t·R + (1-t)·L needs no more, as transmission is smooth, and leaves the
     image's own detail untouched. The residual r is unfolded from quarter resolution (pixel shuffle), so noise is
-    removed pixel by pixel.
+    removed pixel by pixel; but a filter learnt there is another one for each of a fold's 16 pixels. So the detail d
+    comes from half resolution, of few channels, which hear what the trunk has seen.
 
     Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,h,w] of any h, w.
     Outputs: restored image [N,3,H,W], not clamped; condition logits [N,K]; strength [N] in 0..1.
@@ -28,22 +30,54 @@ class Restoration(nn.Module):
         classes: int,
         conditions: int,
         widths: Sequence[int] = (64, 80, 128),
+        hidden: Sequence[int] = (32, 80, 128),
         blocks: Sequence[int] = (1, 1, 2),
         guidance: int = 16,
+        detail: tuple[int, int] = (16, 2),
     ) -> None:
         super().__init__()
         self.linear = LinearRestoration(classes, conditions)
         self.guidance = nn.Sequential(nn.Conv2d(classes, guidance, 1), nn.ReLU(inplace=True))
-        self.trunk = ModulatedUNet(48, widths, blocks, guidance)
+        self.trunk = ModulatedUNet(48, widths, hidden, blocks, conditions, guidance)
+        self.adapter = Adapter(widths[0], conditions)
         self.affine = zeroed(conv3x3(widths[0], 6))
         self.residual = zeroed(conv3x3(widths[0], 48))
+        self.detail = Detail(widths[0], *detail, conditions)
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sharp, embedding, condition, strength = self.linear(image, probabilities)
         folded = F.pixel_unshuffle(sharp - 0.5, 4)
+        # Detached: what the estimate is taught is the truth, not what suits the adapters.
+        posterior = condition.detach().softmax(1)
+        context = Context(embedding, posterior, self.guidance(at_quarter(probabilities, folded)))
         # No rectifier behind the trunk: where clear images press for no change at all, it would die.
-        x = self.trunk(folded, embedding, self.guidance(at_quarter(probabilities, folded)))
+        x = self.adapter(self.trunk(folded, context), posterior)
         affine = F.interpolate(self.affine(x), size=image.shape[-2:], mode="bilinear", align_corners=False)
         gain, offset = affine.chunk(2, 1)
-        restored = sharp + sharp * gain + offset + F.pixel_shuffle(self.residual(x), 4)
-        return restored, condition, strength
+        residual = F.pixel_shuffle(self.residual(x), 4) + self.detail(sharp, x, replace(context, guidance=None))
+        return sharp + sharp * gain + offset + residual, condition, strength
+
+
+class Detail(nn.Module):
+    """A thin end at half resolution: what the image itself tells, and the trunk of its surroundings; starts at zero.
+
+    Args:
+        trunk: channels of the trunk's output.
+        width, blocks: channels and number of the blocks.
+        conditions: number of conditions K, `clear` included.
+
+    Inputs: image [N,3,H,W]; the trunk's output [N,trunk,H/4,W/4]; context without guidance. Output: [N,3,H,W].
+    """
+
+    def __init__(self, trunk: int, width: int, blocks: int, conditions: int) -> None:
+        super().__init__()
+        self.fold = conv3x3(12, width)
+        self.hear = nn.Conv2d(trunk, 4 * width, 1)
+        self.blocks = nn.ModuleList(ModulatedBlock(width, width, conditions) for _ in range(blocks))
+        self.unfold = zeroed(conv3x3(width, 12))
+
+    def forward(self, image: Tensor, seen: Tensor, context: Context) -> Tensor:
+        x = self.fold(F.pixel_unshuffle(image - 0.5, 2)) + F.pixel_shuffle(self.hear(seen), 2)
+        for block in self.blocks:
+            x = block(x, context)
+        return F.pixel_shuffle(self.unfold(F.relu(x)), 2)
