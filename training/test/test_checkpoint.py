@@ -83,7 +83,7 @@ def test_a_checkpoint_that_cannot_be_used(tmp_path: Path) -> None:
     assert load_weights(path, {"one": networks["one"]}) == {"stage": "first"}
     with pytest.raises(CheckpointError, match="has no two, only one"):
         load_weights(path, networks)
-    with pytest.raises(CheckpointError, match=r"its one is another network.*: bias is .*, expected \(5,\) \(2 weights do not"):
+    with pytest.raises(CheckpointError, match=r"its one is another.* is .*, expected .* \(\d weights do not"):
         load_weights(path, {"one": nn.Conv2d(3, 5, 3)})
     save_weights(path, networks, {})
     with pytest.raises(CheckpointError, match="does not fit this stage"):
