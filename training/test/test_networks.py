@@ -213,7 +213,7 @@ def test_restoration_leaves_the_condition_estimate_alone() -> None:
         torch.nn.init.normal_(parameter, std=0.05)
     restored = restoration(image(), torch.rand(2, CLASSES, 10, 16).softmax(1))[0]
     l1(restored, image()).backward()
-    assert restoration.linear.encoder.condition.weight.grad is None
+    assert restoration.front.encoder.condition.weight.grad is None
     assert restoration.trunk.encoder[0][0].get_submodule("adapter").get_parameter("matrices").grad is not None
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.blocks import EMBEDDING, at_quarter, conv3x3, zeroed
-from coop_training.networks.linear_restoration import LinearRestoration
+from coop_training.networks.front import Front
 from coop_training.networks.segmenter import DECODER, WIDTHS, SegmentationFeatures
 
 SMALLEST_PROBABILITY = 1e-4
@@ -29,12 +29,12 @@ class Refinement(SegmentationFeatures):
 
     Inputs: image [N,3,H,W] RGB in 0..1, H and W divisible by 8; probabilities [N,C,h,w] of any h, w.
     Outputs: refined logits [N,C,H/4,W/4]; condition logits [N,K]; strength [N] in 0..1; the image [N,3,H,W] as the
-    features see it, its linear degradations undone.
+    front leaves it and the features see it.
     """
 
     def __init__(self, classes: int, conditions: int) -> None:
         super().__init__(BLOCKS, MERGES)
-        self.linear = LinearRestoration(classes, conditions)
+        self.front = Front(classes, conditions)
         self.given = zeroed(nn.Conv2d(classes, WIDTHS[0], 1))
         self.modulation = nn.ModuleList(zeroed(nn.Linear(EMBEDDING, 2 * w)) for w in (*WIDTHS, DECODER, DECODER))
         self.trust = zeroed(nn.Linear(EMBEDDING, 1))
@@ -53,7 +53,7 @@ class Refinement(SegmentationFeatures):
         return self
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        seen, embedding, condition, strength = self.linear(image, probabilities)
+        seen, embedding, condition, strength = self.front(image, probabilities)
         quarter = at_quarter(probabilities, F.avg_pool2d(image, 4))
         log_probabilities = quarter.clamp(min=SMALLEST_PROBABILITY).log()
         x = self.features(seen, partial(self._adapt, embedding, self.given(0.1 * log_probabilities)))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.blocks import Adapter, Context, ModulatedBlock, ModulatedUNet, at_quarter, conv3x3, zeroed
-from coop_training.networks.linear_restoration import LinearRestoration
+from coop_training.networks.front import Front
 
 
 class Restoration(nn.Module):
@@ -36,7 +36,7 @@ class Restoration(nn.Module):
         detail: tuple[int, int] = (16, 2),
     ) -> None:
         super().__init__()
-        self.linear = LinearRestoration(classes, conditions)
+        self.front = Front(classes, conditions)
         self.guidance = nn.Sequential(nn.Conv2d(classes, guidance, 1), nn.ReLU(inplace=True))
         self.trunk = ModulatedUNet(48, widths, hidden, blocks, conditions, guidance)
         self.adapter = Adapter(widths[0], conditions)
@@ -45,7 +45,7 @@ class Restoration(nn.Module):
         self.detail = Detail(widths[0], *detail, conditions)
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        sharp, embedding, condition, strength = self.linear(image, probabilities)
+        sharp, embedding, condition, strength = self.front(image, probabilities)
         folded = F.pixel_unshuffle(sharp - 0.5, 4)
         # Detached: what the estimate is taught is the truth, not what suits the adapters.
         posterior = condition.detach().softmax(1)

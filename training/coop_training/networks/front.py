@@ -12,7 +12,7 @@ from coop_training.networks.deconvolution import Deconvolution
 from coop_training.networks.impulses import ImpulseRemoval
 
 
-class LinearRestoration(nn.Module):
+class Front(nn.Module):
     """Tells the condition, then takes away impulses, aligns channels and sharpens as far as the condition asks for it.
 
     Args:
