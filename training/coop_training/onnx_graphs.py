@@ -85,7 +85,13 @@ def share_weights(graphs: Collection[onnx.ModelProto], path: Path) -> None:
 
 
 def save_graph(proto: onnx.ModelProto, path: Path) -> None:
-    """Write a graph, beside its weights' file, and check it."""
+    """Write a graph, beside its weights' file, without what the exporter noted of where its parts come from (source
+    files of this machine among it, and most of the bytes), and check it."""
+    graph = proto.graph
+    graph.ClearField("metadata_props")
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
     onnx.save(proto, path)
     onnx.checker.check_model(path, full_check=True)
 
