@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,7 +53,7 @@ class Restoration(nn.Module):
         x = self.adapter(self.trunk(folded, context), posterior)
         affine = F.interpolate(self.affine(x), size=image.shape[-2:], mode="bilinear", align_corners=False)
         gain, offset = affine.chunk(2, 1)
-        residual = F.pixel_shuffle(self.residual(x), 4) + self.detail(sharp, x, replace(context, guidance=None))
+        residual = F.pixel_shuffle(self.residual(x), 4) + self.detail(sharp, x, context)
         return sharp + sharp * gain + offset + residual, condition, strength
 
 
@@ -66,7 +65,8 @@ class Detail(nn.Module):
         width, blocks: channels and number of the blocks.
         conditions: number of conditions K, `clear` included.
 
-    Inputs: image [N,3,H,W]; the trunk's output [N,trunk,H/4,W/4]; context without guidance. Output: [N,3,H,W].
+    Inputs: image [N,3,H,W]; the trunk's output [N,trunk,H/4,W/4]; context, whose guidance is not heard.
+    Output: [N,3,H,W].
     """
 
     def __init__(self, trunk: int, width: int, blocks: int, conditions: int) -> None:
