@@ -16,8 +16,8 @@ from coop_training.layouts import LAYOUTS, SAMPLE_DRIVE
 from coop_training.layouts.class_lists import ClassList, class_list, published, read_class_file
 from coop_training.layouts.depth import street_ids
 
-Pixels = Annotated[int, Field(gt=0, multiple_of=4)]
-"""A size that a quarter-resolution trunk divides evenly."""
+Pixels = Annotated[int, Field(ge=32, multiple_of=4)]
+"""A size that a quarter-resolution trunk divides evenly, and that has differences at every scale of its spectrum."""
 
 
 class _Section(BaseModel):

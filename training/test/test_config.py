@@ -22,6 +22,7 @@ PEERS = [file for file in (STREET.parent / "peers").iterdir() if file.stem != "c
         ({"learning_rate": 1}, "learning_rate: Extra inputs are not permitted"),
         ({"conditions": ["mist"]}, "conditions: .*'mist'.* known: .*fog"),
         ({"height": 90}, "height: Input should be a multiple of 4"),
+        ({"height": 28}, "height: Input should be greater than or equal to 32"),
     ],
 )
 def test_configurations_that_cannot_be(config_file: Path, edit: dict[str, object], says: str) -> None:

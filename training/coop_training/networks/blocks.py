@@ -130,6 +130,33 @@ class ModulatedBlock(nn.Module):
         return x + self.second(self.adapter(features, context.posterior))
 
 
+class GatedBlock(nn.Module):
+    """A residual block of 1x1 and depthwise 3x3 convolutions, half of whose channels gate the others, modulated by the
+    condition; for fine scales, where it sees as far as a ModulatedBlock at a third of the cost.
+
+    The gate (Dauphin et al., 2017; between depthwise and 1x1 convolution as in NAFNet, Chen et al., 2022) is a sigmoid
+    instead of NAFNet's bare product, which needs a normalisation. Starts as identity.
+
+    Args:
+        width: channels of the input and the output.
+        conditions: number of conditions K, `clear` included.
+    """
+
+    def __init__(self, width: int, conditions: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(width, 2 * width, 1)
+        self.spatial = nn.Conv2d(2 * width, 2 * width, 3, 1, 1, groups=2 * width)
+        self.from_embedding = zeroed(nn.Linear(EMBEDDING, 2 * width))
+        self.adapter = Adapter(width, conditions)
+        self.contract = zeroed(nn.Conv2d(width, width, 1))
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        features, gate = self.spatial(self.expand(x)).chunk(2, 1)
+        scale, shift = self.from_embedding(context.embedding)[:, :, None, None].chunk(2, 1)
+        gated = (features * (1 + scale) + shift) * torch.sigmoid(gate)
+        return x + self.contract(self.adapter(gated, context.posterior))
+
+
 class ModulatedUNet(nn.Module):
     """Trunk at a quarter of the image's resolution and at scales half of one another below, of modulated blocks, with
     additive skips.

@@ -11,6 +11,8 @@ from coop_training.networks.blocks import EMBEDDING, conv3x3
 RED_SHIFTS, BLUE_SHIFTS = 16, 8
 """Displacements in pixels, 0 upwards, at which red and blue are compared with green: what lateral chromatic
 aberration of the published levels needs."""
+OCTAVES = 5
+"""Scales, each twice as coarse as the one before, at which differences are averaged over the image."""
 _MAPS = 9
 _FEATURES = 64
 _JPEG_BLOCK = 8
@@ -32,6 +34,23 @@ def local_statistics(image: Tensor) -> Tensor:
     values = torch.cat([F.avg_pool2d(image, 4), darkest, brightest], 1)
     differences = torch.cat([F.avg_pool2d(differences, 4), F.max_pool2d(mixed, 4) * 0.3], 1)
     return torch.cat([4 * values - 2, (differences + 0.004).log() + 3.5], 1)
+
+
+def gradient_spectrum(image: Tensor) -> Tensor:
+    """How strongly luminance varies at each scale: what says how wide a blur is.
+
+    Logarithms of the mean absolute first differences along rows and columns and of the mixed second difference, of the
+    image and of its means over 2x2, 4x4 ... pixels, each brought to about -2..2. From one scale alone, a wide blur's
+    width was told to 12 %, from all of them to 1 %. [N,3,H,W] in 0..1 → [N,3·OCTAVES].
+    """
+    x, logarithms = image.mean(1, keepdim=True), []
+    for octave in range(OCTAVES):
+        if octave:
+            x = F.avg_pool2d(x, 2)
+        down = x[..., 1:, :] - x[..., :-1, :]
+        across, mixed = x[..., 1:] - x[..., :-1], down[..., 1:] - down[..., :-1]
+        logarithms += [(d.abs().mean((1, 2, 3)) + 0.001).log() + 4 for d in (across, down, mixed)]
+    return torch.stack(logarithms, 1)
 
 
 def channel_misalignment(image: Tensor) -> Tensor:
@@ -75,33 +94,37 @@ class ConditionEncoder(nn.Module):
     start from raw pixels: small random filters see an image's content, not its noise, and learned nothing.
 
     Args:
-        classes: semantic classes C.
         conditions: number of conditions K, `clear` included.
+        classes: semantic classes C whose statistics are heard; 0: none are.
 
-    Input: image [N,3,H,W] RGB in 0..1, probabilities [N,C,H/4,W/4].
-    Output: embedding [N,EMBEDDING], condition logits [N,K], strength [N] in 0..1, and what `channel_misalignment` says.
+    Inputs: image [N,3,H,W] RGB in 0..1; what `channel_misalignment` and `gradient_spectrum` say of it; probabilities
+    [N,C,H/4,W/4], unless no class is heard.
+    Outputs: embedding [N,EMBEDDING], condition logits [N,K], strength [N] in 0..1.
     """
 
-    def __init__(self, classes: int, conditions: int) -> None:
+    def __init__(self, conditions: int, classes: int = 0) -> None:
         super().__init__()
         self.features = nn.Sequential(
             conv3x3(_MAPS, 32, 2), nn.ReLU(inplace=True), conv3x3(32, _FEATURES, 2), nn.ReLU(inplace=True)
         )
-        pooled = 2 * (_MAPS + _FEATURES) + classes * (_MAPS + 1) + RED_SHIFTS + BLUE_SHIFTS + 2 * _JPEG_BLOCK
+        of_image = RED_SHIFTS + BLUE_SHIFTS + 2 * _JPEG_BLOCK + 3 * OCTAVES + 2 * (_MAPS + _FEATURES)
+        pooled = of_image + classes * (_MAPS + 1)
         self.embed = nn.Sequential(nn.Linear(pooled, 2 * EMBEDDING), nn.ReLU(), nn.Linear(2 * EMBEDDING, EMBEDDING))
         self.condition = nn.Linear(EMBEDDING, conditions)
         self.strength = nn.Linear(EMBEDDING, 1)
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, misalignment: Tensor, spectrum: Tensor, probabilities: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         statistics = local_statistics(image)
-        misalignment = channel_misalignment(image)
-        pooled = [misalignment, blockiness(image)]
+        pooled = [misalignment, blockiness(image), spectrum]
         for maps in (statistics, self.features(statistics)):
             mean = maps.mean((2, 3), keepdim=True)
             pooled += [mean.flatten(1), (maps - mean).abs().mean((2, 3))]
-        share = probabilities.mean((2, 3))
-        of_class = probabilities.flatten(2) @ statistics.flatten(2).transpose(1, 2) / probabilities[0, 0].numel()
-        # A class that is hardly there has no mean worth hearing: the sum's floor takes it to zero.
-        pooled += [4 * share, (of_class / (share[..., None] + 0.01)).flatten(1)]
+        if probabilities is not None:
+            share = probabilities.mean((2, 3))
+            of_class = probabilities.flatten(2) @ statistics.flatten(2).transpose(1, 2) / probabilities[0, 0].numel()
+            # A class that is hardly there has no mean worth hearing: the sum's floor takes it to zero.
+            pooled += [4 * share, (of_class / (share[..., None] + 0.01)).flatten(1)]
         embedding = F.relu(self.embed(torch.cat(pooled, 1)))
-        return embedding, self.condition(embedding), torch.sigmoid(self.strength(embedding)).squeeze(1), misalignment
+        return embedding, self.condition(embedding), torch.sigmoid(self.strength(embedding)).squeeze(1)

@@ -1,4 +1,4 @@
-"""Undoing Gaussian blur: inverse filters, blended by what the condition embedding says."""
+"""Undoing Gaussian blur: inverse filters, blended by how wide the blur is taken to be."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.blocks import EMBEDDING, zeroed
+from coop_training.networks.condition import OCTAVES
 from coop_training.networks.filtering import correlate_rows
 
 COARSE = 4
@@ -21,43 +22,53 @@ NOISE_TO_SIGNAL = (1e-3, 1e-2)
 RADIUS = 16
 """Of the filters, in pixels of their grid."""
 
+_HIDDEN = 64
+_OF_NONE = 12.0
+"""Logit that no filter starts with, the others zero."""
 _FREQUENCIES = 256
 _CORNER = 1e-5
 """Squared frequency (cycles per pixel) below which natural images' power density stops to rise as 1/f²."""
 
 
 class Deconvolution(nn.Module):
-    """Undoes narrow blurs at full resolution and wide ones at a quarter of it; starts as identity.
+    """Undoes narrow blurs at full resolution and wide ones at a quarter of it; starts all but as identity.
 
-    As strongly as the embedding says, the image is convolved with a blend of a bank's Wiener filters. A network of
-    small kernels would need many layers for inverse filters as wide as these.
+    The image is convolved with blends of a bank's Wiener filters. A network of small kernels would need many layers for
+    inverse filters as wide as these. Which ones follows from the embedding and, since a few percent off the width cost
+    much of the gain, from the spectrum itself.
 
-    Inputs: image [N,3,H,W]; embedding [N,EMBEDDING]. Output: image [N,3,H,W], not clamped.
+    Inputs: image [N,3,H,W]; embedding [N,EMBEDDING]; spectrum [N,3·OCTAVES] as `gradient_spectrum` gives it.
+    Output: image [N,3,H,W], not clamped.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.width = nn.Sequential(nn.Linear(EMBEDDING + 3 * OCTAVES, _HIDDEN), nn.ReLU())
         self.fine = InverseFilter(FINE_SIGMAS)
         self.coarse = InverseFilter(tuple(sigma / COARSE for sigma in COARSE_SIGMAS), COARSE)
 
-    def forward(self, image: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, image: Tensor, embedding: Tensor, spectrum: Tensor) -> Tensor:
+        width = self.width(torch.cat([embedding, spectrum], 1))
         small = F.avg_pool2d(image.float(), COARSE)
-        correction = self.coarse(small, embedding) - small
+        correction = self.coarse(small, width) - small
         up = F.interpolate(correction, size=image.shape[-2:], mode="bilinear", align_corners=False)
-        return self.fine(image, embedding) + up
+        return self.fine(image, width) + up
 
 
 class InverseFilter(nn.Module):
-    """Convolves with the difference of two separable filters, each the blend of a bank's that the embedding asks for.
+    """Convolves with the difference of two separable filters, each a blend of a bank's.
 
     The Wiener filter against a Gaussian blur, though the blur is separable, is not: a separable one amplifies noise
     where both frequencies are high as much as where one is. Of two terms it becomes almost whole.
+
+    No filter is one of the bank: with a gate beside the blend instead, a filter against too wide a blur, opened half,
+    came to stand for the right one.
 
     Args:
         sigmas: of the bank, in pixels of this grid.
         coarse: how many pixels of the image one of this grid is the mean of; the result is interpolated back linearly.
 
-    Inputs: image [N,3,h,w]; embedding [N,EMBEDDING]. Output: float32 [N,3,h,w]. Starts as identity.
+    Inputs: image [N,3,h,w]; what is known of the width [N,_HIDDEN]. Output: float32 [N,3,h,w].
     """
 
     bank: Tensor
@@ -65,16 +76,19 @@ class InverseFilter(nn.Module):
     def __init__(self, sigmas: tuple[float, ...], coarse: int = 1) -> None:
         super().__init__()
         kernels = [wiener_terms(sigma, ratio, RADIUS, coarse) for ratio in NOISE_TO_SIGNAL for sigma in sigmas]
+        none = np.zeros_like(kernels[0])
+        none[0, RADIUS] = 1
+        kernels.append(none)
         # On float16's grid, as bundles store what is large.
         self.register_buffer("bank", torch.from_numpy(np.stack(kernels, 1)).half().float(), persistent=False)
-        self.blend = nn.Linear(EMBEDDING, len(kernels))
-        self.gate = zeroed(nn.Linear(EMBEDDING, 1))
+        self.blend = zeroed(nn.Linear(_HIDDEN, len(kernels)))
+        with torch.no_grad():
+            self.blend.get_parameter("bias")[-1] = _OF_NONE
 
-    def forward(self, image: Tensor, embedding: Tensor) -> Tensor:
-        gate, weights = self.gate(embedding), self.blend(embedding).softmax(1)
-        added, taken = (gate * (weights @ taps) for taps in self.bank)
+    def forward(self, image: Tensor, width: Tensor) -> Tensor:
+        added, taken = (self.blend(width).softmax(1) @ taps for taps in self.bank)
         padded = F.pad(image, (RADIUS, RADIUS, RADIUS, RADIUS), mode="replicate")
-        return _separable(padded, added + F.pad(1 - gate, (RADIUS, RADIUS))) - _separable(padded, taken)
+        return _separable(padded, added) - _separable(padded, taken)
 
 
 def _separable(padded: Tensor, taps: Tensor) -> Tensor:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from coop_training.networks.alignment import ChannelAlignment
-from coop_training.networks.blocks import at_quarter
-from coop_training.networks.condition import ConditionEncoder
+from coop_training.networks.condition import ConditionEncoder, channel_misalignment, gradient_spectrum
 from coop_training.networks.deconvolution import Deconvolution
 from coop_training.networks.impulses import ImpulseRemoval
 
@@ -16,22 +14,22 @@ class Front(nn.Module):
     """Tells the condition, then takes away impulses, aligns channels and sharpens as far as the condition asks for it.
 
     Args:
-        classes: semantic classes C.
         conditions: number of conditions K, `clear` included.
+        classes: semantic classes C whose statistics help to tell the condition; 0: none do.
 
-    Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,h,w] of any h, w.
+    Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,H/4,W/4], unless no class is heard.
     Outputs: image [N,3,H,W], not clamped; embedding [N,EMBEDDING]; condition logits [N,K]; strength [N] in 0..1.
     """
 
-    def __init__(self, classes: int, conditions: int) -> None:
+    def __init__(self, conditions: int, classes: int = 0) -> None:
         super().__init__()
-        self.encoder = ConditionEncoder(classes, conditions)
+        self.encoder = ConditionEncoder(conditions, classes)
         self.impulses = ImpulseRemoval()
         self.alignment = ChannelAlignment()
         self.deconvolution = Deconvolution()
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        quarter = at_quarter(probabilities, F.avg_pool2d(image, 4))
-        embedding, condition, strength, misalignment = self.encoder(image, quarter)
+    def forward(self, image: Tensor, probabilities: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        misalignment, spectrum = channel_misalignment(image), gradient_spectrum(image)
+        embedding, condition, strength = self.encoder(image, misalignment, spectrum, probabilities)
         aligned = self.alignment(self.impulses(image, embedding), embedding, misalignment)
-        return self.deconvolution(aligned, embedding), embedding, condition, strength
+        return self.deconvolution(aligned, embedding, spectrum), embedding, condition, strength

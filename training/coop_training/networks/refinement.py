@@ -34,7 +34,7 @@ class Refinement(SegmentationFeatures):
 
     def __init__(self, classes: int, conditions: int) -> None:
         super().__init__(BLOCKS, MERGES)
-        self.front = Front(classes, conditions)
+        self.front = Front(conditions, classes)
         self.given = zeroed(nn.Conv2d(classes, WIDTHS[0], 1))
         self.modulation = nn.ModuleList(zeroed(nn.Linear(EMBEDDING, 2 * w)) for w in (*WIDTHS, DECODER, DECODER))
         self.trust = zeroed(nn.Linear(EMBEDDING, 1))
@@ -53,8 +53,8 @@ class Refinement(SegmentationFeatures):
         return self
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        seen, embedding, condition, strength = self.front(image, probabilities)
         quarter = at_quarter(probabilities, F.avg_pool2d(image, 4))
+        seen, embedding, condition, strength = self.front(image, quarter)
         log_probabilities = quarter.clamp(min=SMALLEST_PROBABILITY).log()
         x = self.features(seen, partial(self._adapt, embedding, self.given(0.1 * log_probabilities)))
         alpha = 1 + self.trust(embedding)[:, :, None, None]

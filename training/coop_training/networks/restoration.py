@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coop_training.networks.blocks import Adapter, Context, ModulatedBlock, ModulatedUNet, at_quarter, conv3x3, zeroed
+from coop_training.networks.blocks import Adapter, Context, GatedBlock, ModulatedUNet, at_quarter, conv3x3, zeroed
 from coop_training.networks.front import Front
 
 
@@ -32,10 +32,11 @@ class Restoration(nn.Module):
         hidden: Sequence[int] = (32, 80, 128),
         blocks: Sequence[int] = (1, 1, 2),
         guidance: int = 16,
-        detail: tuple[int, int] = (16, 2),
+        detail: tuple[int, int] = (24, 4),
     ) -> None:
         super().__init__()
-        self.front = Front(classes, conditions)
+        # Of statistics class by class it would learn the training drives' airlight and rain by heart.
+        self.front = Front(conditions)
         self.guidance = nn.Sequential(nn.Conv2d(classes, guidance, 1), nn.ReLU(inplace=True))
         self.trunk = ModulatedUNet(48, widths, hidden, blocks, conditions, guidance)
         self.adapter = Adapter(widths[0], conditions)
@@ -44,7 +45,7 @@ class Restoration(nn.Module):
         self.detail = Detail(widths[0], *detail, conditions)
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        sharp, embedding, condition, strength = self.front(image, probabilities)
+        sharp, embedding, condition, strength = self.front(image)
         folded = F.pixel_unshuffle(sharp - 0.5, 4)
         # Detached: what the estimate is taught is the truth, not what suits the adapters.
         posterior = condition.detach().softmax(1)
@@ -73,11 +74,11 @@ class Detail(nn.Module):
         super().__init__()
         self.fold = conv3x3(12, width)
         self.hear = nn.Conv2d(trunk, 4 * width, 1)
-        self.blocks = nn.ModuleList(ModulatedBlock(width, width, conditions) for _ in range(blocks))
+        self.blocks = nn.ModuleList(GatedBlock(width, conditions) for _ in range(blocks))
         self.unfold = zeroed(conv3x3(width, 12))
 
     def forward(self, image: Tensor, seen: Tensor, context: Context) -> Tensor:
         x = self.fold(F.pixel_unshuffle(image - 0.5, 2)) + F.pixel_shuffle(self.hear(seen), 2)
         for block in self.blocks:
             x = block(x, context)
-        return F.pixel_shuffle(self.unfold(F.relu(x)), 2)
+        return F.pixel_shuffle(self.unfold(x), 2)
