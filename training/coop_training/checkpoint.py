@@ -44,13 +44,13 @@ def load_weights(path: Path, networks: Mapping[str, nn.Module]) -> dict[str, str
             network.load_state_dict(own)
         except RuntimeError as error:
             raise CheckpointError(
-                f"{path}: its {name} is another network than the configuration's: {_difference(network, own)}; "
+                f"{path}: its {name} is another network than the configuration's: {difference(network, own)}; "
                 "take the configuration and the version that it was trained with"
             ) from error
     return facts
 
 
-def _difference(network: nn.Module, found: Mapping[str, Tensor]) -> str:
+def difference(network: nn.Module, found: Mapping[str, Tensor]) -> str:
     """The first weight that does not fit, and how many there are."""
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}

@@ -193,6 +193,9 @@ class TrainConfig(_Section):
     segmenter_from: Path | None = None
     """Checkpoint of another run, whose reference segmenter this one takes; beside `segmenter`, only as what refinement
     starts from."""
+    start_from: Path | None = None
+    """Bundle whose networks this run begins with, all three: to train them further, or on other data of the same
+    classes and conditions."""
     segmenter_sees: Literal["clear", "adverse"] = "clear"
     """What its own stage shows the segmenter: it is the existing one, of clear images, but for a peer."""
     losses: LossesConfig = LossesConfig()
@@ -223,8 +226,10 @@ class TrainConfig(_Section):
                 raise ValueError("segmenter names one that exists: leave out stages.segmenter")
             if self.losses.features == "segmenter":
                 raise ValueError("losses.features is 'segmenter', which has to be the reference one; take another")
-        elif self.stages.segmenter is None and self.segmenter_from is None:
-            raise ValueError("stages has no segmenter, and neither segmenter nor segmenter_from is set: give one")
+        elif self.stages.segmenter is None and self.segmenter_from is None and self.start_from is None:
+            raise ValueError(
+                "stages has no segmenter, and none of segmenter, segmenter_from, start_from is set: give one"
+            )
         return self
 
     @model_validator(mode="after")

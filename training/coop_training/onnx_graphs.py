@@ -21,6 +21,8 @@ SHARED_FROM = 4096
 """Bytes from which a tensor goes into the weights' file, and to a multiple of which it is aligned there."""
 HALVED_FROM = 1024
 """Weights of at least this many elements are stored as float16: half the bundle, and what FP16 engines read anyway."""
+HALVED = "_fp16"
+"""What the name of such a tensor ends with."""
 
 
 def export_graph(
@@ -113,7 +115,7 @@ def store_weights_halved(proto: onnx.ModelProto) -> None:
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < HALVED_FROM:
             continue
         name = tensor.name
-        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name + "_fp16")
+        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name + HALVED)
         proto.graph.initializer.remove(tensor)
         proto.graph.initializer.append(half)
         proto.graph.node.insert(

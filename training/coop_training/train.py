@@ -17,8 +17,10 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import nn
 
+from coop_perception.bundle import BundleError
 from coop_perception.labelled_images import DatasetError
 from coop_training.adapters import AdapterError
+from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
 from coop_training.data import class_weights, load_frames
@@ -64,7 +66,7 @@ def main() -> int:
         fabric = launch(arguments.accelerator, arguments.devices, arguments.precision)
         out = arguments.out or Path("out/train") / config.name
         train(fabric, arguments.precision, config, out, wanted, arguments.resume)
-    except (ConfigError, DatasetError, CheckpointError, AdapterError, TrainingError) as error:
+    except (ConfigError, DatasetError, BundleError, CheckpointError, AdapterError, TrainingError) as error:
         complain(str(error))
         return 1
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
@@ -114,7 +116,8 @@ def train(
             starting weights are missing, or what is to be resumed was begun with another configuration.
         TrainingInterrupted: a stop was asked for; what is needed to go on is saved.
         DatasetError: the data cannot be used.
-        CheckpointError: an earlier stage's weights cannot be used.
+        BundleError: what the run begins with is no bundle.
+        CheckpointError: its weights, or an earlier stage's, cannot be used.
         AdapterError: the configuration's own segmenter cannot be used.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -134,6 +137,11 @@ def train(
     torch.manual_seed(config.seed)
     model = Cooperative(config).to(memory_format=torch.channels_last)
     fabric.to_device(model)
+    if config.start_from is not None:
+        anew = load_bundle_weights(config.start_from, model, config)
+        for network, weights in anew.items():
+            if weights:
+                console.print(f"{config.start_from} does not hold {', '.join(weights)} of {network}: these begin anew")
     if config.segmenter_from is not None and config.segmenter is None:
         load_weights(config.segmenter_from, {"segmenter": model.segmenter})
     costs = deployed_costs(model)
@@ -147,7 +155,7 @@ def train(
             before = stages_before(name, config)
             if before:
                 load_weights(results[before[-1]], model.parts())
-            if name == "refinement" and isinstance(model.refinement, Refinement):
+            if name == "refinement" and isinstance(model.refinement, Refinement) and config.start_from is None:
                 start_refinement(model.refinement, model.segmenter, config)
             facts = {"stage": name, "config": config.model_dump_json(), "commit": commit()}
             seconds, losses = run_stage(run, name, table[name], facts, interrupt)

@@ -14,7 +14,8 @@ import pytest
 import torch
 import yaml
 from coop_training import export
-from coop_training.checkpoint import save_weights
+from coop_training.bundle_weights import load_bundle_weights
+from coop_training.checkpoint import CheckpointError, save_weights
 from coop_training.config import DataConfig, StageConfig, StagesConfig, TrainConfig
 from coop_training.export_check import ExportError, check_frames, compare
 from coop_training.graphs import GRAPHS
@@ -114,6 +115,32 @@ def test_manifest_says_where_it_comes_from(bundle: Bundle) -> None:
 def test_bundle_runs(bundle: Bundle) -> None:
     (result,) = open_pipeline(bundle.directory).run([np.zeros((HEIGHT, WIDTH, 3), np.uint8)], OUTPUTS)
     assert all(getattr(result, name) is not None for name in OUTPUTS)
+
+
+def test_networks_are_read_back_from_a_bundle(bundle: Bundle, values: dict[str, torch.Tensor]) -> None:
+    torch.manual_seed(1)
+    model = Cooperative(CONFIG).eval()
+    anew = load_bundle_weights(bundle.directory, model, CONFIG)
+    # No graph says what restoration's encoder takes the strength for.
+    of_strength = ["front.encoder.strength.weight", "front.encoder.strength.bias"]
+    assert anew == {"segmenter": [], "refinement": [], "restoration": of_strength}
+    for name, value in export.results(model, values["image"]).items():
+        # Normalisations folded into halved weights round otherwise.
+        assert np.isclose(value, values[name].numpy(), atol=1e-5).mean() > 0.999, name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conditions": ("fog", "gaussian_noise")}, "has conditions gaussian_noise, fog, the configuration fog, gauss"),
+        ({"variant": "nafnet"}, r"restoration.onnx: is another network than the configuration's restoration: \S+ is "),
+        ({"guidance": "none"}, r"\(.* weights do not fit\); take the variant, guidance and version"),
+    ],
+)
+def test_a_bundle_of_other_networks_is_refused(bundle: Bundle, change: dict[str, object], message: str) -> None:
+    config = CONFIG.model_copy(update=change)
+    with pytest.raises(CheckpointError, match=message):
+        load_bundle_weights(bundle.directory, Cooperative(config), config)
 
 
 def test_cooperative_gives_what_the_three_give(bundle: Bundle) -> None:

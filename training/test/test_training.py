@@ -78,6 +78,27 @@ def test_all_stages_then_export_then_evaluation(
     assert results["clean"]["degraded"] == pytest.approx({"psnr": 100.0, "ssim": 1.0})
 
 
+def test_training_begins_with_a_bundle(
+    coop_train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, further = tmp_path / "first", tmp_path / "further"
+    only = ("--set=stages.restoration=null", "--set=stages.joint=null")
+    assert coop_train(first, *only) == 0
+    export.export(first / "refinement.safetensors", tmp_path / "bundle")
+    begun = ("--set=stages.segmenter=null", "--set=stages.refinement.learning_rate=1e-9", *only)
+    assert coop_train(further, f"--set=start_from={tmp_path / 'bundle'}", *begun) == 0
+    export.export(further / "refinement.safetensors", tmp_path / "again")
+    image = SampleDrive(5, WIDTH, HEIGHT).frame(0).image
+    results = [open_pipeline(tmp_path / name).run([image], OUTPUTS)[0] for name in ("bundle", "again")]
+    for name in ("mask_raw", "mask", "restored"):
+        one, other = (np.asarray(getattr(result, name)) for result in results)
+        assert (one == other).mean() > 0.99
+        assert len(np.unique(one)) > 1
+
+    assert coop_train(further, f"--set=start_from={tmp_path}", *begun) == 1
+    assert f"coop-train: {tmp_path / 'bundle.yaml'}" in capsys.readouterr().err
+
+
 def test_held_out_drives_are_left_out(config_file: Path) -> None:
     assert len(load_frames(load_config(config_file).data)) == 3
 

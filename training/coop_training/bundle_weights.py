@@ -1,0 +1,90 @@
+"""Networks out of a bundle's graphs, to train on from what was exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from coop_perception.bundle import load_bundle
+from coop_training.checkpoint import CheckpointError, difference
+from coop_training.config import TrainConfig
+from coop_training.model import Cooperative
+from coop_training.onnx_graphs import HALVED
+
+
+def load_bundle_weights(directory: Path, model: Cooperative, config: TrainConfig) -> dict[str, list[str]]:
+    """Give a configuration's networks the weights of a bundle, whose large ones are rounded to float16.
+
+    Batch normalisations are in the convolutions before them, as the exporter has put them there, and become identity
+    but for a shift. A user's own segmenter is left alone.
+
+    Returns:
+        By network the parameters that its graph does not hold, since nothing that it gives depends on them. They stay
+        as they are.
+
+    Raises:
+        BundleError: it is no bundle, or damaged.
+        CheckpointError: its classes, conditions or networks are not the configuration's.
+    """
+    bundle = load_bundle(directory)
+    of_bundle = {"classes": [c.name for c in bundle.classes], "conditions": list(bundle.conditions[1:])}
+    wanted = {"classes": [c.name for c in config.data.class_list.classes], "conditions": list(config.conditions)}
+    for what, names in wanted.items():
+        if of_bundle[what] != names:
+            raise CheckpointError(
+                f"{directory}: has {what} {', '.join(of_bundle[what])}, the configuration {', '.join(names)}; "
+                "start_from needs the same, in the same order"
+            )
+    left = {}
+    for name, network in model.deployed().items():
+        own = network.state_dict()
+        if not own:
+            continue
+        path, constants = bundle.networks[name].path, {key for key, _ in network.named_buffers()} - own.keys()
+        held = _with_normalisations(network, _weights(path, f"model.{name}."))
+        found = {key: tensor for key, tensor in held.items() if key not in constants}
+        weights = {**own, **found}
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path}: is another network than the configuration's {name}: {difference(network, weights)}; "
+                "take the variant, guidance and version that it was trained with"
+            ) from error
+        if not found:
+            raise CheckpointError(f"{path}: is not the reference {name}, so it cannot be trained on; set `{name}`")
+        left[name] = [key for key, _ in network.named_parameters() if key not in found]
+    return left
+
+
+def _weights(path: Path, prefix: str) -> dict[str, Tensor]:
+    """A graph's parameters by name in the network; the exporter keeps the names of what it does not fold away."""
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    return {
+        name.removeprefix(prefix).removesuffix(HALVED): torch.from_numpy(value.astype(np.float32))
+        for name, value in held.items()
+        if name.startswith(prefix)
+    }
+
+
+def _with_normalisations(network: nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Folded batch normalisations taken apart: the convolution keeps their scale, they their shift."""
+    weights = dict(found)
+    for path, module in network.named_modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for (convolution, _), (name, norm) in pairwise(module.named_children()):
+            shift = weights.pop(f"{path}.{convolution}.weight_bias", None)
+            if shift is None or not isinstance(norm, nn.BatchNorm2d):
+                continue
+            ones = torch.ones_like(shift)
+            values = {"weight": ones, "bias": shift, "running_mean": 0 * ones, "running_var": ones - norm.eps}
+            weights |= {f"{path}.{name}.{key}": tensor for key, tensor in values.items()}
+    return weights
