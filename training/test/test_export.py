@@ -16,7 +16,7 @@ import yaml
 from coop_training import export
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, save_weights
-from coop_training.config import DataConfig, StageConfig, StagesConfig, TrainConfig
+from coop_training.config import DataConfig, StageConfig, StagesConfig, TrainConfig, load_config
 from coop_training.export_check import ExportError, check_frames, compare
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
@@ -141,6 +141,13 @@ def test_a_bundle_of_other_networks_is_refused(bundle: Bundle, change: dict[str,
     config = CONFIG.model_copy(update=change)
     with pytest.raises(CheckpointError, match=message):
         load_bundle_weights(bundle.directory, Cooperative(config), config)
+
+
+def test_the_shipped_bundle_can_be_trained_on() -> None:
+    repository = Path(__file__).parents[2]
+    config = load_config(repository / "training/configs/street.yaml")
+    anew = load_bundle_weights(repository / "models/street", Cooperative(config), config)
+    assert not anew["segmenter"] + anew["refinement"]
 
 
 def test_cooperative_gives_what_the_three_give(bundle: Bundle) -> None:
