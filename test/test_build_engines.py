@@ -178,7 +178,8 @@ class TestStreet:
         ends = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
         assert ends["condition"] == TensorProto.FLOAT
         assert ends["restored"] == TensorProto.UINT8
-        assert 0 < halved.graph("cooperative").kept < 200
+        # Statistics that tell the condition: logarithms of small means, of which each network takes its own.
+        assert 0 < halved.graph("cooperative").kept < len(model.graph.node) / 5
 
 
 class TestRebuilding:
