@@ -38,7 +38,7 @@ class RestorationGraph(_Graph):
     """image, refined_probabilities → restored."""
 
     def forward(self, image: Tensor, refined_probabilities: Tensor) -> Tensor:
-        return to_bytes(self.model.restoration(to_float(image), refined_probabilities)[0])
+        return to_bytes(self.model.restore(to_float(image), refined_probabilities)[0])
 
 
 class CooperativeGraph(_Graph):

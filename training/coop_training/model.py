@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from coop_training.adapters import OnnxSegmenter
 from coop_training.config import TrainConfig
+from coop_training.networks.condition import Estimate
 from coop_training.networks.discriminator import Discriminator
 from coop_training.networks.nafnet import NafNet
 from coop_training.networks.paper import PaperRefinement, PaperRestoration
@@ -63,7 +64,7 @@ class Cooperative(nn.Module):
         super().__init__()
         classes, conditions = len(config.data.class_list.classes), len(config.conditions) + 1
         variant = VARIANTS[config.variant]
-        self.classes, self.stride = classes, variant.stride
+        self.classes, self.conditions, self.stride = classes, conditions, variant.stride
         self.segmenter = (
             Segmenter(classes)
             if config.segmenter is None
@@ -76,6 +77,21 @@ class Cooperative(nn.Module):
             # Made last: the others then start from the same weights with and without them.
             self.d1 = Discriminator(classes + 3, variant.widths)
             self.d2 = Discriminator(3, variant.widths)
+
+    def restore(self, image: Tensor, refined: Tensor, told: Estimate | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Restoration as deployed: told the condition by the refinement's encoder, which hears the classes and has
+        learnt on whole frames, or, where it is known already, by `told`. Arguments and results as `Restoration`'s.
+
+        Restorations that know no conditions, and one without guidance, are told nothing.
+        """
+        if not isinstance(self.restoration, Restoration):
+            result: tuple[Tensor, Tensor, Tensor] = self.restoration(image, refined)
+            return result
+        assert isinstance(self.refinement, Refinement)  # of the same variant
+        restored: tuple[Tensor, Tensor, Tensor] = self.restoration(
+            image, refined, told or self.refinement.estimate(image, refined)
+        )
+        return restored
 
     def parts(self) -> dict[str, nn.Module]:
         """All networks by name, as checkpoints hold them."""

@@ -26,6 +26,7 @@ from coop_training.losses import (
     total_variation,
 )
 from coop_training.model import Cooperative
+from coop_training.networks.condition import Estimate
 
 Losses = dict[str, Tensor]
 """Named terms, each a scalar, and `total`, their weighted sum."""
@@ -90,8 +91,8 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
             terms["jaccard"] = soft_jaccard(logits, batch.mask)
         return terms
 
-    def refine(model: Cooperative, batch: Sample, degraded: Tensor) -> tuple[Tensor, Losses, Fakes]:
-        """S_r as probabilities, and the terms of equation 1."""
+    def refine(model: Cooperative, batch: Sample, degraded: Tensor) -> tuple[Tensor, Estimate, Losses, Fakes]:
+        """S_r as probabilities, the condition, and the terms of equation 1."""
         logits, condition, strength, seen = model.refinement(degraded, degraded_segmentation(model, degraded))
         refined = logits.float().softmax(1)
         terms = {
@@ -109,12 +110,14 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
             with frozen(model.d1):
                 terms["adversarial_d1"] = adversarial.generator(model.d1(fake))
             fakes["d1"] = (real, fake.detach())
-        return refined, terms, fakes
+        return refined, Estimate(condition.detach().softmax(1), strength.detach()), terms, fakes
 
-    def restore(model: Cooperative, batch: Sample, degraded: Tensor, guidance: Tensor) -> tuple[Losses, Fakes]:
+    def restore(
+        model: Cooperative, batch: Sample, degraded: Tensor, guidance: Tensor, told: Estimate
+    ) -> tuple[Losses, Fakes]:
         """The terms of equation 4."""
         clear = to_image(batch.clear)
-        restored, condition, strength = model.restoration(degraded, guidance)
+        restored, condition, strength = model.restore(degraded, guidance, told)
         restored = restored.float()
         terms = {
             "l1": l1(restored, clear),
@@ -144,19 +147,19 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
         return weighted(segmentation(logits, batch)), {}
 
     def refinement(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
-        _, terms, fakes = refine(model, batch, to_image(batch.degraded))
+        _, _, terms, fakes = refine(model, batch, to_image(batch.degraded))
         return weighted(terms), fakes
 
     def restoration(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
         degraded = to_image(batch.degraded)
-        terms, fakes = restore(model, batch, degraded, _guidance(config.guidance, model, degraded, batch))
+        terms, fakes = restore(model, batch, degraded, *_guidance(config.guidance, model, degraded, batch))
         return weighted(terms), fakes
 
     def joint(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
         degraded = to_image(batch.degraded)
         # S_r stays differentiable: restoration's errors reach the refinement, which is the point of this stage.
-        refined, terms1, fakes1 = refine(model, batch, degraded)
-        terms2, fakes2 = restore(model, batch, degraded, refined)
+        refined, told, terms1, fakes1 = refine(model, batch, degraded)
+        terms2, fakes2 = restore(model, batch, degraded, refined, told)
         condition = terms1["condition"] + terms2["condition"]
         return weighted({**terms1, **terms2, "condition": condition}), {**fakes1, **fakes2}
 
@@ -201,17 +204,28 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _guidance(kind: str, model: Cooperative, degraded: Tensor, batch: Sample) -> Tensor:
-    """Guidance of the restoration's own stage, at S_r's size: S_gt, S_r, or for each sample one of the two."""
+def _guidance(kind: str, model: Cooperative, degraded: Tensor, batch: Sample) -> tuple[Tensor, Estimate]:
+    """What guides the restoration in its own stage: S_gt and the true condition, S_r and the condition as refinement
+    estimates it, or for each sample one of the two; of a crop the condition is told less well than of a whole frame.
+    """
     with torch.no_grad():
         true = smooth_one_hot(batch.mask, model.classes, degraded.shape[-2] // model.stride)
+        known = F.one_hot(batch.condition, model.conditions).float()
         if kind in ("gt", "none"):
-            return true
-        refined = model.refinement(degraded, degraded_segmentation(model, degraded))[0].float().softmax(1)
+            return true, Estimate(known, batch.strength)
+        logits, condition, strength = model.refinement(degraded, degraded_segmentation(model, degraded))[:3]
+        refined, posterior = logits.float().softmax(1), condition.float().softmax(1)
         if kind == "refined":
-            return refined
-        take_true = torch.rand(len(refined)).to(refined.device) < 0.5  # each step has a seed of its own
-        return torch.where(take_true[:, None, None, None], true, refined)
+            return refined, Estimate(posterior, strength.float())
+        # Each step has a seed of its own.
+        truth, truth_of_condition = (torch.rand(2, len(refined)) < 0.5).to(refined.device)
+        return (
+            torch.where(truth[:, None, None, None], true, refined),
+            Estimate(
+                torch.where(truth_of_condition[:, None], known, posterior),
+                torch.where(truth_of_condition, batch.strength, strength.float()),
+            ),
+        )
 
 
 def smooth_one_hot(mask: Tensor, classes: int, height: int) -> Tensor:

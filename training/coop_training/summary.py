@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from rich.table import Table
 
 from coop_training.adapters import OnnxSegmenter
+from coop_training.graphs import RestorationGraph
 from coop_training.model import Cooperative
 from coop_training.networks.cost import Cost, cost
 
@@ -18,11 +21,13 @@ def deployed_costs(model: Cooperative) -> dict[str, Cost]:
     image = torch.empty(1, 3, HEIGHT, WIDTH, device="meta")
     segmentation = torch.empty(1, model.classes, HEIGHT // 4, WIDTH // 4, device="meta")
     refined = torch.empty(1, model.classes, HEIGHT // model.stride, WIDTH // model.stride, device="meta")
+    pixels = torch.empty(1, HEIGHT, WIDTH, 3, dtype=torch.uint8, device="meta")
+    told = cost(RestorationGraph(model, HEIGHT, WIDTH), (pixels, refined))  # the condition, by refinement's encoder
     own = isinstance(model.segmenter, OnnxSegmenter)
     return {
         **({} if own else {"segmenter": cost(model.segmenter, (image,))}),
         "refinement": cost(model.refinement, (image, segmentation)),
-        "restoration": cost(model.restoration, (image, refined)),
+        "restoration": replace(cost(model.restoration, (image, refined)), macs=told.macs),
     }
 
 

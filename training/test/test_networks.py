@@ -16,6 +16,7 @@ from coop_training.networks.blocks import EMBEDDING, Adapter, Context, Modulated
 from coop_training.networks.condition import (
     OCTAVES,
     RED_SHIFTS,
+    Estimate,
     blockiness,
     channel_misalignment,
     gradient_spectrum,
@@ -25,7 +26,7 @@ from coop_training.networks.filtering import correlate_rows
 from coop_training.networks.impulses import ImpulseRemoval, median_of_medians
 from coop_training.networks.nafnet import NafNet
 from coop_training.networks.refinement import Refinement
-from coop_training.networks.restoration import Restoration
+from coop_training.networks.restoration import Restoration, rows
 from coop_training.networks.segmenter import Segmenter
 from coop_training.stages import smooth_one_hot
 from coop_training.summary import deployed_costs
@@ -120,6 +121,56 @@ def test_restoration_starts_as_identity_on_aligned_channels() -> None:
     x = grey()
     restored = Restoration(CLASSES, CONDITIONS)(x, torch.rand(2, CLASSES, 10, 16).softmax(1))[0]
     torch.testing.assert_close(restored, x, atol=1e-3, rtol=0)
+
+
+def trained(network: torch.nn.Module) -> torch.nn.Module:
+    """No weight of it zero, as if it had learnt."""
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return network.eval()
+
+
+@torch.no_grad()
+def test_restoration_goes_by_the_condition_it_is_told() -> None:
+    restoration = trained(Restoration(CLASSES, CONDITIONS))
+    x, scene = image(), torch.rand(2, CLASSES, 10, 16).softmax(1)
+    alone, logits, strength = restoration(x, scene)
+    own = Estimate(logits.softmax(1), strength)
+    torch.testing.assert_close(restoration(x, scene, own)[0], alone)
+    for other in (Estimate(own.posterior.roll(1, 1), own.strength), Estimate(own.posterior, own.strength + 0.5)):
+        assert (restoration(x, scene, other)[0] - alone).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_refinement_tells_the_restoration_its_estimate_unless_that_is_unguided() -> None:
+    config = load_config(CONFIGS / "camvid_smoke.yaml")
+    x, scene = image(), torch.rand(2, 11, 10, 16).softmax(1)
+    for guidance, is_told in (("mixed", True), ("none", False)):
+        model = Cooperative(config.model_copy(update={"guidance": guidance})).eval()
+        trained(model.refinement)
+        trained(model.restoration)
+        _, logits, strength, _ = model.refinement(x, scene)
+        told = model.refinement.estimate(x, scene)
+        torch.testing.assert_close((told.posterior, told.strength), (logits.softmax(1), strength))
+        expected = model.restoration(x, scene, told) if is_told else model.restoration(x, scene)
+        torch.testing.assert_close(model.restore(x, scene)[0], expected[0])
+
+
+def test_rows_from_the_upper_edge_to_the_lower() -> None:
+    found = rows(torch.zeros(2, 7, 4, 3))
+    assert found.shape == (2, 1, 4, 3)
+    assert found[1, 0, :, 2].tolist() == [-0.75, -0.25, 0.25, 0.75]
+
+
+@torch.no_grad()
+def test_restoration_hears_where_a_row_lies() -> None:
+    """What is the same everywhere is restored otherwise above than below, though not to the left than to the right."""
+    restoration = trained(Restoration(CLASSES, CONDITIONS))
+    size = 768  # edges are heard too, but not so far
+    restored = restoration(torch.full((1, 3, size, size), 0.5), torch.full((1, CLASSES, 192, 192), 0.2))[0]
+    at, further = slice(352, 356), slice(416, 420)
+    torch.testing.assert_close(restored[..., at, at], restored[..., at, further], atol=1e-5, rtol=0)
+    assert (restored[..., at, at] - restored[..., further, at]).abs().max() > 1e-4
 
 
 def test_misalignment_is_least_at_the_shift() -> None:

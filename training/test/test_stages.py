@@ -132,26 +132,35 @@ def test_discriminators_do_not_change_where_the_others_start() -> None:
     ("variant", "guidance"), [("fast", "gt"), ("fast", "refined"), ("fast", "mixed"), ("paper", "mixed")]
 )
 def test_guidance_of_the_restoration(variant: str, guidance: str) -> None:
-    """What G2 is shown, against S_gt and S_r computed apart."""
+    """What G2 is shown and told, against S_gt and the truth, S_r and the refinement's estimate computed apart."""
     model, stage = prepared(configuration(guidance=guidance, variant=variant, losses={"adversarial": 0}), "restoration")
     batch, shown = sample(), []
     model.restoration.register_forward_pre_hook(lambda _module, inputs: shown.append(inputs))
-    for seed in range(8):
+    for seed in range(24):
         torch.manual_seed(seed)
         stage.losses(model, batch)
     degraded = shown[0][0]
-    true = smooth_one_hot(batch.mask, 11, HEIGHT // model.stride)
     with torch.no_grad():
-        refined = model.refinement(degraded, model.segmenter(degraded).softmax(1))[0].softmax(1)
-    seen: set[tuple[str, ...]] = set()
-    for _, found in shown:
-        each = [
-            "gt" if torch.allclose(one, a) else "refined" if torch.allclose(one, b, atol=1e-5) else "neither"
-            for one, a, b in zip(found, true, refined, strict=True)
-        ]
-        seen.add(tuple(each))
+        logits, condition, strength, _ = model.refinement(degraded, model.segmenter(degraded).softmax(1))
+    of_scene = smooth_one_hot(batch.mask, 11, HEIGHT // model.stride), logits.softmax(1)
+    of_condition = (
+        torch.cat([torch.eye(3)[batch.condition], batch.strength[:, None]], 1),
+        torch.cat([condition.softmax(1), strength[:, None]], 1),
+    )
     both = {(a, b) for a in ("gt", "refined") for b in ("gt", "refined")}
-    assert seen == (both if guidance == "mixed" else {(guidance, guidance)})
+    expected = both if guidance == "mixed" else {(guidance, guidance)}
+    assert {sources(found, *of_scene) for _, found, *_ in shown} == expected
+    if variant == "fast":
+        told = [torch.cat([estimate.posterior, estimate.strength[:, None]], 1) for _, _, estimate in shown]
+        assert {sources(found, *of_condition) for found in told} == expected
+
+
+def sources(found: torch.Tensor, true: torch.Tensor, refined: torch.Tensor) -> tuple[str, ...]:
+    """Of each of a batch, which of the two it is."""
+    return tuple(
+        "gt" if torch.allclose(one, a) else "refined" if torch.allclose(one, b, atol=1e-5) else "neither"
+        for one, a, b in zip(found, true, refined, strict=True)
+    )
 
 
 @pytest.mark.parametrize("kind", ["lsgan", "hinge"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,15 @@ OCTAVES = 5
 _MAPS = 9
 _FEATURES = 64
 _JPEG_BLOCK = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is taken to be wrong with the images of a batch: posterior [N,K], the probability of each condition, `clear`
+    first; strength [N] in 0..1."""
+
+    posterior: Tensor
+    strength: Tensor
 
 
 def local_statistics(image: Tensor) -> Tensor:

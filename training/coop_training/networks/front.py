@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from coop_training.networks.alignment import ChannelAlignment
-from coop_training.networks.condition import ConditionEncoder, channel_misalignment, gradient_spectrum
+from coop_training.networks.condition import ConditionEncoder, Estimate, channel_misalignment, gradient_spectrum
 from coop_training.networks.deconvolution import Deconvolution
 from coop_training.networks.impulses import ImpulseRemoval
 
@@ -33,3 +33,9 @@ class Front(nn.Module):
         embedding, condition, strength = self.encoder(image, misalignment, spectrum, probabilities)
         aligned = self.alignment(self.impulses(image, embedding), embedding, misalignment)
         return self.deconvolution(aligned, embedding, spectrum), embedding, condition, strength
+
+    def estimate(self, image: Tensor, probabilities: Tensor | None = None) -> Estimate:
+        """The condition alone, of the same inputs."""
+        misalignment, spectrum = channel_misalignment(image), gradient_spectrum(image)
+        _, condition, strength = self.encoder(image, misalignment, spectrum, probabilities)
+        return Estimate(condition.softmax(1), strength)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.blocks import EMBEDDING, at_quarter, conv3x3, zeroed
+from coop_training.networks.condition import Estimate
 from coop_training.networks.front import Front
 from coop_training.networks.segmenter import DECODER, WIDTHS, SegmentationFeatures
 
@@ -59,6 +60,10 @@ class Refinement(SegmentationFeatures):
         x = self.features(seen, partial(self._adapt, embedding, self.given(0.1 * log_probabilities)))
         alpha = 1 + self.trust(embedding)[:, :, None, None]
         return alpha * log_probabilities + self.correction(F.relu(x)), condition, strength, seen
+
+    def estimate(self, image: Tensor, probabilities: Tensor) -> Estimate:
+        """The condition alone, of the same inputs; probabilities S_r, once they are there, instead of S_d."""
+        return self.front.estimate(image, at_quarter(probabilities, F.avg_pool2d(image, 4)))
 
     def _adapt(self, embedding: Tensor, given: Tensor, stage: int, x: Tensor) -> Tensor:
         scale, shift = self.modulation[stage](embedding)[:, :, None, None].chunk(2, 1)

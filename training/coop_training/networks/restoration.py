@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coop_training.networks.blocks import Adapter, Context, GatedBlock, ModulatedUNet, at_quarter, conv3x3, zeroed
+from coop_training.networks.blocks import (
+    EMBEDDING,
+    Adapter,
+    Context,
+    GatedBlock,
+    ModulatedUNet,
+    at_quarter,
+    conv3x3,
+    zeroed,
+)
+from coop_training.networks.condition import Estimate
 from coop_training.networks.front import Front
 
 
@@ -20,8 +31,12 @@ class Restoration(nn.Module):
     removed pixel by pixel; but a filter learnt there is another one for each of a fold's 16 pixels. So the detail d
     comes from half resolution, of few channels, which hear what the trunk has seen.
 
-    Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,h,w] of any h, w.
-    Outputs: restored image [N,3,H,W], not clamped; condition logits [N,K]; strength [N] in 0..1.
+    How far away things are, fog and rain depend on: so beside the classes the guidance has the row, for a road's
+    distance follows from it.
+
+    Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,h,w] of any h, w; the condition, as whoever knows it better
+    tells it, or None: restoration is on its own.
+    Outputs: restored image [N,3,H,W], not clamped; condition logits [N,K] and strength [N] in 0..1, its own estimate.
     """
 
     def __init__(
@@ -37,25 +52,38 @@ class Restoration(nn.Module):
         super().__init__()
         # Of statistics class by class it would learn the training drives' airlight and rain by heart.
         self.front = Front(conditions)
-        self.guidance = nn.Sequential(nn.Conv2d(classes, guidance, 1), nn.ReLU(inplace=True))
+        self.told = zeroed(nn.Linear(2 * conditions, EMBEDDING))
+        self.guidance = nn.Sequential(nn.Conv2d(classes + 1, guidance, 1), nn.ReLU(inplace=True))
         self.trunk = ModulatedUNet(48, widths, hidden, blocks, conditions, guidance)
         self.adapter = Adapter(widths[0], conditions)
         self.affine = zeroed(conv3x3(widths[0], 6))
         self.residual = zeroed(conv3x3(widths[0], 48))
         self.detail = Detail(widths[0], *detail, conditions)
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, probabilities: Tensor, told: Estimate | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         sharp, embedding, condition, strength = self.front(image)
-        folded = F.pixel_unshuffle(sharp - 0.5, 4)
         # Detached: what the estimate is taught is the truth, not what suits the adapters.
-        posterior = condition.detach().softmax(1)
-        context = Context(embedding, posterior, self.guidance(at_quarter(probabilities, folded)))
+        known = told or Estimate(condition.detach().softmax(1), strength.detach())
+        posterior = known.posterior
+        embedding = embedding + self.told(torch.cat([posterior, posterior * known.strength[:, None]], 1))
+        folded = F.pixel_unshuffle(sharp - 0.5, 4)
+        guidance = self.guidance(torch.cat([at_quarter(probabilities, folded), rows(folded)], 1))
+        context = Context(embedding, posterior, guidance)
         # No rectifier behind the trunk: where clear images press for no change at all, it would die.
         x = self.adapter(self.trunk(folded, context), posterior)
         affine = F.interpolate(self.affine(x), size=image.shape[-2:], mode="bilinear", align_corners=False)
         gain, offset = affine.chunk(2, 1)
         residual = F.pixel_shuffle(self.residual(x), 4) + self.detail(sharp, x, context)
         return sharp + sharp * gain + offset + residual, condition, strength
+
+
+def rows(like: Tensor) -> Tensor:
+    """Where in the image each row of a map [N,C,h,w] lies: -1 at the upper edge to 1 at the lower. [N,1,h,w]"""
+    count, _, height, width = like.shape
+    centres = (2 * torch.arange(height, device=like.device, dtype=like.dtype) + 1) / height - 1
+    return centres[:, None].expand(count, 1, height, width)
 
 
 class Detail(nn.Module):
