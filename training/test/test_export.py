@@ -121,9 +121,9 @@ def test_networks_are_read_back_from_a_bundle(bundle: Bundle, values: dict[str, 
     torch.manual_seed(1)
     model = Cooperative(CONFIG).eval()
     anew = load_bundle_weights(bundle.directory, model, CONFIG)
-    # No graph says what restoration's encoder takes the strength for.
-    of_strength = ["front.encoder.strength.weight", "front.encoder.strength.bias"]
-    assert anew == {"segmenter": [], "refinement": [], "restoration": of_strength}
+    # No graph says what restoration's own encoder takes the condition for: it is told.
+    own = [f"front.encoder.{head}.{part}" for head in ("condition", "strength") for part in ("weight", "bias")]
+    assert anew == {"segmenter": [], "refinement": [], "restoration": own}
     for name, value in export.results(model, values["image"]).items():
         # Normalisations folded into halved weights round otherwise.
         assert np.isclose(value, values[name].numpy(), atol=1e-5).mean() > 0.999, name

@@ -81,9 +81,10 @@ class Restoration(nn.Module):
 
 def rows(like: Tensor) -> Tensor:
     """Where in the image each row of a map [N,C,h,w] lies: -1 at the upper edge to 1 at the lower. [N,1,h,w]"""
-    count, _, height, width = like.shape
+    height = like.shape[-2]
     centres = (2 * torch.arange(height, device=like.device, dtype=like.dtype) + 1) / height - 1
-    return centres[:, None].expand(count, 1, height, width)
+    # Not expanded to the batch: a graph would ask the image's bytes for its size, which TensorRT lets be cast only.
+    return 0 * like[:, :1] + centres[:, None]
 
 
 class Detail(nn.Module):
