@@ -209,23 +209,19 @@ def _guidance(kind: str, model: Cooperative, degraded: Tensor, batch: Sample) ->
     estimates it, or for each sample one of the two; of a crop the condition is told less well than of a whole frame.
     """
     with torch.no_grad():
-        true = smooth_one_hot(batch.mask, model.classes, degraded.shape[-2] // model.stride)
-        known = F.one_hot(batch.condition, model.conditions).float()
-        if kind in ("gt", "none"):
-            return true, Estimate(known, batch.strength)
-        logits, condition, strength = model.refinement(degraded, degraded_segmentation(model, degraded))[:3]
-        refined, posterior = logits.float().softmax(1), condition.float().softmax(1)
-        if kind == "refined":
-            return refined, Estimate(posterior, strength.float())
+        guidance = smooth_one_hot(batch.mask, model.classes, degraded.shape[-2] // model.stride)
+        posterior = F.one_hot(batch.condition, model.conditions).float()
+        strength = batch.strength.float().clone()
         # Each step has a seed of its own.
-        truth, truth_of_condition = (torch.rand(2, len(refined)) < 0.5).to(refined.device)
-        return (
-            torch.where(truth[:, None, None, None], true, refined),
-            Estimate(
-                torch.where(truth_of_condition[:, None], known, posterior),
-                torch.where(truth_of_condition, batch.strength, strength.float()),
-            ),
-        )
+        share = {"gt": 0.0, "none": 0.0, "mixed": 0.5, "refined": 1.0}[kind]
+        refined = (torch.rand(len(degraded)) < share).nonzero().squeeze(1).to(degraded.device)
+        if len(refined):
+            image = degraded[refined]
+            logits, condition, estimated = model.refinement(image, degraded_segmentation(model, image))[:3]
+            guidance[refined] = logits.float().softmax(1)
+            posterior[refined] = condition.float().softmax(1)
+            strength[refined] = estimated.float()
+        return guidance, Estimate(posterior, strength)
 
 
 def smooth_one_hot(mask: Tensor, classes: int, height: int) -> Tensor:

@@ -12,7 +12,7 @@ from coop_training.config import load_config
 from coop_training.losses import condition_loss, cross_entropy, l1
 from coop_training.model import Cooperative
 from coop_training.networks.alignment import ChannelAlignment
-from coop_training.networks.blocks import EMBEDDING, Adapter, Context, ModulatedUNet
+from coop_training.networks.blocks import EMBEDDING, Adapter, Context, ModulatedBlock, ModulatedUNet, Pointwise
 from coop_training.networks.condition import (
     OCTAVES,
     RED_SHIFTS,
@@ -66,8 +66,9 @@ def test_shapes(height: int, width: int) -> None:
 def test_odd_sizes_do_not_shift_the_coarse_scales() -> None:
     """Rows far from the added ones come out the same, though 47 rows do not halve evenly and 40 do."""
     trunk = ModulatedUNet(48, (8, 8, 8), (4, 8, 8), (1, 1, 1), CONDITIONS)
-    for parameter in trunk.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
+    for name, parameter in trunk.named_parameters():
+        if "from_scene" not in name:  # of the whole map, added rows and all
+            torch.nn.init.normal_(parameter, std=0.05)
     context = Context(torch.zeros(1, EMBEDDING), torch.rand(1, CONDITIONS).softmax(1))
     folded = torch.randn(1, 48, 47, 24)
     with torch.inference_mode():
@@ -262,6 +263,32 @@ def test_adapter_takes_the_matrix_of_the_probable_condition() -> None:
     torch.testing.assert_close(adapted[0], x[0] + x[0].roll(1, 0))
     torch.testing.assert_close(adapted[1], x[1])
     torch.testing.assert_close(adapter(x, certain / 2)[0], x[0] + 0.5 * x[0].roll(1, 0))
+
+
+def test_pointwise_is_a_1x1_convolution_with_the_matrix_of_the_probable_condition() -> None:
+    x, pointwise = torch.randn(3, 4, 3, 5), Pointwise(4, 2, CONDITIONS)
+    posterior = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]])
+    own = torch.randn(2, 4)
+    with torch.no_grad():
+        pointwise.matrices[1] = own.flatten()
+    for one, share, found in zip(x, (0.0, 1.0, 0.5), pointwise(x, posterior), strict=True):
+        kernel = (pointwise.weight + share * own)[:, :, None, None]
+        torch.testing.assert_close(found, torch.conv2d(one[None], kernel, pointwise.bias)[0])
+
+
+def test_block_hears_the_whole_scene() -> None:
+    """What lies far outside a pixel's neighbourhood has a say in it, as fog's colour has, once the block has learnt."""
+    block, dark = ModulatedBlock(4, 4, CONDITIONS), torch.rand(1, 4, 8, 64)
+    bright = torch.cat([dark[..., :32], dark[..., 32:] + 1], 3)
+    context = Context(torch.zeros(1, EMBEDDING), torch.eye(CONDITIONS)[:1])
+    torch.nn.init.normal_(block.second.get_parameter("weight"))
+
+    def far() -> torch.Tensor:
+        return (block(bright, context) - block(dark, context))[..., :16].detach().abs().max()
+
+    assert far() == 0
+    torch.nn.init.normal_(block.from_scene.get_parameter("weight"))
+    assert far() > 0.1
 
 
 def test_restoration_leaves_the_condition_estimate_alone() -> None:

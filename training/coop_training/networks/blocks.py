@@ -99,12 +99,32 @@ class Adapter(nn.Module):
         return x + (matrix @ x.flatten(2)).unflatten(2, x.shape[-2:])
 
 
-class ModulatedBlock(nn.Module):
-    """A residual block without normalisation, modulated by the condition and, where given, by semantic guidance.
+class Pointwise(nn.Linear):
+    """A 1x1 convolution of each condition's own: (W + Σ_k p_k·W_k)·x + b, all W_k zero at the start.
 
-    features·(1+γ)+β between the two convolutions, γ and β the sum of a linear map of the embedding (FiLM, Perez et al.,
-    2018) and a 1x1 convolution of the guidance (SFT, Wang et al., 2018); after the rectifier the condition's adapter.
-    The second convolution starts at zero: the block starts as identity, which is what replaces normalisation.
+    An image's matrix is one sum, whatever its size, so conditions are kept apart for no further multiplication at a
+    pixel (conditionally parametrised convolutions, Yang et al., 2019).
+
+    Inputs: x [N,I,h,w]; posterior [N,K]. Output: [N,O,h,w].
+    """
+
+    def __init__(self, inputs: int, outputs: int, conditions: int) -> None:
+        super().__init__(inputs, outputs)
+        self.matrices = nn.Parameter(torch.zeros(conditions, outputs * inputs))
+
+    def forward(self, x: Tensor, posterior: Tensor) -> Tensor:  # type: ignore[override]
+        matrix = self.weight + (posterior @ self.matrices).unflatten(1, self.weight.shape)
+        return (matrix @ x.flatten(2) + self.bias[:, None]).unflatten(2, x.shape[-2:])
+
+
+class ModulatedBlock(nn.Module):
+    """A residual block without normalisation, modulated by condition and scene and, where given, by semantic guidance.
+
+    features·(1+γ)+β between the two convolutions, γ and β the sum of linear maps of the embedding (FiLM, Perez et al.,
+    2018) and of the input's means over the image (channel attention, Hu et al., 2018; linear as in NAFNet, Chen et al.,
+    2022: how dense a fog is and of what colour, the whole scene tells) and of a 1x1 convolution of the guidance (SFT,
+    Wang et al., 2018); after the rectifier the condition's adapter. The second convolution starts at zero: the block
+    starts as identity, which is what replaces normalisation.
 
     Args:
         width: channels of the input and the output.
@@ -119,10 +139,12 @@ class ModulatedBlock(nn.Module):
         self.adapter = Adapter(hidden, conditions)
         self.second = zeroed(conv3x3(hidden, width))
         self.from_embedding = zeroed(nn.Linear(EMBEDDING, 2 * hidden))
+        self.from_scene = zeroed(nn.Linear(width, 2 * hidden))
         self.from_guidance = zeroed(nn.Conv2d(guidance, 2 * hidden, 1)) if guidance else None
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        modulation = self.from_embedding(context.embedding)[:, :, None, None]
+        of_image = self.from_embedding(context.embedding) + self.from_scene(x.mean((2, 3)))
+        modulation = of_image[:, :, None, None]
         if self.from_guidance is not None:
             modulation = modulation + self.from_guidance(context.guidance)
         scale, shift = modulation.chunk(2, 1)
@@ -132,7 +154,8 @@ class ModulatedBlock(nn.Module):
 
 class GatedBlock(nn.Module):
     """A residual block of 1x1 and depthwise 3x3 convolutions, half of whose channels gate the others, modulated by the
-    condition; for fine scales, where it sees as far as a ModulatedBlock at a third of the cost.
+    condition, whose own the 1x1 convolutions are; for fine scales, where it sees as far as a ModulatedBlock at a third
+    of the cost.
 
     The gate (Dauphin et al., 2017; between depthwise and 1x1 convolution as in NAFNet, Chen et al., 2022) is a sigmoid
     instead of NAFNet's bare product, which needs a normalisation. Starts as identity.
@@ -144,17 +167,16 @@ class GatedBlock(nn.Module):
 
     def __init__(self, width: int, conditions: int) -> None:
         super().__init__()
-        self.expand = nn.Conv2d(width, 2 * width, 1)
+        self.expand = Pointwise(width, 2 * width, conditions)
         self.spatial = nn.Conv2d(2 * width, 2 * width, 3, 1, 1, groups=2 * width)
         self.from_embedding = zeroed(nn.Linear(EMBEDDING, 2 * width))
-        self.adapter = Adapter(width, conditions)
-        self.contract = zeroed(nn.Conv2d(width, width, 1))
+        self.contract = zeroed(Pointwise(width, width, conditions))
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        features, gate = self.spatial(self.expand(x)).chunk(2, 1)
+        features, gate = self.spatial(self.expand(x, context.posterior)).chunk(2, 1)
         scale, shift = self.from_embedding(context.embedding)[:, :, None, None].chunk(2, 1)
         gated = (features * (1 + scale) + shift) * torch.sigmoid(gate)
-        return x + self.contract(self.adapter(gated, context.posterior))
+        return x + self.contract(gated, context.posterior)
 
 
 class ModulatedUNet(nn.Module):
@@ -190,7 +212,7 @@ class ModulatedUNet(nn.Module):
         self.stem = conv3x3(inputs, widths[0])
         self.encoder, self.decoder = scales(len(widths)), scales(len(widths) - 1)
         self.down = nn.ModuleList(conv3x3(fine, coarse, 2) for fine, coarse in pairwise(widths))
-        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
+        self.up = nn.ModuleList(Pointwise(coarse, fine, conditions) for fine, coarse in pairwise(widths))
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         contexts, encoded = [context], []
@@ -205,7 +227,7 @@ class ModulatedUNet(nn.Module):
                 x = block(x, contexts[scale])
             encoded.append(x)
         for scale in reversed(range(len(self.decoder))):
-            x = encoded[scale] + upsample_to(self.up[scale](x), encoded[scale])
+            x = encoded[scale] + upsample_to(self.up[scale](x, context.posterior), encoded[scale])
             for block in self.decoder[scale]:
                 x = block(x, contexts[scale])
         return x

@@ -14,6 +14,7 @@ from coop_training.networks.blocks import (
     Context,
     GatedBlock,
     ModulatedUNet,
+    Pointwise,
     at_quarter,
     conv3x3,
     zeroed,
@@ -47,7 +48,7 @@ class Restoration(nn.Module):
         hidden: Sequence[int] = (32, 80, 128),
         blocks: Sequence[int] = (1, 1, 2),
         guidance: int = 16,
-        detail: tuple[int, int] = (24, 4),
+        detail: tuple[int, int] = (24, 5),
     ) -> None:
         super().__init__()
         # Of statistics class by class it would learn the training drives' airlight and rain by heart.
@@ -102,12 +103,12 @@ class Detail(nn.Module):
     def __init__(self, trunk: int, width: int, blocks: int, conditions: int) -> None:
         super().__init__()
         self.fold = conv3x3(12, width)
-        self.hear = nn.Conv2d(trunk, 4 * width, 1)
+        self.hear = Pointwise(trunk, 4 * width, conditions)
         self.blocks = nn.ModuleList(GatedBlock(width, conditions) for _ in range(blocks))
         self.unfold = zeroed(conv3x3(width, 12))
 
     def forward(self, image: Tensor, seen: Tensor, context: Context) -> Tensor:
-        x = self.fold(F.pixel_unshuffle(image - 0.5, 2)) + F.pixel_shuffle(self.hear(seen), 2)
+        x = self.fold(F.pixel_unshuffle(image - 0.5, 2)) + F.pixel_shuffle(self.hear(seen, context.posterior), 2)
         for block in self.blocks:
             x = block(x, context)
         return F.pixel_shuffle(self.unfold(x), 2)
