@@ -79,6 +79,15 @@ class Context:
     guidance: Tensor | None = None
 
 
+def at_each_pixel(matrix: Tensor, x: Tensor) -> Tensor:
+    """Each image's matrix [N,O,I] times x [N,I,h,w] → [N,O,h,w], laid out in memory as x is: to lay it out otherwise
+    costs a tenth of a training step on a CPU."""
+    if x.is_contiguous(memory_format=torch.channels_last):
+        product = x.permute(0, 2, 3, 1).flatten(1, 2) @ matrix.transpose(1, 2)
+        return product.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)
+    return (matrix @ x.flatten(2)).unflatten(2, x.shape[-2:])
+
+
 class Adapter(nn.Module):
     """x + (Σ_k p_k·A_k)·x at each pixel, A_k [C,C] the matrix of condition k and p its probability; starts as identity.
 
@@ -95,8 +104,7 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor, posterior: Tensor) -> Tensor:
         width = x.shape[1]
-        matrix = (posterior @ self.matrices).unflatten(1, (width, width))
-        return x + (matrix @ x.flatten(2)).unflatten(2, x.shape[-2:])
+        return x + at_each_pixel((posterior @ self.matrices).unflatten(1, (width, width)), x)
 
 
 class Pointwise(nn.Linear):
@@ -114,7 +122,7 @@ class Pointwise(nn.Linear):
 
     def forward(self, x: Tensor, posterior: Tensor) -> Tensor:  # type: ignore[override]
         matrix = self.weight + (posterior @ self.matrices).unflatten(1, self.weight.shape)
-        return (matrix @ x.flatten(2) + self.bias[:, None]).unflatten(2, x.shape[-2:])
+        return at_each_pixel(matrix, x) + self.bias[:, None, None]
 
 
 class ModulatedBlock(nn.Module):
