@@ -273,7 +273,7 @@ def test_pointwise_is_a_1x1_convolution_with_the_matrix_of_the_probable_conditio
         pointwise.matrices[1] = own.flatten()
     for one, share, found in zip(x, (0.0, 1.0, 0.5), pointwise(x, posterior), strict=True):
         kernel = (pointwise.weight + share * own)[:, :, None, None]
-        torch.testing.assert_close(found, torch.conv2d(one[None], kernel, pointwise.bias)[0])
+        torch.testing.assert_close(found, torch.conv2d(one[None], kernel, pointwise.bias.flatten())[0])
 
 
 def test_block_hears_the_whole_scene() -> None:

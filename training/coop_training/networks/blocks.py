@@ -107,7 +107,7 @@ class Adapter(nn.Module):
         return x + at_each_pixel((posterior @ self.matrices).unflatten(1, (width, width)), x)
 
 
-class Pointwise(nn.Linear):
+class Pointwise(nn.Module):
     """A 1x1 convolution of each condition's own: (W + Σ_k p_k·W_k)·x + b, all W_k zero at the start.
 
     An image's matrix is one sum, whatever its size, so conditions are kept apart for no further multiplication at a
@@ -117,12 +117,15 @@ class Pointwise(nn.Linear):
     """
 
     def __init__(self, inputs: int, outputs: int, conditions: int) -> None:
-        super().__init__(inputs, outputs)
+        super().__init__()
+        bound = inputs**-0.5  # as PyTorch's own convolutions start
+        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(outputs, 1, 1).uniform_(-bound, bound))
         self.matrices = nn.Parameter(torch.zeros(conditions, outputs * inputs))
 
-    def forward(self, x: Tensor, posterior: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, posterior: Tensor) -> Tensor:
         matrix = self.weight + (posterior @ self.matrices).unflatten(1, self.weight.shape)
-        return at_each_pixel(matrix, x) + self.bias[:, None, None]
+        return at_each_pixel(matrix, x) + self.bias
 
 
 class ModulatedBlock(nn.Module):
