@@ -289,6 +289,10 @@ def test_block_hears_the_whole_scene() -> None:
     assert far() == 0
     torch.nn.init.normal_(block.from_scene.get_parameter("weight"))
     assert far() > 0.1
+    # What comes out grows as what goes in does and no faster: of a square of it, a few blocks would make anything.
+    with torch.inference_mode():
+        growth = [float(block(size * bright, context).abs().max()) / size for size in (1e3, 1e6)]
+    assert growth[1] == pytest.approx(growth[0], rel=0.01)
 
 
 def test_restoration_leaves_the_condition_estimate_alone() -> None:

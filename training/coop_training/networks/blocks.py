@@ -131,11 +131,11 @@ class Pointwise(nn.Module):
 class ModulatedBlock(nn.Module):
     """A residual block without normalisation, modulated by condition and scene and, where given, by semantic guidance.
 
-    features·(1+γ)+β between the two convolutions, γ and β the sum of linear maps of the embedding (FiLM, Perez et al.,
-    2018) and of the input's means over the image (channel attention, Hu et al., 2018; linear as in NAFNet, Chen et al.,
-    2022: how dense a fog is and of what colour, the whole scene tells) and of a 1x1 convolution of the guidance (SFT,
-    Wang et al., 2018); after the rectifier the condition's adapter. The second convolution starts at zero: the block
-    starts as identity, which is what replaces normalisation.
+    features·(1+γ)+β between the two convolutions, γ and β the sum of a linear map of the embedding (FiLM, Perez et al.,
+    2018), one of the input's means over the image, brought to -1..1 (after the channel attention of NAFNet, Chen et
+    al., 2022: how dense a fog is and of what colour, the whole scene tells), and a 1x1 convolution of the guidance
+    (SFT, Wang et al., 2018); after the rectifier the condition's adapter. The second convolution starts at zero: the
+    block starts as identity, which is what replaces normalisation.
 
     Args:
         width: channels of the input and the output.
@@ -154,7 +154,8 @@ class ModulatedBlock(nn.Module):
         self.from_guidance = zeroed(nn.Conv2d(guidance, 2 * hidden, 1)) if guidance else None
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        of_image = self.from_embedding(context.embedding) + self.from_scene(x.mean((2, 3)))
+        # Bounded: a scale that grew with what it scales ran away in training, from a usual loss to 1e12 in 20 steps.
+        of_image = self.from_embedding(context.embedding) + self.from_scene(x.mean((2, 3)).tanh())
         modulation = of_image[:, :, None, None]
         if self.from_guidance is not None:
             modulation = modulation + self.from_guidance(context.guidance)
