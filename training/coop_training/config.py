@@ -156,6 +156,14 @@ class StageConfig(_Section):
     """Height and width in pixels; `data.crop` where it is left out."""
 
 
+class EstimatorConfig(_Section):
+    """How the condition estimate is fitted when refinement has been trained: to `frames` adverse whole frames, in
+    `steps` of 128 of them."""
+
+    frames: int = Field(6000, gt=1)
+    steps: int = Field(4000, gt=0)
+
+
 class StagesConfig(_Section):
     """A stage that is left out does not happen: its networks stay as the stage before left them. Refinement and
     restoration start as identity."""
@@ -203,6 +211,7 @@ class TrainConfig(_Section):
     """The discriminators' learning rate over the generators'."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the moving average of weights that each stage's result is; 0: the last step's weights."""
+    estimator: EstimatorConfig = EstimatorConfig()
     stages: StagesConfig
     licence: str = ""
     """Licence of the weights, as the data's terms allow."""

@@ -29,9 +29,8 @@ class RefinementGraph(_Graph):
     """image, probabilities → refined_probabilities, mask, confidence, condition, strength."""
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        logits, condition, strength, _ = self.model.refinement(to_float(image), probabilities)
-        refined = logits.softmax(1)
-        return refined, *to_mask(refined, self.height, self.width), condition.softmax(1), strength
+        refined, estimate = self.model.refine(to_float(image), probabilities)
+        return refined, *to_mask(refined, self.height, self.width), estimate.posterior, estimate.strength
 
 
 class RestorationGraph(_Graph):

@@ -78,9 +78,18 @@ class Cooperative(nn.Module):
             self.d1 = Discriminator(classes + 3, variant.widths)
             self.d2 = Discriminator(3, variant.widths)
 
+    def refine(self, image: Tensor, given: Tensor) -> tuple[Tensor, Estimate]:
+        """Refinement as deployed: S_r of an image [N,3,H,W] in 0..1 and its S_d, both probabilities, and the condition,
+        which where it can be is told by S_r."""
+        logits, condition, strength, _ = self.refinement(image, given)
+        refined = logits.float().softmax(1)
+        if isinstance(self.refinement, Refinement):
+            return refined, self.refinement.estimate(image, refined)
+        return refined, Estimate(condition.float().softmax(1), strength.float())
+
     def restore(self, image: Tensor, refined: Tensor, told: Estimate | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Restoration as deployed: told the condition by the refinement's encoder, which hears the classes and has
-        learnt on whole frames, or, where it is known already, by `told`. Arguments and results as `Restoration`'s.
+        """Restoration as deployed: told the condition by the refinement, which hears the classes and has been fitted on
+        whole frames, or, where it is known already, by `told`. Arguments and results as `Restoration`'s.
 
         Restorations that know no conditions, and one without guidance, are told nothing.
         """

@@ -52,16 +52,15 @@ class Run:
 
     def samples(self, name: str, stage: Stage) -> AdverseCrops:
         """All samples of a stage, in order."""
-        config, settings = self.config, self.settings(name)
-        return AdverseCrops(
-            self.frames,
-            settings.steps * settings.batch,
-            settings.crop or config.data.crop,
-            config.conditions if stage.adverse else (),
-            config.clear,
-            self.seed(name),
-            (0.9, 1.3) if stage.adverse else (0.6, 2.0),
-        )
+        settings = self.settings(name)
+        length, crop, seed = settings.steps * settings.batch, settings.crop or self.config.data.crop, self.seed(name)
+        if stage.adverse:
+            return self.adverse_crops(length, crop, seed)
+        return AdverseCrops(self.frames, length, crop, (), self.config.clear, seed, (0.6, 2.0))
+
+    def adverse_crops(self, length: int, crop: tuple[int, int], seed: int) -> AdverseCrops:
+        """Samples under the run's conditions."""
+        return AdverseCrops(self.frames, length, crop, self.config.conditions, self.config.clear, seed, (0.9, 1.3))
 
     def seed(self, stage: str, *place: int) -> int:
         """A seed of its own for each stage, and for each place in it."""

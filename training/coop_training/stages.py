@@ -34,6 +34,10 @@ Fakes = dict[str, tuple[Tensor, Tensor]]
 """By discriminator: what it is to call real and what fake, of one batch, detached."""
 
 TRUTH_SMOOTHING = 0.1
+ESTIMATED_SHARE = 0.25
+"""Of mixed guidance: samples that are guided by the networks' own segmentation and estimate."""
+STRENGTH_ERROR = 0.08
+"""Standard deviation; what fog's strength is estimated to on unseen whole frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,8 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
             terms["jaccard"] = soft_jaccard(logits, batch.mask)
         return terms
 
-    def refine(model: Cooperative, batch: Sample, degraded: Tensor) -> tuple[Tensor, Estimate, Losses, Fakes]:
-        """S_r as probabilities, the condition, and the terms of equation 1."""
+    def refine(model: Cooperative, batch: Sample, degraded: Tensor) -> tuple[Tensor, Losses, Fakes]:
+        """S_r as probabilities, and the terms of equation 1."""
         logits, condition, strength, seen = model.refinement(degraded, degraded_segmentation(model, degraded))
         refined = logits.float().softmax(1)
         terms = {
@@ -110,10 +114,10 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
             with frozen(model.d1):
                 terms["adversarial_d1"] = adversarial.generator(model.d1(fake))
             fakes["d1"] = (real, fake.detach())
-        return refined, Estimate(condition.detach().softmax(1), strength.detach()), terms, fakes
+        return refined, terms, fakes
 
     def restore(
-        model: Cooperative, batch: Sample, degraded: Tensor, guidance: Tensor, told: Estimate
+        model: Cooperative, batch: Sample, degraded: Tensor, guidance: Tensor, told: Estimate | None = None
     ) -> tuple[Losses, Fakes]:
         """The terms of equation 4."""
         clear = to_image(batch.clear)
@@ -147,7 +151,7 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
         return weighted(segmentation(logits, batch)), {}
 
     def refinement(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
-        _, _, terms, fakes = refine(model, batch, to_image(batch.degraded))
+        _, terms, fakes = refine(model, batch, to_image(batch.degraded))
         return weighted(terms), fakes
 
     def restoration(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
@@ -158,8 +162,8 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
     def joint(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
         degraded = to_image(batch.degraded)
         # S_r stays differentiable: restoration's errors reach the refinement, which is the point of this stage.
-        refined, told, terms1, fakes1 = refine(model, batch, degraded)
-        terms2, fakes2 = restore(model, batch, degraded, refined, told)
+        refined, terms1, fakes1 = refine(model, batch, degraded)
+        terms2, fakes2 = restore(model, batch, degraded, refined)
         condition = terms1["condition"] + terms2["condition"]
         return weighted({**terms1, **terms2, "condition": condition}), {**fakes1, **fakes2}
 
@@ -205,22 +209,26 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def _guidance(kind: str, model: Cooperative, degraded: Tensor, batch: Sample) -> tuple[Tensor, Estimate]:
-    """What guides the restoration in its own stage: S_gt and the true condition, S_r and the condition as refinement
-    estimates it, or for each sample one of the two; of a crop the condition is told less well than of a whole frame.
+    """What guides the restoration in its own stage: S_gt and the true condition, S_r and the condition as it is
+    estimated, or for each sample one of the two.
+
+    Of a crop the condition is estimated far worse than of the whole frame, as deployed. So `mixed` is mostly the truth,
+    its strength as far off as estimates of whole frames are.
     """
     with torch.no_grad():
         guidance = smooth_one_hot(batch.mask, model.classes, degraded.shape[-2] // model.stride)
         posterior = F.one_hot(batch.condition, model.conditions).float()
         strength = batch.strength.float().clone()
+        if kind == "mixed":
+            error = STRENGTH_ERROR * torch.randn(len(degraded)).to(degraded.device)
+            strength = (strength + error * (batch.condition > 0)).clamp(0, 1)
         # Each step has a seed of its own.
-        share = {"gt": 0.0, "none": 0.0, "mixed": 0.5, "refined": 1.0}[kind]
+        share = {"gt": 0.0, "none": 0.0, "mixed": ESTIMATED_SHARE, "refined": 1.0}[kind]
         refined = (torch.rand(len(degraded)) < share).nonzero().squeeze(1).to(degraded.device)
         if len(refined):
             image = degraded[refined]
-            logits, condition, estimated = model.refinement(image, degraded_segmentation(model, image))[:3]
-            guidance[refined] = logits.float().softmax(1)
-            posterior[refined] = condition.float().softmax(1)
-            strength[refined] = estimated.float()
+            guidance[refined], estimate = model.refine(image, degraded_segmentation(model, image))
+            posterior[refined], strength[refined] = estimate.posterior.float(), estimate.strength.float()
         return guidance, Estimate(posterior, strength)
 
 

@@ -24,6 +24,7 @@ from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
 from coop_training.data import class_weights, load_frames
+from coop_training.estimator import fit_estimator
 from coop_training.interrupt import Interrupt
 from coop_training.log import remove_logs
 from coop_training.loop import PROGRESS, run_stage
@@ -159,6 +160,8 @@ def train(
                 start_refinement(model.refinement, model.segmenter, config)
             facts = {"stage": name, "config": config.model_dump_json(), "commit": commit()}
             seconds, losses = run_stage(run, name, table[name], facts, interrupt)
+            if "refinement" in table[name].trained:
+                fit_estimator(run, name, interrupt)
             if fabric.is_global_zero:
                 record = write_stage_record(run, name, seconds, losses, costs)
                 save_weights(results[name], model.parts(), {**facts, "record": json.dumps(record)})

@@ -43,6 +43,7 @@ def config_file(root: Path, tmp_path: Path) -> Path:
         "height": HEIGHT,
         "width": WIDTH,
         "data": {"root": str(root), "exclude": ["held"], "sample_drives": 0, "crop": [64, 96]},
+        "estimator": {"frames": 6, "steps": 5},
         "stages": dict.fromkeys(("segmenter", "refinement", "restoration", "joint"), stage),
     }
     path = tmp_path / "smoke.yaml"

@@ -150,11 +150,11 @@ def test_refinement_tells_the_restoration_its_estimate_unless_that_is_unguided()
         model = Cooperative(config.model_copy(update={"guidance": guidance})).eval()
         trained(model.refinement)
         trained(model.restoration)
-        _, logits, strength, _ = model.refinement(x, scene)
-        told = model.refinement.estimate(x, scene)
-        torch.testing.assert_close((told.posterior, told.strength), (logits.softmax(1), strength))
-        expected = model.restoration(x, scene, told) if is_told else model.restoration(x, scene)
-        torch.testing.assert_close(model.restore(x, scene)[0], expected[0])
+        refined, told = model.refine(x, scene)
+        of_refined = model.refinement.estimate(x, refined)
+        torch.testing.assert_close((told.posterior, told.strength), (of_refined.posterior, of_refined.strength))
+        expected = model.restoration(x, refined, told) if is_told else model.restoration(x, refined)
+        torch.testing.assert_close(model.restore(x, refined)[0], expected[0])
 
 
 def test_rows_from_the_upper_edge_to_the_lower() -> None:

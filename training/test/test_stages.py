@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from coop_training import stages as stages_module
 from coop_training.config import TrainConfig
 from coop_training.data import Sample
 from coop_training.model import Cooperative
-from coop_training.stages import Losses, Stage, parameters, plausible_truth, smooth_one_hot, stages
+from coop_training.stages import STRENGTH_ERROR, Losses, Stage, parameters, plausible_truth, smooth_one_hot, stages
 
 CONDITIONS = ("fog", "gaussian_noise")
 NAMES = ("segmenter", "refinement", "restoration", "joint")
@@ -131,28 +132,44 @@ def test_discriminators_do_not_change_where_the_others_start() -> None:
 @pytest.mark.parametrize(
     ("variant", "guidance"), [("fast", "gt"), ("fast", "refined"), ("fast", "mixed"), ("paper", "mixed")]
 )
-def test_guidance_of_the_restoration(variant: str, guidance: str) -> None:
-    """What G2 is shown and told, against S_gt and the truth, S_r and the refinement's estimate computed apart."""
+def test_guidance_of_the_restoration(variant: str, guidance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What G2 is shown and told, against S_gt and the truth, S_r and the estimate computed apart."""
+    monkeypatch.setattr(stages_module, "STRENGTH_ERROR", 0)
     model, stage = prepared(configuration(guidance=guidance, variant=variant, losses={"adversarial": 0}), "restoration")
     batch, shown = sample(), []
     model.restoration.register_forward_pre_hook(lambda _module, inputs: shown.append(inputs))
-    for seed in range(24):
+    for seed in range(40):
         torch.manual_seed(seed)
         stage.losses(model, batch)
     degraded = shown[0][0]
     with torch.no_grad():
-        logits, condition, strength, _ = model.refinement(degraded, model.segmenter(degraded).softmax(1))
-    of_scene = smooth_one_hot(batch.mask, 11, HEIGHT // model.stride), logits.softmax(1)
+        refined, told = model.refine(degraded, model.segmenter(degraded).softmax(1))
+    of_scene = smooth_one_hot(batch.mask, 11, HEIGHT // model.stride), refined
     of_condition = (
         torch.cat([torch.eye(3)[batch.condition], batch.strength[:, None]], 1),
-        torch.cat([condition.softmax(1), strength[:, None]], 1),
+        torch.cat([told.posterior, told.strength[:, None]], 1),
     )
     both = {(a, b) for a in ("gt", "refined") for b in ("gt", "refined")}
     of_shown = [sources(found, *of_scene) for _, found, *_ in shown]
     assert set(of_shown) == (both if guidance == "mixed" else {(guidance, guidance)})
     if variant == "fast":
-        told = [torch.cat([estimate.posterior, estimate.strength[:, None]], 1) for _, _, estimate in shown]
-        assert [sources(found, *of_condition) for found in told] == of_shown  # both are known, or neither
+        heard = [torch.cat([estimate.posterior, estimate.strength[:, None]], 1) for _, _, estimate in shown]
+        assert [sources(found, *of_condition) for found in heard] == of_shown  # both are known, or neither
+
+
+def test_mixed_guidance_tells_strengths_as_far_off_as_estimates_are() -> None:
+    model, stage = prepared(configuration(guidance="mixed", losses={"adversarial": 0}), "restoration")
+    batch, told = sample(6), []
+    model.restoration.register_forward_pre_hook(lambda _module, inputs: told.append(inputs[2]))
+    for seed in range(40):
+        torch.manual_seed(seed)
+        stage.losses(model, batch)
+    known = [estimate.strength for estimate in told if estimate.posterior.max(1).values.min() == 1]
+    errors = torch.stack(known) - batch.strength
+    assert not errors[:, batch.condition == 0].any()
+    adverse = errors[:, batch.condition > 0]
+    assert 0.5 < adverse.std() / STRENGTH_ERROR < 1.5
+    assert all(0 <= strength <= 1 for strength in torch.cat(known).tolist())
 
 
 def sources(found: torch.Tensor, true: torch.Tensor, refined: torch.Tensor) -> tuple[str, ...]:

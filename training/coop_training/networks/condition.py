@@ -18,6 +18,8 @@ OCTAVES = 5
 _MAPS = 9
 _FEATURES = 64
 _JPEG_BLOCK = 8
+_FAR = 6.0
+"""Standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,7 @@ class ConditionEncoder(nn.Module):
         conditions: number of conditions K, `clear` included.
         classes: semantic classes C whose statistics are heard; 0: none are.
 
-    Inputs: image [N,3,H,W] RGB in 0..1; what `channel_misalignment` and `gradient_spectrum` say of it; probabilities
-    [N,C,H/4,W/4], unless no class is heard.
+    Input: statistics [N,`size`] as `statistics` gives them.
     Outputs: embedding [N,EMBEDDING], condition logits [N,K], strength [N] in 0..1.
     """
 
@@ -119,23 +120,68 @@ class ConditionEncoder(nn.Module):
             conv3x3(_MAPS, 32, 2), nn.ReLU(inplace=True), conv3x3(32, _FEATURES, 2), nn.ReLU(inplace=True)
         )
         of_image = RED_SHIFTS + BLUE_SHIFTS + 2 * _JPEG_BLOCK + 3 * OCTAVES + 2 * (_MAPS + _FEATURES)
-        pooled = of_image + classes * (_MAPS + 1)
-        self.embed = nn.Sequential(nn.Linear(pooled, 2 * EMBEDDING), nn.ReLU(), nn.Linear(2 * EMBEDDING, EMBEDDING))
+        self.size = of_image + classes * (_MAPS + 1)
+        self.embed = nn.Sequential(nn.Linear(self.size, 2 * EMBEDDING), nn.ReLU(), nn.Linear(2 * EMBEDDING, EMBEDDING))
         self.condition = nn.Linear(EMBEDDING, conditions)
         self.strength = nn.Linear(EMBEDDING, 1)
 
-    def forward(
+    def statistics(
         self, image: Tensor, misalignment: Tensor, spectrum: Tensor, probabilities: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        statistics = local_statistics(image)
+    ) -> Tensor:
+        """Of images [N,3,H,W] RGB in 0..1, with what `channel_misalignment` and `gradient_spectrum` say of them and
+        probabilities [N,C,H/4,W/4], unless no class is heard: [N,`size`]."""
+        local = local_statistics(image)
         pooled = [misalignment, blockiness(image), spectrum]
-        for maps in (statistics, self.features(statistics)):
+        for maps in (local, self.features(local)):
             mean = maps.mean((2, 3), keepdim=True)
             pooled += [mean.flatten(1), (maps - mean).abs().mean((2, 3))]
         if probabilities is not None:
             share = probabilities.mean((2, 3))
-            of_class = probabilities.flatten(2) @ statistics.flatten(2).transpose(1, 2) / probabilities[0, 0].numel()
+            of_class = probabilities.flatten(2) @ local.flatten(2).transpose(1, 2) / probabilities[0, 0].numel()
             # A class that is hardly there has no mean worth hearing: the sum's floor takes it to zero.
             pooled += [4 * share, (of_class / (share[..., None] + 0.01)).flatten(1)]
-        embedding = F.relu(self.embed(torch.cat(pooled, 1)))
+        return torch.cat(pooled, 1)
+
+    def forward(self, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        embedding = F.relu(self.embed(statistics))
         return embedding, self.condition(embedding), torch.sigmoid(self.strength(embedding)).squeeze(1)
+
+
+class Estimator(nn.Module):
+    """Tells condition and strength from an encoder's statistics; fitted on many images' at once (`fit_estimator`).
+
+    The encoder's embedding serves the network that it modulates; heads on it, which saw each step's few images once,
+    told fog's strength half as well again.
+
+    Args:
+        size: number of statistics S.
+        conditions: number of conditions K, `clear` first.
+
+    Input: statistics [N,S].
+    Outputs: condition logits [N,K]; strength under each condition [N,K] in 0..1, that of clear 0.
+    """
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, size: int, conditions: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("spread", torch.ones(size))
+        self.body = nn.Sequential(nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU())
+        self.condition = nn.Linear(64, conditions)
+        self.strength = nn.Linear(64, conditions - 1)
+
+    def forward(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.body(self.standardised(statistics))
+        return self.condition(x), F.pad(torch.sigmoid(self.strength(x)), (1, 0))
+
+    def standardised(self, statistics: Tensor) -> Tensor:
+        # Held to what was met: an image unlike any of those fitted on should not be told the more surely for it.
+        return ((statistics - self.centre) / self.spread).clamp(-_FAR, _FAR)
+
+    def estimate(self, statistics: Tensor) -> Estimate:
+        """The probability of each condition, and the strength to be expected."""
+        logits, strengths = self(statistics)
+        posterior = logits.softmax(1)
+        return Estimate(posterior, (posterior * strengths).sum(1))

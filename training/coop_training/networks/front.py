@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from coop_training.networks.alignment import ChannelAlignment
-from coop_training.networks.condition import ConditionEncoder, Estimate, channel_misalignment, gradient_spectrum
+from coop_training.networks.condition import ConditionEncoder, channel_misalignment, gradient_spectrum
 from coop_training.networks.deconvolution import Deconvolution
 from coop_training.networks.impulses import ImpulseRemoval
 
@@ -30,12 +30,11 @@ class Front(nn.Module):
 
     def forward(self, image: Tensor, probabilities: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         misalignment, spectrum = channel_misalignment(image), gradient_spectrum(image)
-        embedding, condition, strength = self.encoder(image, misalignment, spectrum, probabilities)
+        statistics = self.encoder.statistics(image, misalignment, spectrum, probabilities)
+        embedding, condition, strength = self.encoder(statistics)
         aligned = self.alignment(self.impulses(image, embedding), embedding, misalignment)
         return self.deconvolution(aligned, embedding, spectrum), embedding, condition, strength
 
-    def estimate(self, image: Tensor, probabilities: Tensor | None = None) -> Estimate:
-        """The condition alone, of the same inputs."""
-        misalignment, spectrum = channel_misalignment(image), gradient_spectrum(image)
-        _, condition, strength = self.encoder(image, misalignment, spectrum, probabilities)
-        return Estimate(condition.softmax(1), strength)
+    def statistics(self, image: Tensor, probabilities: Tensor | None = None) -> Tensor:
+        """What the encoder takes of the same inputs. [N,`encoder.size`]"""
+        return self.encoder.statistics(image, channel_misalignment(image), gradient_spectrum(image), probabilities)

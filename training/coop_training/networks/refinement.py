@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.blocks import EMBEDDING, at_quarter, conv3x3, zeroed
-from coop_training.networks.condition import Estimate
+from coop_training.networks.condition import Estimate, Estimator
 from coop_training.networks.front import Front
 from coop_training.networks.segmenter import DECODER, WIDTHS, SegmentationFeatures
 
@@ -36,6 +37,7 @@ class Refinement(SegmentationFeatures):
     def __init__(self, classes: int, conditions: int) -> None:
         super().__init__(BLOCKS, MERGES)
         self.front = Front(conditions, classes)
+        self.estimator = Estimator(self.front.encoder.size, conditions)
         self.given = zeroed(nn.Conv2d(classes, WIDTHS[0], 1))
         self.modulation = nn.ModuleList(zeroed(nn.Linear(EMBEDDING, 2 * w)) for w in (*WIDTHS, DECODER, DECODER))
         self.trust = zeroed(nn.Linear(EMBEDDING, 1))
@@ -61,9 +63,16 @@ class Refinement(SegmentationFeatures):
         alpha = 1 + self.trust(embedding)[:, :, None, None]
         return alpha * log_probabilities + self.correction(F.relu(x)), condition, strength, seen
 
-    def estimate(self, image: Tensor, probabilities: Tensor) -> Estimate:
-        """The condition alone, of the same inputs; probabilities S_r, once they are there, instead of S_d."""
-        return self.front.estimate(image, at_quarter(probabilities, F.avg_pool2d(image, 4)))
+    @torch.no_grad()
+    def statistics(self, image: Tensor, refined: Tensor) -> Tensor:
+        """What the estimator reads: of images [N,3,H,W] in 0..1 and S_r, probabilities [N,C,h,w]. No gradient."""
+        return self.front.statistics(image, at_quarter(refined, F.avg_pool2d(image, 4)))
+
+    @torch.no_grad()
+    def estimate(self, image: Tensor, refined: Tensor) -> Estimate:
+        """The condition as it is published and as restoration is told it, of the same arguments. No gradient: what the
+        estimator is taught is the truth, not what suits restoration."""
+        return self.estimator.estimate(self.statistics(image, refined))
 
     def _adapt(self, embedding: Tensor, given: Tensor, stage: int, x: Tensor) -> Tensor:
         scale, shift = self.modulation[stage](embedding)[:, :, None, None].chunk(2, 1)
