@@ -36,8 +36,9 @@ Fakes = dict[str, tuple[Tensor, Tensor]]
 TRUTH_SMOOTHING = 0.1
 ESTIMATED_SHARE = 0.25
 """Of mixed guidance: samples that are guided by the networks' own segmentation and estimate."""
-STRENGTH_ERROR = 0.08
-"""Standard deviation; what fog's strength is estimated to on unseen whole frames."""
+STRENGTH_ERRORS = {"clear": 0.0, "fog": 0.08, "rain": 0.08, "reflection": 0.19}
+LEAST_STRENGTH_ERROR = 0.015
+"""How far off, in the mean, strengths are as estimated of unseen whole frames: by condition, and of all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
 
     def restoration(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
         degraded = to_image(batch.degraded)
-        terms, fakes = restore(model, batch, degraded, *_guidance(config.guidance, model, degraded, batch))
+        terms, fakes = restore(model, batch, degraded, *_guidance(config, model, degraded, batch))
         return weighted(terms), fakes
 
     def joint(model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
@@ -208,7 +209,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _guidance(kind: str, model: Cooperative, degraded: Tensor, batch: Sample) -> tuple[Tensor, Estimate]:
+def _guidance(config: TrainConfig, model: Cooperative, degraded: Tensor, batch: Sample) -> tuple[Tensor, Estimate]:
     """What guides the restoration in its own stage: S_gt and the true condition, S_r and the condition as it is
     estimated, or for each sample one of the two.
 
@@ -219,11 +220,13 @@ def _guidance(kind: str, model: Cooperative, degraded: Tensor, batch: Sample) ->
         guidance = smooth_one_hot(batch.mask, model.classes, degraded.shape[-2] // model.stride)
         posterior = F.one_hot(batch.condition, model.conditions).float()
         strength = batch.strength.float().clone()
-        if kind == "mixed":
-            error = STRENGTH_ERROR * torch.randn(len(degraded)).to(degraded.device)
-            strength = (strength + error * (batch.condition > 0)).clamp(0, 1)
+        if config.guidance == "mixed":
+            names = ("clear", *config.conditions)
+            errors = strength.new_tensor([STRENGTH_ERRORS.get(name, LEAST_STRENGTH_ERROR) for name in names])
+            off = torch.randn(len(degraded)).to(degraded.device) * errors[batch.condition]
+            strength = (strength + off).clamp(0, 1)
         # Each step has a seed of its own.
-        share = {"gt": 0.0, "none": 0.0, "mixed": ESTIMATED_SHARE, "refined": 1.0}[kind]
+        share = {"gt": 0.0, "none": 0.0, "mixed": ESTIMATED_SHARE, "refined": 1.0}[config.guidance]
         refined = (torch.rand(len(degraded)) < share).nonzero().squeeze(1).to(degraded.device)
         if len(refined):
             image = degraded[refined]

@@ -21,7 +21,7 @@ from coop_training.networks.condition import (
     channel_misalignment,
     gradient_spectrum,
 )
-from coop_training.networks.deconvolution import COARSE_SIGMAS, FINE_SIGMAS, Deconvolution
+from coop_training.networks.deconvolution import COARSE_SIGMAS, FINE_SIGMAS, STRENGTHS, Deconvolution
 from coop_training.networks.filtering import correlate_rows
 from coop_training.networks.impulses import ImpulseRemoval, median_of_medians
 from coop_training.networks.nafnet import NafNet
@@ -214,7 +214,9 @@ def test_deconvolution_undoes_the_blur_of_its_filter(filters: str, index: int, l
     sigma = {"fine": FINE_SIGMAS, "coarse": COARSE_SIGMAS}[filters][index]
     picture = natural(384)
     blurred = gaussian(picture, sigma)
-    deconvolution, told = Deconvolution(), (torch.zeros(1, EMBEDDING), torch.zeros(1, 3 * OCTAVES))
+    deconvolution = Deconvolution(CONDITIONS)
+    known = Estimate(torch.eye(CONDITIONS)[:1], torch.zeros(1))
+    told = torch.zeros(1, EMBEDDING), torch.zeros(1, 3 * OCTAVES), known
     with torch.no_grad():
         for one in ("fine", "coarse"):
             deconvolution.get_parameter(f"{one}.blend.bias")[-1] = 50.0
@@ -225,6 +227,25 @@ def test_deconvolution_undoes_the_blur_of_its_filter(filters: str, index: int, l
     before = (blurred - picture)[inner].square().mean()
     after = (deconvolution(blurred, *told) - picture)[inner].square().mean()
     assert after < left * before
+
+
+def test_deconvolution_goes_by_the_condition_and_strength_it_is_told() -> None:
+    """Between two strengths of the table the filter is a blend of theirs; at another condition's it is none."""
+    deconvolution, blurred = Deconvolution(CONDITIONS), gaussian(torch.rand(1, 3, 64, 64), 2.6)
+    of_image = torch.zeros(1, EMBEDDING), torch.zeros(1, 3 * OCTAVES)
+    blur, at = 1, 12  # of the strengths 0, 1/24, 2/24 ...
+    with torch.no_grad():
+        table = deconvolution.get_parameter("fine.table.weight").view(-1, CONDITIONS, STRENGTHS)
+        table[8, blur, at] = table[9, blur, at + 1] = 10.0
+
+    def told(condition: int, place: float) -> torch.Tensor:
+        strength = torch.tensor([place / (STRENGTHS - 1)])
+        return deconvolution(blurred, *of_image, Estimate(torch.eye(CONDITIONS)[condition][None], strength)).detach()
+
+    first, between, second = (told(blur, place) for place in (at, at + 0.5, at + 1))
+    assert first.std() < 0.99 * between.std() < 0.98 * second.std()  # the wider the blur, the more is undone
+    torch.testing.assert_close(told(2, at), blurred, atol=1e-4, rtol=0)
+    torch.testing.assert_close(told(blur, at + 4), blurred, atol=1e-4, rtol=0)
 
 
 def natural(size: int) -> torch.Tensor:

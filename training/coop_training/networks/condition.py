@@ -30,6 +30,11 @@ class Estimate:
     posterior: Tensor
     strength: Tensor
 
+    @property
+    def strengths(self) -> Tensor:
+        """By condition: its probability times the strength. [N,K]"""
+        return self.posterior * self.strength[:, None]
+
 
 def local_statistics(image: Tensor) -> Tensor:
     """What adverse conditions leave their mark on, per 4x4 block, each brought to about -2..2.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.blocks import EMBEDDING, zeroed
-from coop_training.networks.condition import OCTAVES
+from coop_training.networks.condition import OCTAVES, Estimate
 from coop_training.networks.filtering import correlate_rows
 
 COARSE = 4
@@ -19,6 +19,8 @@ COARSE_SIGMAS = tuple(float(sigma) for sigma in np.geomspace(4.0, 18.0, 9))
 """Standard deviations in pixels of the blurs that are inverted: what lies between is a blend of two neighbours."""
 NOISE_TO_SIGNAL = (1e-3, 1e-2)
 """Of the Wiener filters: 8-bit rounding and natural images' departure from the model, and what else adds noise."""
+STRENGTHS = 25
+"""Strengths, evenly spaced, at which a condition's filters are learnt."""
 RADIUS = 16
 """Of the filters, in pixels of their grid."""
 
@@ -35,24 +37,39 @@ class Deconvolution(nn.Module):
 
     The image is convolved with blends of a bank's Wiener filters. A network of small kernels would need many layers for
     inverse filters as wide as these. Which ones follows from the embedding and, since a few percent off the width cost
-    much of the gain, from the spectrum itself.
+    much of the gain, from the spectrum itself and from how strong each condition is taken to be.
 
-    Inputs: image [N,3,H,W]; embedding [N,EMBEDDING]; spectrum [N,3·OCTAVES] as `gradient_spectrum` gives it.
+    Args:
+        conditions: number of conditions K, `clear` included.
+
+    Inputs: image [N,3,H,W]; embedding [N,EMBEDDING]; spectrum [N,3·OCTAVES] as `gradient_spectrum` gives it; the
+    condition, as it is known.
     Output: image [N,3,H,W], not clamped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, conditions: int) -> None:
         super().__init__()
         self.width = nn.Sequential(nn.Linear(EMBEDDING + 3 * OCTAVES, _HIDDEN), nn.ReLU())
-        self.fine = InverseFilter(FINE_SIGMAS)
-        self.coarse = InverseFilter(tuple(sigma / COARSE for sigma in COARSE_SIGMAS), COARSE)
+        self.fine = InverseFilter(FINE_SIGMAS, conditions)
+        self.coarse = InverseFilter(tuple(sigma / COARSE for sigma in COARSE_SIGMAS), conditions, COARSE)
 
-    def forward(self, image: Tensor, embedding: Tensor, spectrum: Tensor) -> Tensor:
+    def forward(self, image: Tensor, embedding: Tensor, spectrum: Tensor, known: Estimate) -> Tensor:
         width = self.width(torch.cat([embedding, spectrum], 1))
+        by_strength = (known.posterior[:, :, None] * hats(known.strength)[:, None]).flatten(1)
         small = F.avg_pool2d(image.float(), COARSE)
-        correction = self.coarse(small, width) - small
+        correction = self.coarse(small, width, by_strength) - small
         up = F.interpolate(correction, size=image.shape[-2:], mode="bilinear", align_corners=False)
-        return self.fine(image, width) + up
+        return self.fine(image, width, by_strength) + up
+
+
+def hats(strength: Tensor) -> Tensor:
+    """Strengths [N] in 0..1 as weights of the two nearest of evenly spaced ones. [N,STRENGTHS]
+
+    A linear map of them is a table, where small layers would need long to learn what changes within hundredths. In sum
+    10, not 1, since each place in the table is met rarely.
+    """
+    nodes = torch.arange(STRENGTHS, device=strength.device, dtype=strength.dtype)
+    return 10 * F.relu(1 - (strength[:, None] * (STRENGTHS - 1) - nodes).abs())
 
 
 class InverseFilter(nn.Module):
@@ -66,14 +83,16 @@ class InverseFilter(nn.Module):
 
     Args:
         sigmas: of the bank, in pixels of this grid.
+        conditions: number of conditions K, `clear` included.
         coarse: how many pixels of the image one of this grid is the mean of; the result is interpolated back linearly.
 
-    Inputs: image [N,3,h,w]; what is known of the width [N,_HIDDEN]. Output: float32 [N,3,h,w].
+    Inputs: image [N,3,h,w]; what is known of the width [N,_HIDDEN], and by condition and strength [N,K·STRENGTHS].
+    Output: float32 [N,3,h,w].
     """
 
     bank: Tensor
 
-    def __init__(self, sigmas: tuple[float, ...], coarse: int = 1) -> None:
+    def __init__(self, sigmas: tuple[float, ...], conditions: int, coarse: int = 1) -> None:
         super().__init__()
         kernels = [wiener_terms(sigma, ratio, RADIUS, coarse) for ratio in NOISE_TO_SIGNAL for sigma in sigmas]
         none = np.zeros_like(kernels[0])
@@ -82,11 +101,13 @@ class InverseFilter(nn.Module):
         # On float16's grid, as bundles store what is large.
         self.register_buffer("bank", torch.from_numpy(np.stack(kernels, 1)).half().float(), persistent=False)
         self.blend = zeroed(nn.Linear(_HIDDEN, len(kernels)))
+        self.table = zeroed(nn.Linear(conditions * STRENGTHS, len(kernels), bias=False))
         with torch.no_grad():
             self.blend.get_parameter("bias")[-1] = _OF_NONE
 
-    def forward(self, image: Tensor, width: Tensor) -> Tensor:
-        added, taken = (self.blend(width).softmax(1) @ taps for taps in self.bank)
+    def forward(self, image: Tensor, width: Tensor, by_strength: Tensor) -> Tensor:
+        shares = (self.blend(width) + self.table(by_strength)).softmax(1)
+        added, taken = (shares @ taps for taps in self.bank)
         padded = F.pad(image, (RADIUS, RADIUS, RADIUS, RADIUS), mode="replicate")
         return _separable(padded, added) - _separable(padded, taken)
 

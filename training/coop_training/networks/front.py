@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from coop_training.networks.alignment import ChannelAlignment
-from coop_training.networks.condition import ConditionEncoder, channel_misalignment, gradient_spectrum
+from coop_training.networks.condition import ConditionEncoder, Estimate, channel_misalignment, gradient_spectrum
 from coop_training.networks.deconvolution import Deconvolution
 from coop_training.networks.impulses import ImpulseRemoval
 
@@ -17,8 +17,10 @@ class Front(nn.Module):
         conditions: number of conditions K, `clear` included.
         classes: semantic classes C whose statistics help to tell the condition; 0: none do.
 
-    Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,H/4,W/4], unless no class is heard.
-    Outputs: image [N,3,H,W], not clamped; embedding [N,EMBEDDING]; condition logits [N,K]; strength [N] in 0..1.
+    Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,H/4,W/4], unless no class is heard; the condition, as
+    whoever knows it better tells it.
+    Outputs: image [N,3,H,W], not clamped; embedding [N,EMBEDDING]; condition logits [N,K] and strength [N] in 0..1, its
+    own estimate; what the condition is taken to be, by whoever knows it better or itself.
     """
 
     def __init__(self, conditions: int, classes: int = 0) -> None:
@@ -26,14 +28,19 @@ class Front(nn.Module):
         self.encoder = ConditionEncoder(conditions, classes)
         self.impulses = ImpulseRemoval()
         self.alignment = ChannelAlignment()
-        self.deconvolution = Deconvolution()
+        self.deconvolution = Deconvolution(conditions)
 
-    def forward(self, image: Tensor, probabilities: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, probabilities: Tensor | None = None, told: Estimate | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Estimate]:
         misalignment, spectrum = channel_misalignment(image), gradient_spectrum(image)
         statistics = self.encoder.statistics(image, misalignment, spectrum, probabilities)
         embedding, condition, strength = self.encoder(statistics)
+        # Detached: what the estimate is taught is the truth, not what suits those who hear it.
+        known = told or Estimate(condition.detach().softmax(1), strength.detach())
         aligned = self.alignment(self.impulses(image, embedding), embedding, misalignment)
-        return self.deconvolution(aligned, embedding, spectrum), embedding, condition, strength
+        sharp = self.deconvolution(aligned, embedding, spectrum, known)
+        return sharp, embedding, condition, strength, known
 
     def statistics(self, image: Tensor, probabilities: Tensor | None = None) -> Tensor:
         """What the encoder takes of the same inputs. [N,`encoder.size`]"""

@@ -57,7 +57,7 @@ class Refinement(SegmentationFeatures):
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         quarter = at_quarter(probabilities, F.avg_pool2d(image, 4))
-        seen, embedding, condition, strength = self.front(image, quarter)
+        seen, embedding, condition, strength, _ = self.front(image, quarter)
         log_probabilities = quarter.clamp(min=SMALLEST_PROBABILITY).log()
         x = self.features(seen, partial(self._adapt, embedding, self.given(0.1 * log_probabilities)))
         alpha = 1 + self.trust(embedding)[:, :, None, None]

@@ -64,11 +64,9 @@ class Restoration(nn.Module):
     def forward(
         self, image: Tensor, probabilities: Tensor, told: Estimate | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        sharp, embedding, condition, strength = self.front(image)
-        # Detached: what the estimate is taught is the truth, not what suits the adapters.
-        known = told or Estimate(condition.detach().softmax(1), strength.detach())
+        sharp, embedding, condition, strength, known = self.front(image, told=told)
         posterior = known.posterior
-        embedding = embedding + self.told(torch.cat([posterior, posterior * known.strength[:, None]], 1))
+        embedding = embedding + self.told(torch.cat([posterior, known.strengths], 1))
         folded = F.pixel_unshuffle(sharp - 0.5, 4)
         guidance = self.guidance(torch.cat([at_quarter(probabilities, folded), rows(folded)], 1))
         context = Context(embedding, posterior, guidance)
