@@ -30,8 +30,9 @@ def run_stage(
 ) -> tuple[float, dict[str, float]]:
     """Train one stage; the model is left with the moving average of its weights.
 
-    It begins where out/progress.safetensors says, if that holds this stage, and writes that file every few minutes.
-    An interrupted stage ends as an uninterrupted one does, on a CPU to the bit.
+    It begins where out/progress.safetensors says, if that holds this stage, and writes that file every few minutes and
+    after the last step, for what is then fitted to the stage's result. An interrupted stage ends as an uninterrupted one
+    does, on a CPU to the bit.
 
     Args:
         run: what it is part of.
@@ -85,14 +86,13 @@ def run_stage(
                 ) from error
             average.update(step)
             monitor.stepped(step, rate, losses)
-            if step + 1 == settings.steps:
-                continue
-            if in_any_process(fabric, interrupt.requested):
-                save(step + 1)
-                raise TrainingInterrupted(f"stopped in stage {name} after step {step + 1} of {settings.steps}")
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            last = step + 1 == settings.steps
+            stop = not last and in_any_process(fabric, interrupt.requested)
+            if last or stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 save(step + 1)
                 saved = time.monotonic()
+            if stop:
+                raise TrainingInterrupted(f"stopped in stage {name} after step {step + 1} of {settings.steps}")
         average.apply()
         monitor.draw(settings.steps)
         return monitor.seconds, monitor.losses

@@ -104,13 +104,23 @@ def test_a_run_stopped_again_and_again_ends_where_an_uninterrupted_one_does(
             statuses.append(coop_train(cut, "--resume"))
         said.append(re.sub(r"\s+", " ", capsys.readouterr().err.strip().splitlines()[-1]))
     # Two steps each: the third stop falls on a stage's last step, the last one on the last step of all.
-    assert statuses == [130] * 5 + [0]
+    assert statuses == [130] * 6
     assert "stopped in stage segmenter after step 2 of 3; go on with: coop-train --config " in said[0]
     assert said[0].endswith("--resume")
     assert "stopped in stage refinement after step 1 of 3" in said[1]
-    assert "stopped after stage refinement" in said[2]
+    assert "stopped while the condition estimate was fitted" in said[2]
+    assert coop_train(cut, "--resume") == 0  # no step, the estimate alone
     assert_same_results(whole, cut)
     assert coop_train(cut, "--resume") == 0  # and now there is nothing left to do
+
+
+def test_a_run_stopped_in_a_stages_last_step_stops_after_the_stage(
+    coop_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before_steps(monkeypatch, lambda count: signal.raise_signal(signal.SIGINT) if count == 3 else None)
+    assert coop_train(tmp_path) == 130
+    assert "stopped after stage segmenter" in capsys.readouterr().err
+    assert (tmp_path / "segmenter.safetensors").exists()
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(

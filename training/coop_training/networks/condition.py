@@ -155,8 +155,8 @@ class ConditionEncoder(nn.Module):
 class Estimator(nn.Module):
     """Tells condition and strength from an encoder's statistics; fitted on many images' at once (`fit_estimator`).
 
-    The encoder's embedding serves the network that it modulates; heads on it, which saw each step's few images once,
-    told fog's strength half as well again.
+    The encoder's embedding serves the network that it modulates: heads on it, which see each step's few images once,
+    are off by half as much again in fog's strength.
 
     Args:
         size: number of statistics S.
