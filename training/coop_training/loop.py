@@ -31,8 +31,8 @@ def run_stage(
     """Train one stage; the model is left with the moving average of its weights.
 
     It begins where out/progress.safetensors says, if that holds this stage, and writes that file every few minutes and
-    after the last step, for what is then fitted to the stage's result. An interrupted stage ends as an uninterrupted one
-    does, on a CPU to the bit.
+    after the last step, for what is then fitted to the stage's result. An interrupted stage ends as an uninterrupted
+    one does, on a CPU to the bit.
 
     Args:
         run: what it is part of.
