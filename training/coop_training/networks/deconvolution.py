@@ -21,6 +21,8 @@ NOISE_TO_SIGNAL = (1e-3, 1e-2)
 """Of the Wiener filters: 8-bit rounding and natural images' departure from the model, and what else adds noise."""
 STRENGTHS = 25
 """Strengths, evenly spaced, at which a condition's filters are learnt."""
+HAT = 10.0
+"""Sum of a strength's weights in the table: more than 1, since each place in it is met rarely and should move far."""
 RADIUS = 16
 """Of the filters, in pixels of their grid."""
 
@@ -65,11 +67,10 @@ class Deconvolution(nn.Module):
 def hats(strength: Tensor) -> Tensor:
     """Strengths [N] in 0..1 as weights of the two nearest of evenly spaced ones. [N,STRENGTHS]
 
-    A linear map of them is a table, where small layers would need long to learn what changes within hundredths. In sum
-    10, not 1, since each place in the table is met rarely.
+    A linear map of them is a table, where small layers would need long to learn what changes within hundredths.
     """
     nodes = torch.arange(STRENGTHS, device=strength.device, dtype=strength.dtype)
-    return 10 * F.relu(1 - (strength[:, None] * (STRENGTHS - 1) - nodes).abs())
+    return HAT * F.relu(1 - (strength[:, None] * (STRENGTHS - 1) - nodes).abs())
 
 
 class InverseFilter(nn.Module):
