@@ -154,6 +154,9 @@ class StageConfig(_Section):
     """Of Adam, for the networks; the discriminators' are (0, 0.9)."""
     crop: tuple[Pixels, Pixels] | None = None
     """Height and width in pixels; `data.crop` where it is left out."""
+    shares: dict[str, Weight] = {}
+    """By condition: how many of the adverse samples show it, against 1 for each that is left out. With 0 for all but
+    one, a specialist is trained."""
 
 
 class EstimatorConfig(_Section):
@@ -218,6 +221,11 @@ class TrainConfig(_Section):
     data_licence: str = ""
     """Terms of the data trained on."""
 
+    @property
+    def all_conditions(self) -> tuple[str, ...]:
+        """As networks tell them, in the order of their outputs."""
+        return ("clear", *self.conditions)
+
     @field_validator("conditions")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -225,6 +233,17 @@ class TrainConfig(_Section):
         if wrong:
             raise ValueError(f"{wrong} unknown or repeated; known: {', '.join(CONDITIONS)}")
         return names
+
+    @model_validator(mode="after")
+    def _shares_of_conditions(self) -> TrainConfig:
+        for stage in self.stages.present:
+            shares = getattr(self.stages, stage).shares
+            unknown = [name for name in shares if name not in self.conditions]
+            if unknown:
+                raise ValueError(f"stages.{stage}.shares: {unknown} not among conditions {list(self.conditions)}")
+            if self.conditions and not sum(shares.get(name, 1.0) for name in self.conditions):
+                raise ValueError(f"stages.{stage}.shares: all are 0; leave one condition above")
+        return self
 
     @model_validator(mode="after")
     def _has_a_segmenter(self) -> TrainConfig:

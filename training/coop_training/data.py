@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -16,11 +16,12 @@ from coop_perception.classes import IGNORE_ID
 from coop_perception.degradations import CONDITIONS
 from coop_training.frames import load_frames
 from coop_training.layouts.frame import LabelledFrame, scaled
+from coop_training.strength import strength_of
 
 __all__ = ["AdverseCrops", "LabelledFrame", "Sample", "class_weights", "load_frames"]
 
-CROP_GRID = 8
-"""Crops start at multiples of it, so that a JPEG's 8x8 blocks lie in a crop as they lie in a whole frame."""
+CROP_GRID = 16
+"""Crops start at multiples of it, so that a JPEG's blocks, 16x16 in its chroma, lie in a crop as in a whole frame."""
 SURVEYED_FRAMES = 500
 """Classes are counted in at least so many frames, evenly spread, and in fewer than twice as many."""
 
@@ -53,10 +54,14 @@ class AdverseCrops(Dataset[Sample]):
         seed: int,
         scales: tuple[float, float],
         first: int = 0,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
+        """shares: how often each condition is met, against 1 for those left out."""
         self.frames, self.length, self.crop, self.conditions = frames, length, crop, conditions
         self.clear, self.seed, self.scales, self.first = clear, seed, scales, first
         self.holding = list(frames_by_class(frames).items())
+        of_conditions = np.array([(shares or {}).get(name, 1.0) for name in conditions])
+        self.probabilities = of_conditions / of_conditions.sum()
 
     def __len__(self) -> int:
         return self.length - self.first
@@ -75,7 +80,7 @@ class AdverseCrops(Dataset[Sample]):
         view = random_view(frame, self.crop, self.scales, np.random.default_rng(view_seed))
         degraded, condition, strength = view.image, 0, 0.0
         if self.conditions and rng.random() >= self.clear:
-            condition = 1 + int(rng.integers(len(self.conditions)))
+            condition = 1 + int(rng.choice(len(self.conditions), p=self.probabilities))
             name = self.conditions[condition - 1]
             ready_made = [one for one in frame.ready_made if one.condition == name]
             if ready_made:
@@ -124,18 +129,14 @@ def degrade_randomly(
     frame: LabelledFrame, name: str, rng: np.random.Generator, reflected: NDArray[np.uint8] | None = None
 ) -> tuple[NDArray[np.uint8], float]:
     """A frame under a condition, evenly in the parameter's logarithm from a little below the first level to a little
-    above the last. Image uint8 [H,W,3] and its strength: k/n at level k of n, linear in the logarithm between."""
+    above the last. Image uint8 [H,W,3] and its strength."""
     condition = CONDITIONS[name]
     levels = np.log(condition.levels)
     position = rng.uniform(-0.1, 1.04)
-    parameter = levels[0] + position * (levels[-1] - levels[0])
+    parameter = float(np.exp(levels[0] + position * (levels[-1] - levels[0])))
     depth = frame.depth.astype(np.float32)
-    image = condition.apply(frame.image, float(np.exp(parameter)), rng, depth, frame.intrinsics, reflected)
-    count = len(levels)
-    if position < 0:
-        return image, (1 + position) / count
-    sign = np.sign(levels[-1] - levels[0])  # JPEG's quality falls as it gets worse
-    return image, float(np.interp(sign * parameter, sign * levels, np.arange(1, count + 1) / count))
+    image = condition.apply(frame.image, parameter, rng, depth, frame.intrinsics, reflected)
+    return image, strength_of(parameter, condition.levels)
 
 
 def random_view(

@@ -137,7 +137,7 @@ def export(
         "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in classes],
         "ignore_id": IGNORE_ID,
         "input": {"height": config.height, "width": config.width},
-        "conditions": ["clear", *config.conditions],
+        "conditions": list(config.all_conditions),
         "networks": networks,
         "weights": {"file": WEIGHTS, "sha256": sha256(temporary / WEIGHTS)},
         "training": {

@@ -45,7 +45,7 @@ def check_frames(config: TrainConfig, images: Path | None = None) -> tuple[NDArr
     Raises:
         DatasetError: the folder holds no image, or one cannot be read.
     """
-    cases = ("clear", *config.conditions)
+    cases = config.all_conditions
     size = (config.width, config.height)
     if images:
         reads = [partial(read_image, pair.image) for pair in find_pairs(images, None)]

@@ -62,9 +62,9 @@ class Cooperative(nn.Module):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        classes, conditions = len(config.data.class_list.classes), len(config.conditions) + 1
+        classes, conditions = len(config.data.class_list.classes), config.all_conditions
         variant = VARIANTS[config.variant]
-        self.classes, self.conditions, self.stride = classes, conditions, variant.stride
+        self.classes, self.conditions, self.stride = classes, len(conditions), variant.stride
         self.segmenter = (
             Segmenter(classes)
             if config.segmenter is None

@@ -21,7 +21,7 @@ class Panels:
     """One view of a training frame: the same frame and crop whatever the condition, and in every stage."""
 
     def __init__(self, config: TrainConfig, frames: Sequence[LabelledFrame]) -> None:
-        self.rows = ("clear", *config.conditions)
+        self.rows = config.all_conditions
         self.crop = config.data.crop
         self.classes = config.data.class_list.classes
         samples = [

@@ -221,7 +221,7 @@ def _guidance(config: TrainConfig, model: Cooperative, degraded: Tensor, batch: 
         posterior = F.one_hot(batch.condition, model.conditions).float()
         strength = batch.strength.float().clone()
         if config.guidance == "mixed":
-            names = ("clear", *config.conditions)
+            names = config.all_conditions
             errors = strength.new_tensor([STRENGTH_ERRORS.get(name, LEAST_STRENGTH_ERROR) for name in names])
             off = torch.randn(len(degraded)).to(degraded.device) * errors[batch.condition]
             strength = (strength + off).clamp(0, 1)

@@ -22,6 +22,14 @@ PEERS = [file for file in (STREET.parent / "peers").iterdir() if file.stem != "c
         ({"learning_rate": 1}, "learning_rate: Extra inputs are not permitted"),
         ({"conditions": ["mist"]}, "conditions: .*'mist'.* known: .*fog"),
         ({"height": 90}, "height: Input should be a multiple of 4"),
+        (
+            {"conditions": ["fog"], "stages": {"refinement": {"steps": 1, "shares": {"rain": 1}}}, "start_from": "x"},
+            r"stages.refinement.shares: \['rain'\] not among conditions \['fog'\]",
+        ),
+        (
+            {"conditions": ["fog"], "stages": {"refinement": {"steps": 1, "shares": {"fog": 0}}}, "start_from": "x"},
+            "stages.refinement.shares: all are 0",
+        ),
         ({"height": 28}, "height: Input should be greater than or equal to 32"),
     ],
 )

@@ -21,7 +21,7 @@ from coop_training.networks.condition import (
     channel_misalignment,
     gradient_spectrum,
 )
-from coop_training.networks.deconvolution import COARSE_SIGMAS, FINE_SIGMAS, STRENGTHS, Deconvolution
+from coop_training.networks.deconvolution import STRENGTHS, Deconvolution, blur_widths
 from coop_training.networks.filtering import correlate_rows
 from coop_training.networks.impulses import ImpulseRemoval, median_of_medians
 from coop_training.networks.nafnet import NafNet
@@ -33,7 +33,8 @@ from coop_training.summary import deployed_costs
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
-CLASSES, CONDITIONS = 5, 3
+CLASSES, NAMES = 5, ("clear", "gaussian_blur", "fog")
+CONDITIONS = len(NAMES)
 
 
 def gaussian(image: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -57,10 +58,10 @@ def test_shapes(height: int, width: int) -> None:
         x = image(height, width)
         logits = Segmenter(CLASSES).eval()(x)
         assert logits.shape == (2, CLASSES, height // 4, width // 4)
-        refined, condition, strength, _ = Refinement(CLASSES, CONDITIONS)(x, logits.softmax(1))
+        refined, condition, strength, _ = Refinement(CLASSES, NAMES)(x, logits.softmax(1))
         assert refined.shape == logits.shape
         assert (condition.shape, strength.shape) == ((2, CONDITIONS), (2,))
-        assert Restoration(CLASSES, CONDITIONS)(x, refined.softmax(1))[0].shape == x.shape
+        assert Restoration(CLASSES, NAMES)(x, refined.softmax(1))[0].shape == x.shape
 
 
 def test_odd_sizes_do_not_shift_the_coarse_scales() -> None:
@@ -77,12 +78,12 @@ def test_odd_sizes_do_not_shift_the_coarse_scales() -> None:
 
 def test_refinement_starts_as_identity() -> None:
     probabilities = torch.rand(2, CLASSES, 10, 16).softmax(1)
-    refined = Refinement(CLASSES, CONDITIONS)(image(), probabilities)[0].softmax(1)
+    refined = Refinement(CLASSES, NAMES)(image(), probabilities)[0].softmax(1)
     torch.testing.assert_close(refined, probabilities)
 
 
 def test_refinement_starts_from_the_segmenters_features_and_keeps_its_statistics() -> None:
-    segmenter, refinement = Segmenter(CLASSES), Refinement(CLASSES, CONDITIONS)
+    segmenter, refinement = Segmenter(CLASSES), Refinement(CLASSES, NAMES)
     segmenter(image())  # whose batch normalisations have seen something
     refinement.start_from(segmenter)
     theirs, ours = segmenter.state_dict(), refinement.state_dict()
@@ -95,7 +96,7 @@ def test_refinement_starts_from_the_segmenters_features_and_keeps_its_statistics
 
 def test_images_of_a_batch_do_not_mix_in_training() -> None:
     x, probabilities = image(), torch.rand(2, CLASSES, 10, 16).softmax(1)
-    for network in (Refinement(CLASSES, CONDITIONS), Restoration(CLASSES, CONDITIONS)):
+    for network in (Refinement(CLASSES, NAMES), Restoration(CLASSES, NAMES)):
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
         network.train()
@@ -104,7 +105,7 @@ def test_images_of_a_batch_do_not_mix_in_training() -> None:
 
 
 def test_refinement_takes_any_segmentation_size() -> None:
-    refined = Refinement(CLASSES, CONDITIONS)(image(), torch.rand(2, CLASSES, 5, 8).softmax(1))[0]
+    refined = Refinement(CLASSES, NAMES)(image(), torch.rand(2, CLASSES, 5, 8).softmax(1))[0]
     assert refined.shape == (2, CLASSES, 10, 16)
 
 
@@ -120,7 +121,7 @@ def shifted(x: torch.Tensor, red: int, blue: int) -> torch.Tensor:
 
 def test_restoration_starts_as_identity_on_aligned_channels() -> None:
     x = grey()
-    restored = Restoration(CLASSES, CONDITIONS)(x, torch.rand(2, CLASSES, 10, 16).softmax(1))[0]
+    restored = Restoration(CLASSES, NAMES)(x, torch.rand(2, CLASSES, 10, 16).softmax(1))[0]
     torch.testing.assert_close(restored, x, atol=1e-3, rtol=0)
 
 
@@ -133,7 +134,7 @@ def trained(network: torch.nn.Module) -> torch.nn.Module:
 
 @torch.no_grad()
 def test_restoration_goes_by_the_condition_it_is_told() -> None:
-    restoration = trained(Restoration(CLASSES, CONDITIONS))
+    restoration = trained(Restoration(CLASSES, NAMES))
     x, scene = image(), torch.rand(2, CLASSES, 10, 16).softmax(1)
     alone, logits, strength = restoration(x, scene)
     own = Estimate(logits.softmax(1), strength)
@@ -166,7 +167,7 @@ def test_rows_from_the_upper_edge_to_the_lower() -> None:
 @torch.no_grad()
 def test_restoration_hears_where_a_row_lies() -> None:
     """What is the same everywhere is restored otherwise above than below, though not to the left than to the right."""
-    restoration = trained(Restoration(CLASSES, CONDITIONS))
+    restoration = trained(Restoration(CLASSES, NAMES))
     size = 768  # edges are heard too, but not so far
     restored = restoration(torch.full((1, 3, size, size), 0.5), torch.full((1, CLASSES, 192, 192), 0.2))[0]
     at, further = slice(352, 356), slice(416, 420)
@@ -198,54 +199,33 @@ def test_rows_are_correlated_with_each_images_own_taps() -> None:
     torch.testing.assert_close(correlate_rows(x, taps), expected)
 
 
-@pytest.mark.parametrize(
-    ("filters", "index", "left"),
-    [
-        ("fine", 1, 0.2),
-        ("fine", 6, 0.65),
-        ("fine", 11, 0.8),
-        ("coarse", 0, 0.8),
-        ("coarse", 4, 0.8),
-        ("coarse", 8, 0.85),
-    ],
-)
-def test_deconvolution_undoes_the_blur_of_its_filter(filters: str, index: int, left: float) -> None:
-    """Much of the error is gone where the bank's filter is chosen; none is made where no filter is."""
-    sigma = {"fine": FINE_SIGMAS, "coarse": COARSE_SIGMAS}[filters][index]
+def told(condition: int, strength: float) -> Estimate:
+    return Estimate(torch.eye(CONDITIONS)[condition][None], torch.tensor([strength]))
+
+
+@pytest.mark.parametrize(("place", "left"), [(6, 0.52), (12, 0.69), (18, 0.79), (19, 0.81), (24, 0.86)])
+def test_deconvolution_undoes_the_blur_of_the_strength_it_is_told(place: int, left: float) -> None:
+    """Much of the error is gone, on the fine and on the coarse grid."""
     picture = natural(384)
-    blurred = gaussian(picture, sigma)
-    deconvolution = Deconvolution(CONDITIONS)
-    known = Estimate(torch.eye(CONDITIONS)[:1], torch.zeros(1))
-    told = torch.zeros(1, EMBEDDING), torch.zeros(1, 3 * OCTAVES), known
-    with torch.no_grad():
-        for one in ("fine", "coarse"):
-            deconvolution.get_parameter(f"{one}.blend.bias")[-1] = 50.0
-    torch.testing.assert_close(deconvolution(blurred, *told), blurred)
-    with torch.no_grad():
-        deconvolution.get_parameter(f"{filters}.blend.bias")[index] = 99.0
+    blurred = gaussian(picture, blur_widths()[place])
     inner = (..., slice(96, -96), slice(96, -96))
     before = (blurred - picture)[inner].square().mean()
-    after = (deconvolution(blurred, *told) - picture)[inner].square().mean()
-    assert after < left * before
+    restored = Deconvolution(NAMES)(blurred, told(1, place / (STRENGTHS - 1)))
+    assert (restored - picture)[inner].square().mean() < left * before
 
 
-def test_deconvolution_goes_by_the_condition_and_strength_it_is_told() -> None:
-    """Between two strengths of the table the filter is a blend of theirs; at another condition's it is none."""
-    deconvolution, blurred = Deconvolution(CONDITIONS), gaussian(torch.rand(1, 3, 64, 64), 2.6)
-    of_image = torch.zeros(1, EMBEDDING), torch.zeros(1, 3 * OCTAVES)
-    blur, at = 1, 12  # of the strengths 0, 1/24, 2/24 ...
-    with torch.no_grad():
-        table = deconvolution.get_parameter("fine.table.weight").view(-1, CONDITIONS, STRENGTHS)
-        table[8, blur, at] = table[9, blur, at + 1] = 10.0
+def test_deconvolution_of_a_width_between_two_filters_lies_between_theirs() -> None:
+    deconvolution, blurred = Deconvolution(NAMES), gaussian(torch.rand(1, 3, 64, 64), 2.6)
+    narrow, between, wide = (deconvolution(blurred, told(1, at / (STRENGTHS - 1))) for at in (12, 12.5, 13))
+    assert narrow.std() < 0.99 * between.std() < 0.98 * wide.std()  # the wider the blur, the more is undone
 
-    def told(condition: int, place: float) -> torch.Tensor:
-        strength = torch.tensor([place / (STRENGTHS - 1)])
-        return deconvolution(blurred, *of_image, Estimate(torch.eye(CONDITIONS)[condition][None], strength)).detach()
 
-    first, between, second = (told(blur, place) for place in (at, at + 0.5, at + 1))
-    assert first.std() < 0.99 * between.std() < 0.98 * second.std()  # the wider the blur, the more is undone
-    torch.testing.assert_close(told(2, at), blurred, atol=1e-4, rtol=0)
-    torch.testing.assert_close(told(blur, at + 4), blurred, atol=1e-4, rtol=0)
+def test_deconvolution_leaves_alone_what_is_not_surely_blurred() -> None:
+    x = torch.rand(1, 3, 64, 64)
+    unsure = Estimate(torch.tensor([[0.4, 0.45, 0.15]]), torch.tensor([0.5]))
+    for known in (told(0, 0.5), told(2, 0.5), unsure):
+        torch.testing.assert_close(Deconvolution(NAMES)(x, known), x)
+    torch.testing.assert_close(Deconvolution(("clear", "fog", "rain"))(x, told(1, 0.5)), x)
 
 
 def natural(size: int) -> torch.Tensor:
@@ -318,7 +298,7 @@ def test_block_hears_the_whole_scene() -> None:
 
 def test_restoration_leaves_the_condition_estimate_alone() -> None:
     """The estimate is published: only its own loss may teach the heads that give it."""
-    restoration = Restoration(CLASSES, CONDITIONS)
+    restoration = Restoration(CLASSES, NAMES)
     for parameter in restoration.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     restored = restoration(image(), torch.rand(2, CLASSES, 10, 16).softmax(1))[0]
@@ -345,7 +325,7 @@ def test_spectrum_tells_how_wide_a_blur_is() -> None:
 
 
 def test_nafnet_takes_any_size_and_knows_no_condition() -> None:
-    restored, condition, strength = NafNet(CLASSES, CONDITIONS)(image(36, 52), torch.rand(2, CLASSES, 9, 13).softmax(1))
+    restored, condition, strength = NafNet(CLASSES, NAMES)(image(36, 52), torch.rand(2, CLASSES, 9, 13).softmax(1))
     assert restored.shape == (2, 3, 36, 52)
     assert not condition.any()
     assert not strength.any()
@@ -353,7 +333,7 @@ def test_nafnet_takes_any_size_and_knows_no_condition() -> None:
 
 def test_no_normalisation_mixes_images() -> None:
     """An image's result does not depend on what else is in the batch, in training mode either."""
-    network = Restoration(CLASSES, CONDITIONS).train()
+    network = Restoration(CLASSES, NAMES).train()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     x, guidance = image(), torch.rand(2, CLASSES, 10, 16).softmax(1)
@@ -363,7 +343,7 @@ def test_no_normalisation_mixes_images() -> None:
 
 def test_restoration_reaches_the_refinement_through_the_guidance() -> None:
     """Stage 3 needs S_r differentiable."""
-    refinement, restoration = Refinement(CLASSES, CONDITIONS), Restoration(CLASSES, CONDITIONS)
+    refinement, restoration = Refinement(CLASSES, NAMES), Restoration(CLASSES, NAMES)
     for parameter in (*refinement.parameters(), *restoration.parameters()):
         torch.nn.init.normal_(parameter, std=0.05)
     logits = refinement(image(), torch.rand(2, CLASSES, 10, 16).softmax(1))[0]

@@ -8,7 +8,8 @@ from coop_training.networks.cost import Cost, cost
 from coop_training.networks.paper import Generator, PaperRefinement, PaperRestoration
 from torch import nn
 
-CLASSES, CONDITIONS = 11, 3
+CLASSES, NAMES = 11, ("clear", "fog", "rain")
+CONDITIONS = len(NAMES)
 
 
 @pytest.fixture(autouse=True)
@@ -19,10 +20,10 @@ def _seed() -> None:
 def test_contract() -> None:
     image, probabilities = torch.rand(2, 3, 40, 64), torch.rand(2, CLASSES, 10, 16).softmax(1)
     with torch.inference_mode():
-        logits, condition, strength, _ = PaperRefinement(CLASSES, CONDITIONS)(image, probabilities)
+        logits, condition, strength, _ = PaperRefinement(CLASSES, NAMES)(image, probabilities)
         assert logits.shape == (2, CLASSES, 40, 64)
         assert (condition.shape, strength.shape) == ((2, CONDITIONS), (2,))
-        restored, condition, strength = PaperRestoration(CLASSES, CONDITIONS)(image, logits.softmax(1))
+        restored, condition, strength = PaperRestoration(CLASSES, NAMES)(image, logits.softmax(1))
         assert restored.shape == image.shape
         assert (condition.shape, strength.shape) == ((2, CONDITIONS), (2,))
         assert 0 <= restored.min() < restored.max() <= 1
@@ -31,7 +32,7 @@ def test_contract() -> None:
 def test_both_inputs_count() -> None:
     image, probabilities = torch.rand(1, 3, 32, 32), torch.rand(1, CLASSES, 8, 8).softmax(1)
     with torch.inference_mode():
-        for network in (PaperRefinement(CLASSES, CONDITIONS), PaperRestoration(CLASSES, CONDITIONS)):
+        for network in (PaperRefinement(CLASSES, NAMES), PaperRestoration(CLASSES, NAMES)):
             result = network(image, probabilities)[0]
             assert not torch.allclose(network(1 - image, probabilities)[0], result, atol=1e-4)
             assert not torch.allclose(network(image, probabilities.flip(1))[0], result, atol=1e-4)
@@ -71,7 +72,7 @@ def test_cost_of_a_known_network() -> None:
 def test_cost_of_the_pair(classes: int, gmacs: float) -> None:
     """At 512x1024, CamVid's and Cityscapes' classes: about twice 419 GMACs."""
     inputs = torch.empty(1, 3, 512, 1024), torch.empty(1, classes, 128, 256)
-    pair = PaperRefinement(classes, CONDITIONS), PaperRestoration(classes, CONDITIONS)
+    pair = PaperRefinement(classes, NAMES), PaperRestoration(classes, NAMES)
     total = sum(cost(network, inputs).macs for network in pair)
     assert total / 1e9 == pytest.approx(gmacs, rel=0.005)
     assert total / 1e9 == pytest.approx(838, rel=0.04)

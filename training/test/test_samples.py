@@ -12,8 +12,12 @@ import trees
 from coop_training.config import DataConfig
 from coop_training.data import AdverseCrops, LabelledFrame, class_weights, load_frames
 from coop_training.layouts.frame import NO_DEPTH
+from coop_training.strength import parameter_of, strength_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coop_perception.camera import Intrinsics
+from coop_perception.degradations import CONDITIONS
 
 HEIGHT, WIDTH = CROP = (16, 24)
 
@@ -56,14 +60,37 @@ def test_samples_of_unread_frames_are_those_of_held_ones(tmp_path: Path) -> None
 
 
 def test_crops_keep_the_grid_of_jpeg_blocks() -> None:
-    rows, columns = np.indices((48, 64), np.uint8)
-    frame = blank(rows // 8 * 16 + columns // 8)  # a new value where a block starts
+    """That of chroma, at half the resolution: 16 pixels."""
+    rows, columns = np.indices((80, 112), np.uint8)
+    frame = blank(rows // 16 * 16 + columns // 16)  # a new value where a block starts
     seen = set()
     for sample in crops([frame], (), length=80, scales=(1.0, 1.0)):
-        blocks = sample.mask.numpy().reshape(HEIGHT // 8, 8, WIDTH // 8, 8)
-        assert (blocks == blocks[:, :1, :, :1]).all()
-        seen.add(int(blocks.min()))
+        mask = sample.mask.numpy()
+        assert (mask[:16, :16] == mask[0, 0]).all()
+        assert (abs(mask[:16, 16:] - mask[0, 0]) == 1).all()  # mirrored, the one before
+        seen.add(int(mask[0, 0]))
     assert len(seen) > 10
+
+
+def test_conditions_are_met_as_often_as_their_shares_say() -> None:
+    mask = np.zeros(CROP, np.uint8)
+    names = ("gaussian_noise", "jpeg", "gaussian_blur")
+    samples = crops([blank(mask)], names, length=400, clear=0.2, shares={"jpeg": 2.0, "gaussian_blur": 0.0})
+    met = np.bincount([int(sample.condition) for sample in samples], minlength=4) / 400
+    np.testing.assert_allclose(met, [0.2, 0.8 / 3, 2 * 0.8 / 3, 0.0], atol=0.07)
+
+
+@given(st.sampled_from([c.levels for c in CONDITIONS.values()]), st.floats(0, 1))
+def test_a_parameter_has_the_strength_that_it_was_made_for(levels: tuple[float, ...], strength: float) -> None:
+    assert strength_of(parameter_of(strength, levels), levels) == pytest.approx(strength, abs=1e-9)
+
+
+def test_levels_have_evenly_spaced_strengths() -> None:
+    for condition in CONDITIONS.values():
+        levels = condition.levels
+        strengths = [strength_of(level, levels) for level in levels]
+        assert strengths == pytest.approx([k / len(levels) for k in range(1, len(levels) + 1)])
+        assert strength_of(levels[-1] ** 2 / levels[0], levels) == 1.0  # beyond the last
 
 
 def test_reflections_show_other_frames_and_the_inside_of_a_vehicle() -> None:

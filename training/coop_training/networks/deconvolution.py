@@ -1,6 +1,8 @@
-"""Undoing Gaussian blur: inverse filters, blended by how wide the blur is taken to be."""
+"""Undoing Gaussian blur: the Wiener filter against the width that the blur is taken to have."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,109 +10,93 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coop_training.networks.blocks import EMBEDDING, zeroed
-from coop_training.networks.condition import OCTAVES, Estimate
+from coop_perception.degradations import CONDITIONS
+from coop_training.networks.condition import Estimate
 from coop_training.networks.filtering import correlate_rows
+from coop_training.strength import parameter_of
 
-COARSE = 4
-"""How many times coarser the grid is on which wide blurs are undone: what they leave of an image fits on it."""
-FINE_SIGMAS = tuple(float(sigma) for sigma in np.geomspace(0.6, 4.5, 12))
-COARSE_SIGMAS = tuple(float(sigma) for sigma in np.geomspace(4.0, 18.0, 9))
-"""Standard deviations in pixels of the blurs that are inverted: what lies between is a blend of two neighbours."""
-NOISE_TO_SIGNAL = (1e-3, 1e-2)
-"""Of the Wiener filters: 8-bit rounding and natural images' departure from the model, and what else adds noise."""
+BLUR = "gaussian_blur"
 STRENGTHS = 25
-"""Strengths, evenly spaced, at which a condition's filters are learnt."""
-HAT = 10.0
-"""Sum of a strength's weights in the table: more than 1, since each place in it is met rarely and should move far."""
+"""Strengths, evenly spaced in 0..1, whose filters are held: one in between gets a blend of its two neighbours'."""
+WIDEST_FINE = 7.0
+"""Standard deviation in pixels above which a blur is undone on a coarser grid: what it leaves of an image fits."""
+COARSE = 4
+"""How many times coarser."""
+NOISE_TO_SIGNAL = 1e-3
+COARSE_NOISE_TO_SIGNAL = 3e-3
+"""Of the Wiener filters: 8-bit rounding and natural images' departure from the model. On training frames a factor of 3
+to either side costs 0.1 dB or more for narrow blurs."""
 RADIUS = 16
 """Of the filters, in pixels of their grid."""
 
-_HIDDEN = 64
-_OF_NONE = 12.0
-"""Logit that no filter starts with, the others zero."""
 _FREQUENCIES = 256
 _CORNER = 1e-5
 """Squared frequency (cycles per pixel) below which natural images' power density stops to rise as 1/f²."""
 
 
 class Deconvolution(nn.Module):
-    """Undoes narrow blurs at full resolution and wide ones at a quarter of it; starts all but as identity.
+    """Convolves with the Wiener filter against the blur that the image is taken to have; else leaves it as it is.
 
-    The image is convolved with blends of a bank's Wiener filters. A network of small kernels would need many layers for
-    inverse filters as wide as these. Which ones follows from the embedding and, since a few percent off the width cost
-    much of the gain, from the spectrum itself and from how strong each condition is taken to be.
+    Nothing of it is learnt: what the condition's strength means in pixels is known. Inverse filters as wide as these
+    would take a network of small kernels many layers.
+
+    The Wiener filter against a Gaussian blur, though the blur is separable, is not: a separable one amplifies noise
+    where both frequencies are high as much as where one is. As a difference of two separable ones it is almost whole.
 
     Args:
-        conditions: number of conditions K, `clear` included.
+        conditions: names of the conditions. Without a Gaussian blur among them no image is filtered.
 
-    Inputs: image [N,3,H,W]; embedding [N,EMBEDDING]; spectrum [N,3·OCTAVES] as `gradient_spectrum` gives it; the
-    condition, as it is known.
+    Inputs: image [N,3,H,W]; the condition, as it is known. Filtered as far as blur is likelier than all else together,
+    for what amplifies does more harm where it is wrong than good where it is right.
     Output: image [N,3,H,W], not clamped.
     """
 
-    def __init__(self, conditions: int) -> None:
-        super().__init__()
-        self.width = nn.Sequential(nn.Linear(EMBEDDING + 3 * OCTAVES, _HIDDEN), nn.ReLU())
-        self.fine = InverseFilter(FINE_SIGMAS, conditions)
-        self.coarse = InverseFilter(tuple(sigma / COARSE for sigma in COARSE_SIGMAS), conditions, COARSE)
+    fine: Tensor
+    coarse: Tensor
 
-    def forward(self, image: Tensor, embedding: Tensor, spectrum: Tensor, known: Estimate) -> Tensor:
-        width = self.width(torch.cat([embedding, spectrum], 1))
-        by_strength = (known.posterior[:, :, None] * hats(known.strength)[:, None]).flatten(1)
+    def __init__(self, conditions: Sequence[str]) -> None:
+        super().__init__()
+        self.blur = conditions.index(BLUR) if BLUR in conditions else None
+        widths = blur_widths()
+        self.fines = sum(width <= WIDEST_FINE for width in widths)
+        fine = [wiener_terms(width, NOISE_TO_SIGNAL) for width in widths[: self.fines]]
+        coarse = [wiener_terms(width / COARSE, COARSE_NOISE_TO_SIGNAL, COARSE) for width in widths[self.fines :]]
+        for name, terms in (("fine", fine), ("coarse", coarse)):
+            self.register_buffer(name, torch.from_numpy(np.stack(terms, 1)).float(), persistent=False)
+
+    def forward(self, image: Tensor, known: Estimate) -> Tensor:
+        if self.blur is None:
+            return image
+        sure = F.relu(2 * known.posterior[:, self.blur : self.blur + 1].float() - 1)
+        fine, coarse = (sure * hats(known.strength.float())).split([self.fines, STRENGTHS - self.fines], 1)
         small = F.avg_pool2d(image.float(), COARSE)
-        correction = self.coarse(small, width, by_strength) - small
+        correction = filtered(small, self.coarse, coarse) - small
         up = F.interpolate(correction, size=image.shape[-2:], mode="bilinear", align_corners=False)
-        return self.fine(image, width, by_strength) + up
+        return filtered(image, self.fine, fine) + up
+
+
+def blur_widths() -> list[float]:
+    """Standard deviations in pixels of the blurs whose strengths are evenly spaced. [STRENGTHS]"""
+    levels = CONDITIONS[BLUR].levels
+    return [parameter_of(index / (STRENGTHS - 1), levels) for index in range(STRENGTHS)]
 
 
 def hats(strength: Tensor) -> Tensor:
-    """Strengths [N] in 0..1 as weights of the two nearest of evenly spaced ones. [N,STRENGTHS]
-
-    A linear map of them is a table, where small layers would need long to learn what changes within hundredths.
-    """
+    """Strengths [N] in 0..1 as weights of the two nearest of evenly spaced ones, of sum 1. [N,STRENGTHS]"""
     nodes = torch.arange(STRENGTHS, device=strength.device, dtype=strength.dtype)
-    return HAT * F.relu(1 - (strength[:, None] * (STRENGTHS - 1) - nodes).abs())
+    return F.relu(1 - (strength[:, None] * (STRENGTHS - 1) - nodes).abs())
 
 
-class InverseFilter(nn.Module):
-    """Convolves with the difference of two separable filters, each a blend of a bank's.
+def filtered(image: Tensor, bank: Tensor, weights: Tensor) -> Tensor:
+    """Each image [N,3,h,w] convolved with a blend of filters by its weights [N,F]; what these lack of 1 is identity's.
 
-    The Wiener filter against a Gaussian blur, though the blur is separable, is not: a separable one amplifies noise
-    where both frequencies are high as much as where one is. Of two terms it becomes almost whole.
-
-    No filter is one of the bank: with a gate beside the blend instead, a filter against too wide a blur, opened half,
-    came to stand for the right one.
-
-    Args:
-        sigmas: of the bank, in pixels of this grid.
-        conditions: number of conditions K, `clear` included.
-        coarse: how many pixels of the image one of this grid is the mean of; the result is interpolated back linearly.
-
-    Inputs: image [N,3,h,w]; what is known of the width [N,_HIDDEN], and by condition and strength [N,K·STRENGTHS].
-    Output: float32 [N,3,h,w].
+    bank: [2,F,taps], of which the first's separable filter is added and the second's taken away. Output: float32.
     """
-
-    bank: Tensor
-
-    def __init__(self, sigmas: tuple[float, ...], conditions: int, coarse: int = 1) -> None:
-        super().__init__()
-        kernels = [wiener_terms(sigma, ratio, RADIUS, coarse) for ratio in NOISE_TO_SIGNAL for sigma in sigmas]
-        none = np.zeros_like(kernels[0])
-        none[0, RADIUS] = 1
-        kernels.append(none)
-        # On float16's grid, as bundles store what is large.
-        self.register_buffer("bank", torch.from_numpy(np.stack(kernels, 1)).half().float(), persistent=False)
-        self.blend = zeroed(nn.Linear(_HIDDEN, len(kernels)))
-        self.table = zeroed(nn.Linear(conditions * STRENGTHS, len(kernels), bias=False))
-        with torch.no_grad():
-            self.blend.get_parameter("bias")[-1] = _OF_NONE
-
-    def forward(self, image: Tensor, width: Tensor, by_strength: Tensor) -> Tensor:
-        shares = (self.blend(width) + self.table(by_strength)).softmax(1)
-        added, taken = (shares @ taps for taps in self.bank)
-        padded = F.pad(image, (RADIUS, RADIUS, RADIUS, RADIUS), mode="replicate")
-        return _separable(padded, added) - _separable(padded, taken)
+    # No matrix product, which autocast would round.
+    added, taken = (weights[:, :, None] * bank[:, None]).sum(2)
+    rest = F.pad(1 - weights.sum(1, keepdim=True), (RADIUS, RADIUS))
+    padded = F.pad(image, (RADIUS, RADIUS, RADIUS, RADIUS), mode="replicate")
+    return _separable(padded, added + rest) - _separable(padded, taken)
 
 
 def _separable(padded: Tensor, taps: Tensor) -> Tensor:
@@ -118,8 +104,8 @@ def _separable(padded: Tensor, taps: Tensor) -> Tensor:
     return correlate_rows(rows.transpose(2, 3), taps).transpose(2, 3)
 
 
-def wiener_terms(sigma: float, noise_to_signal: float, radius: int, coarse: int = 1) -> NDArray[np.float64]:
-    """Taps u, v [2, 2·radius+1] so that u⊗u - v⊗v is nearest to the Wiener filter against a Gaussian of `sigma`.
+def wiener_terms(sigma: float, noise_to_signal: float, coarse: int = 1) -> NDArray[np.float64]:
+    """Taps u, v [2, 2·RADIUS+1] so that u⊗u - v⊗v is nearest to the Wiener filter against a Gaussian of `sigma`.
 
     The filter is G·S/(G²·S+r), G the Gaussian's frequency response, S the power density of natural images, 1/f² (Field,
     1987), of mean 1, and r the noise-to-signal ratio (Wiener, 1949). On a grid `coarse` times coarser than the image it
@@ -139,7 +125,7 @@ def wiener_terms(sigma: float, noise_to_signal: float, radius: int, coarse: int 
     # The power density as a product, for an eigendecomposition: 1/f^1.5 of each, which did better than 1/f.
     along_axis = squared**-0.75
     weight = np.sqrt(blur**2 * along_axis / along_axis.mean() + noise_to_signal) * passed
-    cosines = np.cos(2 * np.pi * np.outer(frequency, np.arange(radius + 1)))
+    cosines = np.cos(2 * np.pi * np.outer(frequency, np.arange(RADIUS + 1)))
     cosines[:, 1:] *= 2
     basis, to_basis = np.linalg.qr(weight[:, None] * cosines)
     values, vectors = np.linalg.eigh(basis.T @ (wanted * np.outer(weight, weight)) @ basis)

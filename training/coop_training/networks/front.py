@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from coop_training.networks.alignment import ChannelAlignment
@@ -14,7 +16,7 @@ class Front(nn.Module):
     """Tells the condition, then takes away impulses, aligns channels and sharpens as far as the condition asks for it.
 
     Args:
-        conditions: number of conditions K, `clear` included.
+        conditions: names of the conditions, `clear` first.
         classes: semantic classes C whose statistics help to tell the condition; 0: none do.
 
     Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,H/4,W/4], unless no class is heard; the condition, as
@@ -23,9 +25,9 @@ class Front(nn.Module):
     own estimate; what the condition is taken to be, by whoever knows it better or itself.
     """
 
-    def __init__(self, conditions: int, classes: int = 0) -> None:
+    def __init__(self, conditions: Sequence[str], classes: int = 0) -> None:
         super().__init__()
-        self.encoder = ConditionEncoder(conditions, classes)
+        self.encoder = ConditionEncoder(len(conditions), classes)
         self.impulses = ImpulseRemoval()
         self.alignment = ChannelAlignment()
         self.deconvolution = Deconvolution(conditions)
@@ -39,7 +41,7 @@ class Front(nn.Module):
         # Detached: what the estimate is taught is the truth, not what suits those who hear it.
         known = told or Estimate(condition.detach().softmax(1), strength.detach())
         aligned = self.alignment(self.impulses(image, embedding), embedding, misalignment)
-        sharp = self.deconvolution(aligned, embedding, spectrum, known)
+        sharp = self.deconvolution(aligned, known)
         return sharp, embedding, condition, strength, known
 
     def statistics(self, image: Tensor, probabilities: Tensor | None = None) -> Tensor:

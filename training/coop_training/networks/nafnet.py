@@ -56,7 +56,7 @@ class NafNet(nn.Module):
 
     Args:
         classes: semantic classes; it does not hear of them.
-        conditions: number of conditions K, `clear` included; it estimates none of them.
+        conditions: names of the K conditions, `clear` included; it estimates none of them.
         width: channels at full resolution.
         encoder, middle, decoder: blocks at each scale; 19.5 GMACs at 512x1024, about what refinement and
             restoration cost together.
@@ -68,14 +68,14 @@ class NafNet(nn.Module):
     def __init__(
         self,
         classes: int,
-        conditions: int,
+        conditions: Sequence[str],
         width: int = 16,
         encoder: Sequence[int] = (1, 1, 1, 12),
         middle: int = 1,
         decoder: Sequence[int] = (1, 1, 1, 1),
     ) -> None:
         super().__init__()
-        self.conditions = conditions
+        self.conditions = len(conditions)
         widths = [width << scale for scale in range(len(encoder) + 1)]
         self.intro = nn.Conv2d(3, width, 3, 1, 1)
         self.encoders = nn.ModuleList(blocks(w, n) for w, n in zip(widths, encoder, strict=False))

@@ -6,6 +6,8 @@ throughout. Inputs are fused by concatenation at full resolution, as section 3.2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -75,9 +77,9 @@ class PaperRefinement(nn.Module):
     Outputs: refined logits [N,C,H,W]; condition logits [N,K]; strength [N] in 0..1; the image, as it came.
     """
 
-    def __init__(self, classes: int, conditions: int) -> None:
+    def __init__(self, classes: int, conditions: Sequence[str]) -> None:
         super().__init__()
-        self.generator = Generator(classes, classes, conditions)
+        self.generator = Generator(classes, classes, len(conditions))
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return *self.generator(image, probabilities), image
@@ -90,9 +92,9 @@ class PaperRestoration(nn.Module):
     Outputs: restored image [N,3,H,W] in 0..1; condition logits [N,K]; strength [N] in 0..1.
     """
 
-    def __init__(self, classes: int, conditions: int) -> None:
+    def __init__(self, classes: int, conditions: Sequence[str]) -> None:
         super().__init__()
-        self.generator = Generator(classes, 3, conditions)
+        self.generator = Generator(classes, 3, len(conditions))
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         generated, condition, strength = self.generator(image, probabilities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -34,10 +35,10 @@ class Refinement(SegmentationFeatures):
     front leaves it and the features see it.
     """
 
-    def __init__(self, classes: int, conditions: int) -> None:
+    def __init__(self, classes: int, conditions: Sequence[str]) -> None:
         super().__init__(BLOCKS, MERGES)
         self.front = Front(conditions, classes)
-        self.estimator = Estimator(self.front.encoder.size, conditions)
+        self.estimator = Estimator(self.front.encoder.size, len(conditions))
         self.given = zeroed(nn.Conv2d(classes, WIDTHS[0], 1))
         self.modulation = nn.ModuleList(zeroed(nn.Linear(EMBEDDING, 2 * w)) for w in (*WIDTHS, DECODER, DECODER))
         self.trust = zeroed(nn.Linear(EMBEDDING, 1))

@@ -43,7 +43,7 @@ class Restoration(nn.Module):
     def __init__(
         self,
         classes: int,
-        conditions: int,
+        conditions: Sequence[str],
         widths: Sequence[int] = (64, 80, 128),
         hidden: Sequence[int] = (32, 80, 128),
         blocks: Sequence[int] = (1, 1, 2),
@@ -53,13 +53,14 @@ class Restoration(nn.Module):
         super().__init__()
         # Of statistics class by class it would learn the training drives' airlight and rain by heart.
         self.front = Front(conditions)
-        self.told = zeroed(nn.Linear(2 * conditions, EMBEDDING))
+        number = len(conditions)
+        self.told = zeroed(nn.Linear(2 * number, EMBEDDING))
         self.guidance = nn.Sequential(nn.Conv2d(classes + 1, guidance, 1), nn.ReLU(inplace=True))
-        self.trunk = ModulatedUNet(48, widths, hidden, blocks, conditions, guidance)
-        self.adapter = Adapter(widths[0], conditions)
+        self.trunk = ModulatedUNet(48, widths, hidden, blocks, number, guidance)
+        self.adapter = Adapter(widths[0], number)
         self.affine = zeroed(conv3x3(widths[0], 6))
         self.residual = zeroed(conv3x3(widths[0], 48))
-        self.detail = Detail(widths[0], *detail, conditions)
+        self.detail = Detail(widths[0], *detail, number)
 
     def forward(
         self, image: Tensor, probabilities: Tensor, told: Estimate | None = None
