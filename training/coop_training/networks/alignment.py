@@ -16,10 +16,11 @@ class ChannelAlignment(nn.Module):
 
     Each channel becomes Σ_k w_k·channel(x+k), the taps w a softmax of the negative misalignment, sharpened and
     corrected by what the embedding says; a gate from the embedding keeps the channels as they are where nothing is
-    misaligned.
+    misaligned. What of a channel has left the image at its right edge varies as green does there (constant hue, Cok,
+    1987), which has not moved.
 
     Inputs: image [N,3,H,W]; embedding [N,EMBEDDING]; misalignment [N,RED_SHIFTS+BLUE_SHIFTS].
-    Output: image [N,3,H,W], border columns repeated where a channel moves away from them.
+    Output: image [N,3,H,W].
     """
 
     def __init__(self) -> None:
@@ -30,11 +31,26 @@ class ChannelAlignment(nn.Module):
         nn.init.constant_(self.gate.bias, -3.0)
 
     def forward(self, image: Tensor, embedding: Tensor, misalignment: Tensor) -> Tensor:
-        gate = torch.sigmoid(self.gate(embedding))
+        gate = torch.sigmoid(self.gate(embedding))[..., None, None]
         logits = self.correction(embedding) - self.sharpness * misalignment
         channels = list(image.split(1, 1))
         for channel, (start, shifts) in {0: (0, RED_SHIFTS), 2: (RED_SHIFTS, BLUE_SHIFTS)}.items():
-            taps = gate * logits[:, start : start + shifts].softmax(1)
-            padded = F.pad(channels[channel], (0, shifts - 1, 0, 0), mode="replicate")
-            channels[channel] = (1 - gate)[..., None, None] * channels[channel] + correlate_rows(padded, taps)
+            taps = logits[:, start : start + shifts].softmax(1)
+            change = moved_left(channels[channel], channels[1], taps) - channels[channel]
+            channels[channel] = channels[channel] + gate * change
         return torch.cat(channels, 1)
+
+
+def moved_left(channel: Tensor, green: Tensor, taps: Tensor) -> Tensor:
+    """Σ_k taps[k]·channel(x+k), where x+k lies beyond the last column of what that shows plus green's change since.
+
+    channel, green [N,1,H,W]; taps [N,K] of sum 1 → [N,1,H,W].
+    """
+    shifts = taps.shape[1]
+    width = green.shape[-1]
+    moved = correlate_rows(F.pad(channel, (0, shifts - 1, 0, 0), mode="replicate"), taps)
+    # By column, how much of it has come from beyond the last.
+    beyond = correlate_rows(F.pad(torch.zeros_like(green[:, :, :1]), (0, shifts - 1), value=1.0), taps)
+    # Where the channel's last column has moved to.
+    last = (green[..., [width - 1 - k for k in range(shifts)]] * taps[:, None, None]).sum(3, keepdim=True)
+    return moved + beyond * (green - last)

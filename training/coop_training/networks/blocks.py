@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coop_training.networks.columns import over_columns, window_means
+
 EMBEDDING = 64
 """Width of the condition embedding that modulates refinement and restoration."""
 
@@ -71,12 +73,21 @@ class ResidualBlock(nn.Module):
 class Context:
     """What the blocks of one image are told of it.
 
-    embedding [N,EMBEDDING]; posterior [N,K]: the probability of each condition; guidance [N,G,h,w] or none.
+    embedding [N,S,EMBEDDING], of S windows (`columns.windows`); posterior [N,K]: the probability of each condition;
+    guidance [N,G,h,w] or none.
     """
 
     embedding: Tensor
     posterior: Tensor
     guidance: Tensor | None = None
+
+
+class LinearOfWindows(nn.Linear):
+    """[N,S,I] → [N,S,O], as a product of two matrices: of more dimensions, an exported graph would not keep the weights
+    under their name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).unflatten(0, (-1, x.shape[1]))
 
 
 def at_each_pixel(matrix: Tensor, x: Tensor) -> Tensor:
@@ -132,10 +143,10 @@ class ModulatedBlock(nn.Module):
     """A residual block without normalisation, modulated by condition and scene and, where given, by semantic guidance.
 
     features·(1+γ)+β between the two convolutions, γ and β the sum of a linear map of the embedding (FiLM, Perez et al.,
-    2018), one of the input's means over the image, brought to -1..1 (after the channel attention of NAFNet, Chen et
-    al., 2022: how dense a fog is and of what colour, the whole scene tells), and a 1x1 convolution of the guidance
-    (SFT, Wang et al., 2018); after the rectifier the condition's adapter. The second convolution starts at zero: the
-    block starts as identity, which is what replaces normalisation.
+    2018), one of the input's means, brought to -1..1 (after the channel attention of NAFNet, Chen et al., 2022: how
+    dense a fog is and of what colour, the scene tells), both of windows and in between interpolated, and a 1x1
+    convolution of the guidance (SFT, Wang et al., 2018); after the rectifier the condition's adapter. The second
+    convolution starts at zero: the block starts as identity, which is what replaces normalisation.
 
     Args:
         width: channels of the input and the output.
@@ -149,14 +160,14 @@ class ModulatedBlock(nn.Module):
         self.first = conv3x3(width, hidden)
         self.adapter = Adapter(hidden, conditions)
         self.second = zeroed(conv3x3(hidden, width))
-        self.from_embedding = zeroed(nn.Linear(EMBEDDING, 2 * hidden))
-        self.from_scene = zeroed(nn.Linear(width, 2 * hidden))
+        self.from_embedding = zeroed(LinearOfWindows(EMBEDDING, 2 * hidden))
+        self.from_scene = zeroed(LinearOfWindows(width, 2 * hidden))
         self.from_guidance = zeroed(nn.Conv2d(guidance, 2 * hidden, 1)) if guidance else None
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         # Bounded: a scale that grew with what it scales ran away in training, from a usual loss to 1e12 in 20 steps.
-        of_image = self.from_embedding(context.embedding) + self.from_scene(x.mean((2, 3)).tanh())
-        modulation = of_image[:, :, None, None]
+        scene = window_means(x, context.embedding.shape[1]).tanh()
+        modulation = over_columns(self.from_embedding(context.embedding) + self.from_scene(scene), x)
         if self.from_guidance is not None:
             modulation = modulation + self.from_guidance(context.guidance)
         scale, shift = modulation.chunk(2, 1)
@@ -181,12 +192,12 @@ class GatedBlock(nn.Module):
         super().__init__()
         self.expand = Pointwise(width, 2 * width, conditions)
         self.spatial = nn.Conv2d(2 * width, 2 * width, 3, 1, 1, groups=2 * width)
-        self.from_embedding = zeroed(nn.Linear(EMBEDDING, 2 * width))
+        self.from_embedding = zeroed(LinearOfWindows(EMBEDDING, 2 * width))
         self.contract = zeroed(Pointwise(width, width, conditions))
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         features, gate = self.spatial(self.expand(x, context.posterior)).chunk(2, 1)
-        scale, shift = self.from_embedding(context.embedding)[:, :, None, None].chunk(2, 1)
+        scale, shift = over_columns(self.from_embedding(context.embedding), x).chunk(2, 1)
         gated = (features * (1 + scale) + shift) * torch.sigmoid(gate)
         return x + self.contract(gated, context.posterior)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.blocks import EMBEDDING, conv3x3
+from coop_training.networks.columns import windows
 
 RED_SHIFTS, BLUE_SHIFTS = 16, 8
 """Displacements in pixels, 0 upwards, at which red and blue are compared with green: what lateral chromatic
@@ -107,20 +108,23 @@ class ConditionEncoder(nn.Module):
     """Which adverse condition an image shows, and how strongly, from global statistics of its local structure.
 
     One model for all conditions has to know which one it sees: without that it stays near identity where the
-    correction is global. Means over the whole image and over each semantic class are all that reaches the embedding,
-    so it cannot depend on where things are; but that a road is grey is no fog, while a grey tree is. It does not
-    start from raw pixels: small random filters see an image's content, not its noise, and learned nothing.
+    correction is global. Means over the whole image and over each semantic class, or over windows of it, are all that
+    reaches the embedding, so it hardly depends on where things are; but that a road is grey is no fog, while a grey
+    tree is. It does not start from raw pixels: small random filters see an image's content, not its noise, and learned
+    nothing.
 
     Args:
         conditions: number of conditions K, `clear` included.
         classes: semantic classes C whose statistics are heard; 0: none are.
+        windowed: whether there is an embedding of each window (`columns.windows`), or one of the whole image.
 
-    Input: statistics [N,`size`] as `statistics` gives them.
-    Outputs: embedding [N,EMBEDDING], condition logits [N,K], strength [N] in 0..1.
+    Input: statistics [N,S,`size`] as `statistics` gives them, of S windows.
+    Outputs: embedding [N,S,EMBEDDING]; by its mean condition logits [N,K] and strength [N] in 0..1.
     """
 
-    def __init__(self, conditions: int, classes: int = 0) -> None:
+    def __init__(self, conditions: int, classes: int = 0, windowed: bool = False) -> None:
         super().__init__()
+        self.windowed = windowed
         self.features = nn.Sequential(
             conv3x3(_MAPS, 32, 2), nn.ReLU(inplace=True), conv3x3(32, _FEATURES, 2), nn.ReLU(inplace=True)
         )
@@ -134,22 +138,30 @@ class ConditionEncoder(nn.Module):
         self, image: Tensor, misalignment: Tensor, spectrum: Tensor, probabilities: Tensor | None = None
     ) -> Tensor:
         """Of images [N,3,H,W] RGB in 0..1, with what `channel_misalignment` and `gradient_spectrum` say of them and
-        probabilities [N,C,H/4,W/4], unless no class is heard: [N,`size`]."""
-        local = local_statistics(image)
-        pooled = [misalignment, blockiness(image), spectrum]
+        probabilities [N,C,H/4,W/4], unless no class is heard: [N,S,`size`], S 1 for the whole image."""
+        local = self._parts(local_statistics(image))
+        count = local.shape[1]
+        of_image = torch.cat([misalignment, blockiness(image), spectrum], 1)
+        pooled = [torch.stack(count * [of_image], 1).flatten(0, 1)]
+        local = local.flatten(0, 1)
         for maps in (local, self.features(local)):
             mean = maps.mean((2, 3), keepdim=True)
             pooled += [mean.flatten(1), (maps - mean).abs().mean((2, 3))]
         if probabilities is not None:
+            probabilities = self._parts(probabilities).flatten(0, 1)
             share = probabilities.mean((2, 3))
             of_class = probabilities.flatten(2) @ local.flatten(2).transpose(1, 2) / probabilities[0, 0].numel()
             # A class that is hardly there has no mean worth hearing: the sum's floor takes it to zero.
             pooled += [4 * share, (of_class / (share[..., None] + 0.01)).flatten(1)]
-        return torch.cat(pooled, 1)
+        return torch.cat(pooled, 1).unflatten(0, (-1, count))
+
+    def _parts(self, maps: Tensor) -> Tensor:
+        return windows(maps) if self.windowed else maps[:, None]
 
     def forward(self, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        embedding = F.relu(self.embed(statistics))
-        return embedding, self.condition(embedding), torch.sigmoid(self.strength(embedding)).squeeze(1)
+        embedding = F.relu(self.embed(statistics.flatten(0, 1))).unflatten(0, (-1, statistics.shape[1]))
+        mean = embedding.mean(1)
+        return embedding, self.condition(mean), torch.sigmoid(self.strength(mean)).squeeze(1)
 
 
 class Estimator(nn.Module):

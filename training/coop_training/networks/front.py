@@ -18,17 +18,21 @@ class Front(nn.Module):
     Args:
         conditions: names of the conditions, `clear` first.
         classes: semantic classes C whose statistics help to tell the condition; 0: none do.
+        windowed: whether there is an embedding of each window (`columns.windows`), or one of the whole image.
+        constant_hue: whether impulses are replaced by what the other channels tell, or by the median.
 
     Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,H/4,W/4], unless no class is heard; the condition, as
     whoever knows it better tells it.
-    Outputs: image [N,3,H,W], not clamped; embedding [N,EMBEDDING]; condition logits [N,K] and strength [N] in 0..1, its
-    own estimate; what the condition is taken to be, by whoever knows it better or itself.
+    Outputs: image [N,3,H,W], not clamped; embedding [N,S,EMBEDDING] of S windows; condition logits [N,K] and strength
+    [N] in 0..1, its own estimate; what the condition is taken to be, by whoever knows it better or itself.
     """
 
-    def __init__(self, conditions: Sequence[str], classes: int = 0) -> None:
+    def __init__(
+        self, conditions: Sequence[str], classes: int = 0, windowed: bool = False, constant_hue: bool = False
+    ) -> None:
         super().__init__()
-        self.encoder = ConditionEncoder(len(conditions), classes)
-        self.impulses = ImpulseRemoval()
+        self.encoder = ConditionEncoder(len(conditions), classes, windowed)
+        self.impulses = ImpulseRemoval(constant_hue)
         self.alignment = ChannelAlignment()
         self.deconvolution = Deconvolution(conditions)
 
@@ -40,10 +44,11 @@ class Front(nn.Module):
         embedding, condition, strength = self.encoder(statistics)
         # Detached: what the estimate is taught is the truth, not what suits those who hear it.
         known = told or Estimate(condition.detach().softmax(1), strength.detach())
-        aligned = self.alignment(self.impulses(image, embedding), embedding, misalignment)
+        whole = embedding.mean(1)
+        aligned = self.alignment(self.impulses(image, whole), whole, misalignment)
         sharp = self.deconvolution(aligned, known)
         return sharp, embedding, condition, strength, known
 
     def statistics(self, image: Tensor, probabilities: Tensor | None = None) -> Tensor:
-        """What the encoder takes of the same inputs. [N,`encoder.size`]"""
+        """What the encoder takes of the same inputs. [N,S,`encoder.size`]"""
         return self.encoder.statistics(image, channel_misalignment(image), gradient_spectrum(image), probabilities)

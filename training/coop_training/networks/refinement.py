@@ -60,6 +60,7 @@ class Refinement(SegmentationFeatures):
         quarter = at_quarter(probabilities, F.avg_pool2d(image, 4))
         seen, embedding, condition, strength, _ = self.front(image, quarter)
         log_probabilities = quarter.clamp(min=SMALLEST_PROBABILITY).log()
+        embedding = embedding.squeeze(1)
         x = self.features(seen, partial(self._adapt, embedding, self.given(0.1 * log_probabilities)))
         alpha = 1 + self.trust(embedding)[:, :, None, None]
         return alpha * log_probabilities + self.correction(F.relu(x)), condition, strength, seen
@@ -67,7 +68,7 @@ class Refinement(SegmentationFeatures):
     @torch.no_grad()
     def statistics(self, image: Tensor, refined: Tensor) -> Tensor:
         """What the estimator reads: of images [N,3,H,W] in 0..1 and S_r, probabilities [N,C,h,w]. No gradient."""
-        return self.front.statistics(image, at_quarter(refined, F.avg_pool2d(image, 4)))
+        return self.front.statistics(image, at_quarter(refined, F.avg_pool2d(image, 4))).squeeze(1)
 
     @torch.no_grad()
     def estimate(self, image: Tensor, refined: Tensor) -> Estimate:

