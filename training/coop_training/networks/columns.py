@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ASPECT = 0.375
@@ -48,11 +49,11 @@ def _count(x: Tensor) -> int:
     return 1 + max(0, round((x.shape[-1] - size) / (size / 2)))
 
 
-def _lefts(x: Tensor, count: int) -> tuple[np.ndarray, float]:
+def _lefts(x: Tensor, count: int) -> tuple[NDArray[np.float64], float]:
     """Where windows begin, in columns of x, and how wide they are."""
     size = ASPECT * x.shape[-2]
     return np.linspace(0, x.shape[-1] - size, count), size
 
 
-def _constant(values: np.ndarray, like: Tensor) -> Tensor:
+def _constant(values: NDArray[np.float64], like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(like.device, like.dtype)
