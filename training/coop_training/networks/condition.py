@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.blocks import EMBEDDING, conv3x3
-from coop_training.networks.columns import windows
+from coop_training.networks.columns import window_count, windows
 
 RED_SHIFTS, BLUE_SHIFTS = 16, 8
 """Displacements in pixels, 0 upwards, at which red and blue are compared with green: what lateral chromatic
@@ -139,24 +139,21 @@ class ConditionEncoder(nn.Module):
     ) -> Tensor:
         """Of images [N,3,H,W] RGB in 0..1, with what `channel_misalignment` and `gradient_spectrum` say of them and
         probabilities [N,C,H/4,W/4], unless no class is heard: [N,S,`size`], S 1 for the whole image."""
-        local = self._parts(local_statistics(image))
-        count = local.shape[1]
+        local = local_statistics(image)
+        count = window_count(local) if self.windowed else 1
         of_image = torch.cat([misalignment, blockiness(image), spectrum], 1)
         pooled = [torch.stack(count * [of_image], 1).flatten(0, 1)]
-        local = local.flatten(0, 1)
         for maps in (local, self.features(local)):
-            mean = maps.mean((2, 3), keepdim=True)
-            pooled += [mean.flatten(1), (maps - mean).abs().mean((2, 3))]
+            parts = windows(maps, count).flatten(0, 1)
+            mean = parts.mean((2, 3), keepdim=True)
+            pooled += [mean.flatten(1), (parts - mean).abs().mean((2, 3))]
         if probabilities is not None:
-            probabilities = self._parts(probabilities).flatten(0, 1)
+            local, probabilities = (windows(maps, count).flatten(0, 1) for maps in (local, probabilities))
             share = probabilities.mean((2, 3))
             of_class = probabilities.flatten(2) @ local.flatten(2).transpose(1, 2) / probabilities[0, 0].numel()
             # A class that is hardly there has no mean worth hearing: the sum's floor takes it to zero.
             pooled += [4 * share, (of_class / (share[..., None] + 0.01)).flatten(1)]
         return torch.cat(pooled, 1).unflatten(0, (-1, count))
-
-    def _parts(self, maps: Tensor) -> Tensor:
-        return windows(maps) if self.windowed else maps[:, None]
 
     def forward(self, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         embedding = F.relu(self.embed(statistics.flatten(0, 1))).unflatten(0, (-1, statistics.shape[1]))

@@ -22,6 +22,9 @@ from coop_training.networks.blocks import (
 from coop_training.networks.condition import Estimate
 from coop_training.networks.front import Front
 
+LEFT_TO_FILTERS = ("impulse_noise", "chromatic_aberration")
+"""Conditions that the front undoes to 48 dB and better: what is learnt to correct others by would only spoil it."""
+
 
 class Restoration(nn.Module):
     """Restores a degraded image under semantic guidance; starts as identity, but for the alignment's small gate.
@@ -31,7 +34,7 @@ class Restoration(nn.Module):
     image's own detail untouched. The residual r is unfolded from quarter resolution (pixel shuffle), so noise is
     removed pixel by pixel; but a filter learnt there is another one for each of a fold's 16 pixels. So the detail d
     comes from half resolution, of few channels, which hear what the trunk has seen. The share s of the correction that
-    is made is one number per condition: where filters leave nothing to correct, what serves others would spoil it.
+    is made is one number per condition, 0 for those `LEFT_TO_FILTERS`.
 
     How far away things are, fog and rain depend on: so beside the classes the guidance has the row, for a road's
     distance follows from it.
@@ -63,6 +66,9 @@ class Restoration(nn.Module):
         self.residual = zeroed(conv3x3(widths[0], 48))
         self.detail = Detail(widths[0], *detail, number)
         self.share = nn.Parameter(torch.ones(number))
+        corrected = [float(name not in LEFT_TO_FILTERS) for name in conditions]
+        self.corrected: Tensor
+        self.register_buffer("corrected", torch.tensor(corrected), persistent=False)
 
     def forward(
         self, image: Tensor, probabilities: Tensor, told: Estimate | None = None
@@ -78,7 +84,7 @@ class Restoration(nn.Module):
         affine = F.interpolate(self.affine(x), size=image.shape[-2:], mode="bilinear", align_corners=False)
         gain, offset = affine.chunk(2, 1)
         residual = F.pixel_shuffle(self.residual(x), 4) + self.detail(sharp, x, context)
-        share = (posterior @ self.share)[:, None, None, None]
+        share = (posterior @ (self.share * self.corrected))[:, None, None, None]
         return sharp + share * (sharp * gain + offset + residual), condition, strength
 
 
