@@ -173,6 +173,17 @@ def test_the_share_of_the_correction_is_the_told_conditions_own() -> None:
     torch.testing.assert_close(none[1], whole[1])
 
 
+@torch.no_grad()
+def test_what_is_left_to_filters_is_not_corrected() -> None:
+    names = ["clear", "impulse_noise", "chromatic_aberration", "fog"]
+    restoration, scene = trained(Restoration(CLASSES, names)), torch.rand(4, CLASSES, 10, 16).softmax(1)
+    x = image()[[0, 1, 0, 1]]
+    told = Estimate(torch.eye(4), torch.full((4,), 0.5))
+    corrections = (restoration(x, scene, told)[0] - restoration.front(x, told=told)[0]).abs().amax((1, 2, 3))
+    assert corrections[1:3].max() == 0
+    assert corrections[[0, 3]].min() > 1e-3
+
+
 def test_rows_from_the_upper_edge_to_the_lower() -> None:
     found = rows(torch.zeros(2, 7, 4, 3))
     assert found.shape == (2, 1, 4, 3)

@@ -18,7 +18,7 @@ apart, linearly, a dense fog's sky was restored in upright bands."""
 
 
 def window_count(x: Tensor) -> int:
-    """How many windows maps [N,C,h,w] have: one, where they are no wider than it."""
+    """How many windows maps [N,C,h,w] are told of: one, if they are no wider than a window."""
     size = ASPECT * x.shape[-2]
     return 1 + max(0, round((x.shape[-1] - size) / (size / PER_WIDTH)))
 
