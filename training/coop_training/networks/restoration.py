@@ -84,7 +84,7 @@ class Restoration(nn.Module):
         affine = F.interpolate(self.affine(x), size=image.shape[-2:], mode="bilinear", align_corners=False)
         gain, offset = affine.chunk(2, 1)
         residual = F.pixel_shuffle(self.residual(x), 4) + self.detail(sharp, x, context)
-        share = (posterior @ (self.share * self.corrected))[:, None, None, None]
+        share = ((posterior * self.corrected) @ self.share)[:, None, None, None]
         return sharp + share * (sharp * gain + offset + residual), condition, strength
 
 
