@@ -46,7 +46,7 @@ class DataConfig(_Section):
     sample_drives: int = Field(40, ge=0)
     """Number of sample drives rendered, seeds `first_seed` onwards; where it is left out, 0 beside a data set whose
     layout has other classes than CamVid's."""
-    first_seed: int = 1000
+    first_seed: int = Field(1000, ge=0)
     frames_per_drive: int = Field(10, gt=0)
     crop: tuple[Pixels, Pixels] = (288, 352)
     """Height and width in pixels."""
@@ -188,7 +188,7 @@ class TrainConfig(_Section):
     any stage, nor as deployed: a peer."""
 
     name: str
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
     height: Pixels = 360
     width: Pixels = 480
     data: DataConfig = DataConfig()
@@ -243,6 +243,18 @@ class TrainConfig(_Section):
                 raise ValueError(f"stages.{stage}.shares: {unknown} not among conditions {list(self.conditions)}")
             if self.conditions and not sum(shares.get(name, 1.0) for name in self.conditions):
                 raise ValueError(f"stages.{stage}.shares: all are 0; leave one condition above")
+        return self
+
+    @model_validator(mode="after")
+    def _tells_restoration_the_condition(self) -> TrainConfig:
+        told = self.variant == "fast" and self.guidance != "none"
+        if told and self.stages.refinement is None and self.start_from is None:
+            for name in ("restoration", "joint"):
+                if getattr(self.stages, name) is not None:
+                    raise ValueError(
+                        f"stages.{name} is told the condition by the refinement, which nothing trains: give "
+                        "stages.refinement, or start_from, or guidance: none"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -76,7 +76,7 @@ class AdverseCrops(Dataset[Sample]):
             # semantic segmentation via video propagation and label relaxation", CVPR 2019).
             wanted, among = self.holding[rng.integers(len(self.holding))]
         frame = self.frames[among[rng.integers(len(among))]]
-        view_seed = rng.integers(2**63)
+        view_seed, crop_seed = rng.integers(2**63, size=2)
         view = random_view(frame, self.crop, self.scales, np.random.default_rng(view_seed))
         degraded, condition, strength = view.image, 0, 0.0
         if self.conditions and rng.random() >= self.clear:
@@ -91,7 +91,8 @@ class AdverseCrops(Dataset[Sample]):
             else:
                 # The whole frame is degraded, then cropped: airlight is a property of the whole scene.
                 degraded, strength = degrade_randomly(view, name, rng, self._reflected(name, rng))
-        top, left = place_crop(view.mask, self.crop, wanted, rng)
+        # Of a seed of its own: the same crop whatever the condition, which draws as many numbers as it likes.
+        top, left = place_crop(view.mask, self.crop, wanted, np.random.default_rng(crop_seed))
         window = (slice(top, top + self.crop[0]), slice(left, left + self.crop[1]))
         return Sample(
             torch.from_numpy(np.ascontiguousarray(view.image[window].transpose(2, 0, 1))),
@@ -120,7 +121,9 @@ def place_crop(
         if pixel is None:
             at = rng.integers(room + 1)
         else:
-            at = np.clip((pixel[axis] - rng.integers(crop[axis])) // CROP_GRID, 0, room)
+            # Rounding down to the grid moves the crop by less than its step: the pixel stays within.
+            before = rng.integers(max(crop[axis] - CROP_GRID, 0) + 1)
+            at = np.clip((pixel[axis] - before) // CROP_GRID, 0, room)
         corner.append(CROP_GRID * int(at))
     return corner[0], corner[1]
 

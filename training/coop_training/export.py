@@ -109,13 +109,15 @@ def export(
     if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out}: exists and is no bundle, so it is not replaced; choose another --out")
     facts = read_facts(checkpoint)
-    if "config" not in facts:
-        raise ExportError(f"{checkpoint}: holds no configuration; give a stage's checkpoint, <stage>.safetensors")
+    if "config" not in facts or "steps" in facts:  # steps: progress to be resumed from, its weights not averaged yet
+        raise ExportError(f"{checkpoint}: is no result of a stage; give one's, <stage>.safetensors")
     try:
         config = TrainConfig.model_validate_json(facts["config"])
     except ValidationError as error:
         raise ExportError(f"{checkpoint}: its configuration is of another version: {error}") from error
-    model, classes = Cooperative(config), config.data.class_list.classes
+    # One that takes its segmenter's place needs nothing of the description trained with, which may be gone.
+    made = config if segmenter is None else config.model_copy(update={"segmenter": None})
+    model, classes = Cooperative(made), config.data.class_list.classes
     if segmenter is not None:
         model.segmenter = OnnxSegmenter(segmenter[0], classes, config.height, config.width, segmenter[1])
     load_weights(checkpoint, model.deployed())

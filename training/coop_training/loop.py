@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from coop_perception.labelled_images import DatasetError
 from coop_training.batches import Batch, batch_loader, share
 from coop_training.checkpoint import load_progress, read_facts, save_progress, save_tensors
 from coop_training.config import StageConfig
@@ -18,7 +17,7 @@ from coop_training.interrupt import Interrupt
 from coop_training.monitor import Monitor
 from coop_training.run import Run, TrainingError, TrainingInterrupted
 from coop_training.stages import Stage
-from coop_training.step import NonFiniteError, StageStep, in_any_process
+from coop_training.step import NonFiniteError, StageStep, error_in_any_process, in_any_process
 
 WARMUP_STEPS = 100
 CHECKPOINT_SECONDS = 120.0
@@ -70,9 +69,10 @@ def run_stage(
     with Monitor(run, name, first, seconds) as monitor:
         saved = time.monotonic()
         for step, batch in enumerate(monitor.timed(batches), first):
-            if isinstance(batch, DatasetError):
+            error = error_in_any_process(fabric, batch)
+            if error is not None:
                 save(step)
-                raise batch
+                raise error
             torch.manual_seed(run.seed(name, step, rank))
             rate = learning_rate(step, settings)
             try:

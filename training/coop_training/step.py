@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
+from coop_perception.labelled_images import DatasetError
 from coop_training.batches import Batch
 from coop_training.config import StageConfig
 from coop_training.data import Sample
@@ -17,7 +18,7 @@ MAX_GRADIENT_NORM = 1.0
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or gradient that is infinite or no number; the message says which. Weights are as before it."""
+    """A loss or gradient that is infinite or no number; the message says whose, and those weights are as before it."""
 
 
 class StageStep:
@@ -105,6 +106,17 @@ class _CriticLosses(nn.Module):
 def _with_gradient_of_total(losses: Losses) -> Losses:
     # DistributedDataParallel waits for a gradient of whatever an output with one depends on.
     return {name: loss if name == "total" else loss.detach() for name, loss in losses.items()}
+
+
+def error_in_any_process(fabric: Fabric, loaded: Batch | DatasetError) -> DatasetError | None:
+    """What a process met instead of a batch, if one did; the same in all of them."""
+    own = str(loaded) if isinstance(loaded, DatasetError) else None
+    if not in_any_process(fabric, own is not None):
+        return None
+    told: list[str | None] = [own] * fabric.world_size
+    if fabric.world_size > 1:
+        torch.distributed.all_gather_object(told, own)
+    return DatasetError(next(message for message in told if message is not None))
 
 
 def in_any_process(fabric: Fabric, flag: bool) -> bool:

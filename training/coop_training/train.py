@@ -25,6 +25,7 @@ from coop_training.checkpoint import CheckpointError, load_weights, read_facts, 
 from coop_training.config import ConfigError, TrainConfig, load_config
 from coop_training.data import class_weights, load_frames
 from coop_training.estimator import fit_estimator
+from coop_training.evaluate import positive
 from coop_training.interrupt import Interrupt
 from coop_training.log import remove_logs
 from coop_training.loop import PROGRESS, run_stage
@@ -56,7 +57,9 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     parser.add_argument("--out", type=Path, help="folder of checkpoints and logs (default: out/train/<name>)")
     parser.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
-    parser.add_argument("--devices", type=int, default=1, help="GPUs, or processes on a CPU, that share each batch")
+    parser.add_argument(
+        "--devices", type=positive, default=1, help="GPUs, or processes on a CPU, that share each batch"
+    )
     parser.add_argument("--precision", default=PRECISIONS[0], choices=PRECISIONS)
     arguments = parser.parse_args()
     try:
@@ -67,13 +70,13 @@ def main() -> int:
         fabric = launch(arguments.accelerator, arguments.devices, arguments.precision)
         out = arguments.out or Path("out/train") / config.name
         train(fabric, arguments.precision, config, out, wanted, arguments.resume)
-    except (ConfigError, DatasetError, BundleError, CheckpointError, AdapterError, TrainingError) as error:
+    except (ConfigError, DatasetError, BundleError, CheckpointError, AdapterError, TrainingError, OSError) as error:
         complain(str(error))
-        return 1
+        return 1 if is_first_process() else 0  # a failed process makes Fabric kill the first, which still saves
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
         again = sys.argv[1:] if arguments.resume else [*sys.argv[1:], "--resume"]
         complain(f"{str(stop) or 'stopped'}; go on with: coop-train {shlex.join(again)}")
-        return 130 if is_first_process() else 0  # a failed process makes Fabric kill the first, which still saves
+        return 130 if is_first_process() else 0
     return 0
 
 
@@ -114,22 +117,26 @@ def train(
 
     Raises:
         TrainingError: a batch cannot be split between the processes, a loss or gradient is no longer finite, a stage's
-            starting weights are missing, or what is to be resumed was begun with another configuration.
+            starting weights are missing, what is to be resumed was begun with another configuration, or a later stage's
+            result would be left beside a stage that is trained anew.
         TrainingInterrupted: a stop was asked for; what is needed to go on is saved.
         DatasetError: the data cannot be used.
         BundleError: what the run begins with is no bundle.
         CheckpointError: its weights, or an earlier stage's, cannot be used.
         AdapterError: the configuration's own segmenter cannot be used.
+        OSError: nothing can be written to `out`.
     """
     out.mkdir(parents=True, exist_ok=True)
     results = {name: result_file(out, name) for name in config.stages.present}
     progress = out / PROGRESS
+    left = [name for name in wanted if not (resume and results[name].exists())]
+    check_nothing_follows(left, results)
+    fabric.barrier()
     if fabric.is_global_zero and not resume:
         for path in (*(results[name] for name in wanted), progress):
             path.unlink(missing_ok=True)
         remove_logs(out, wanted)
     fabric.barrier()
-    left = [name for name in wanted if not results[name].exists()]
     for path in (*(results[name] for name in wanted if name not in left), progress):
         check_same_run(path, config)
     check_can_begin(left, results, config, fabric.world_size)
@@ -190,6 +197,17 @@ def check_same_run(path: Path, config: TrainConfig) -> None:
         raise TrainingError(
             f"{path}: was made with another configuration; give that one, train without --resume, or take another --out"
         )
+
+
+def check_nothing_follows(left: Sequence[str], results: Mapping[str, Path]) -> None:
+    """Whether a stage that is to be trained has none behind it whose result, begun with what it was, would stay."""
+    names = list(results)
+    for name in names[names.index(left[0]) :] if left else ():
+        if name not in left and results[name].exists():
+            raise TrainingError(
+                f"{results[name]}: came of another run of stage {left[0]} than the one that is asked for; move it away "
+                "or take another --out"
+            )
 
 
 def check_can_begin(left: Sequence[str], results: Mapping[str, Path], config: TrainConfig, processes: int) -> None:

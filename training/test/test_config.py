@@ -59,7 +59,7 @@ def test_fields_can_be_set_over_the_files(config_file: Path) -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(name=st.text(), seed=st.integers(), clear=st.floats(0, 1))
+@given(name=st.text(), seed=st.integers(0, 2**63 - 1), clear=st.floats(0, 1))
 def test_any_value_can_be_set(name: str, seed: int, clear: float) -> None:
     values = {"name": name, "seed": seed, "clear": clear}
     overrides = [f"{field}={yaml.safe_dump(value)}" for field, value in values.items()]
@@ -82,6 +82,9 @@ def test_any_value_can_be_set(name: str, seed: int, clear: float) -> None:
         ),
         ("stages.joint.steps=few", "stages.joint.steps: Input should be a valid integer"),
         ("ema=1", "ema: Input should be less than 1, found 1"),
+        ("stages.refinement=null", "stages.restoration is told the condition by the refinement, which nothing trains"),
+        ("seed=-1", "seed: Input should be greater than or equal to 0, found -1"),
+        ("data.first_seed=-1", "data.first_seed: Input should be greater than or equal to 0, found -1"),
     ],
 )
 def test_overrides_that_cannot_be(config_file: Path, override: str, says: str) -> None:

@@ -15,7 +15,7 @@ import torch
 import yaml
 from coop_training import export
 from coop_training.bundle_weights import load_bundle_weights
-from coop_training.checkpoint import CheckpointError, save_weights
+from coop_training.checkpoint import CheckpointError, read_facts, save_weights
 from coop_training.config import DataConfig, StageConfig, StagesConfig, TrainConfig, load_config
 from coop_training.export_check import ExportError, check_frames, compare
 from coop_training.graphs import GRAPHS
@@ -310,6 +310,17 @@ def test_commands_that_cannot_be(
     assert export.main() == 1
     assert re.search(says, capsys.readouterr().err)
     assert not out.exists()
+
+
+def test_what_is_resumed_from_is_no_result(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its weights are not averaged yet, nor the condition's estimator fitted."""
+    progress = tmp_path / "progress.safetensors"
+    save_weights(progress, random_model().parts(), {**read_facts(checkpoint), "steps": "3"})
+    monkeypatch.setattr("sys.argv", ["coop-export", "--checkpoint", str(progress), "--out", str(tmp_path / "bundle")])
+    assert export.main() == 1
+    assert f"{progress}: is no result of a stage; give one's" in " ".join(capsys.readouterr().err.split())
 
 
 def test_graphs_share_one_file_of_weights(bundle: Bundle) -> None:

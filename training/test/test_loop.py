@@ -284,6 +284,61 @@ def test_a_file_that_breaks_while_training_ends_it_with_its_name(
     assert (out / "progress.safetensors").exists()
 
 
+def test_a_file_that_breaks_in_one_process_of_two_is_named_too(config_file: Path, tmp_path: Path) -> None:
+    script, out = tmp_path / "second_breaks.py", tmp_path / "run"
+    script.write_text(
+        """
+import os, sys
+from coop_perception.labelled_images import DatasetError
+from coop_training import loop, train
+from torch.utils.data import Dataset
+
+class Broken(Dataset):
+    def __getitem__(self, index):
+        raise DatasetError("images/train/cut_off.png: broken")
+
+def batch_loader(samples, *arguments):
+    return loader(Broken() if os.environ.get("LOCAL_RANK") == "1" else samples, *arguments)
+
+loader, loop.batch_loader = loop.batch_loader, batch_loader
+sys.exit(train.main())
+"""
+    )
+    command = [sys.executable, str(script), "--config", str(config_file), "--out", str(out), "--stage", "segmenter"]
+    ended = subprocess.run(
+        [*command, "--accelerator", "cpu", "--devices", "2", "--precision", "32-true"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr.count("coop-train: images/train/cut_off.png: broken") == 1
+    assert (out / "progress.safetensors").exists()
+
+
+def test_a_stage_is_not_trained_anew_beneath_what_was_built_on_it(
+    coop_train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert coop_train(out, "--stage", "segmenter") == 0
+    later = out / "refinement.safetensors"
+    shutil.copy(out / "segmenter.safetensors", later)
+    before = (out / "segmenter.safetensors").read_bytes()
+    assert coop_train(out, "--stage", "segmenter") == 1
+    assert "refinement.safetensors: came of another run of stage segmenter" in capsys.readouterr().err
+    assert (out / "segmenter.safetensors").read_bytes() == before
+    later.unlink()
+    assert coop_train(out, "--stage", "segmenter") == 0
+
+
+def test_an_output_folder_that_cannot_be_is_named(
+    coop_train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert coop_train(tmp_path / "file" / "run", "--stage", "segmenter") == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
 def test_a_peer_takes_a_segmenter_and_leaves_stages_out(coop_train: Train, tmp_path: Path) -> None:
     assert coop_train(tmp_path / "run", "--stage", "segmenter") == 0
     source = tmp_path / "run" / "segmenter.safetensors"
@@ -339,8 +394,11 @@ def test_batches_must_divide_evenly(config_file: Path) -> None:
 
 
 def test_missing_devices_are_named(coop_train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert coop_train(tmp_path, "--accelerator", "cpu", "--devices", "0") == 1
-    assert "coop-train: --accelerator cpu --devices 0: " in capsys.readouterr().err
+    assert coop_train(tmp_path, "--accelerator", "gpu", "--devices", "99") == 1
+    assert "coop-train: --accelerator gpu --devices 99: " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        coop_train(tmp_path, "--devices", "-1")
+    assert "--devices: '-1': expected a whole number above 0" in capsys.readouterr().err
 
 
 def test_learning_rate() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trees
 from coop_training.config import DataConfig
 from coop_training.data import AdverseCrops, LabelledFrame, class_weights, load_frames
@@ -57,6 +58,16 @@ def test_samples_of_unread_frames_are_those_of_held_ones(tmp_path: Path) -> None
     for one, other in zip(list(crops(held, ("jpeg",)))[30:], resumed, strict=True):
         np.testing.assert_array_equal(one.degraded, other.degraded)
         np.testing.assert_array_equal(one.mask, other.mask)
+
+
+def test_crops_are_the_same_whatever_the_condition() -> None:
+    frame = blank((np.arange(64 * 96).reshape(64, 96) % 11).astype(np.uint8))
+    clear, *others = (
+        [sample.mask for sample in crops([frame], conditions, length=8, clear=0.0)]
+        for conditions in ((), ("jpeg",), ("reflection",), ("gaussian_noise",))
+    )
+    for masks in others:
+        assert all(torch.equal(one, other) for one, other in zip(clear, masks, strict=True))
 
 
 def test_crops_keep_the_grid_of_jpeg_blocks() -> None:
