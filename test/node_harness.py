@@ -161,8 +161,16 @@ class Client:
         """The node's lifecycle state; only before `spin`."""
         service = self.node.create_client(GetState, f"{NODE}/get_state")
         assert service.wait_for_service(DEADLINE)
-        future = service.call_async(GetState.Request())
-        self.executor.spin_until_future_complete(future, DEADLINE)
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            # Asked again: a service that is seen may not have seen its client yet, and its answer is then lost. To ask
+            # changes nothing.
+            future = service.call_async(GetState.Request())
+            self.executor.spin_until_future_complete(future, 3.0)
+            if future.done():
+                break
+            service.remove_pending_request(future)
+            assert time.monotonic() < deadline, f"no answer of {NODE}/get_state within {DEADLINE:.0f} s"
         self.node.destroy_client(service)
         return str(future.result().current_state.label)
 
