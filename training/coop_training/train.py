@@ -70,9 +70,13 @@ def main() -> int:
         fabric = launch(arguments.accelerator, arguments.devices, arguments.precision)
         out = arguments.out or Path("out/train") / config.name
         train(fabric, arguments.precision, config, out, wanted, arguments.resume)
-    except (ConfigError, DatasetError, BundleError, CheckpointError, AdapterError, TrainingError, OSError) as error:
+    except (DatasetError, TrainingError) as error:
         complain(str(error))
-        return 1 if is_first_process() else 0  # a failed process makes Fabric kill the first, which still saves
+        # All processes end with these. One that fails makes Fabric kill the first, which still saves.
+        return 1 if is_first_process() else 0
+    except (ConfigError, BundleError, CheckpointError, AdapterError, OSError) as error:
+        complain(str(error))
+        return 1
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
         again = sys.argv[1:] if arguments.resume else [*sys.argv[1:], "--resume"]
         complain(f"{str(stop) or 'stopped'}; go on with: coop-train {shlex.join(again)}")
