@@ -53,23 +53,22 @@ class AdverseCrops(Dataset[Sample]):
         clear: float,
         seed: int,
         scales: tuple[float, float],
-        first: int = 0,
         shares: Mapping[str, float] | None = None,
     ) -> None:
         """shares: how often each condition is met, against 1 for those left out."""
         self.frames, self.length, self.crop, self.conditions = frames, length, crop, conditions
-        self.clear, self.seed, self.scales, self.first = clear, seed, scales, first
+        self.clear, self.seed, self.scales = clear, seed, scales
         self.holding = list(frames_by_class(frames).items())
         of_conditions = np.array([(shares or {}).get(name, 1.0) for name in conditions])
         self.probabilities = of_conditions / of_conditions.sum()
 
     def __len__(self) -> int:
-        return self.length - self.first
+        return self.length
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(index)  # which ends an iteration
-        rng = np.random.default_rng((self.seed, self.first + index))
+        rng = np.random.default_rng((self.seed, index))
         wanted, among = None, range(len(self.frames))
         if self.holding and rng.random() < 0.5:
             # Half of the crops show a class drawn evenly, so that rare ones are met more often (Zhu et al., "Improving

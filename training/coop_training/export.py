@@ -197,7 +197,7 @@ def write_networks(model: Cooperative, frames: Tensor, directory: Path, console:
             graphs[name] = model.segmenter.graph(*frames.shape[1:3])
         else:
             graphs[name] = export_graph(network, given, contract.inputs, contract.outputs)
-            store_weights_halved(graphs[name])
+            store_weights_halved(graphs[name], [weight for weight, _ in network.named_parameters()])
     share_weights(graphs.values(), directory / WEIGHTS)
     for name, contract in CONTRACTS.items():
         path = directory / f"{name}.onnx"

@@ -109,10 +109,11 @@ def halve_weights(network: nn.Module) -> None:
                 parameter.copy_(parameter.half().float())
 
 
-def store_weights_halved(proto: onnx.ModelProto) -> None:
-    """Replace large float32 initializers by float16 ones with a Cast behind, which runtimes fold away at load."""
+def store_weights_halved(proto: onnx.ModelProto, weights: Collection[str]) -> None:
+    """Replace large float32 initializers that are weights, by their names, by float16 ones with a Cast behind, which
+    runtimes fold away at load. Others, such as filters that are computed, stay as exact as they are."""
     for tensor in list(proto.graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < HALVED_FROM:
+        if tensor.name not in weights or np.prod(tensor.dims) < HALVED_FROM:
             continue
         name = tensor.name
         half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name + HALVED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -258,7 +258,3 @@ def _class_shares(mask: Tensor, classes: int, height: int) -> Tensor:
     valid = mask != IGNORE_ID
     one_hot = F.one_hot(mask.where(valid, torch.zeros_like(mask)), classes).permute(0, 3, 1, 2)
     return F.avg_pool2d(one_hot.float() * valid[:, None], mask.shape[-2] // height)
-
-
-def parameters(model: Cooperative, names: Sequence[str]) -> list[nn.Parameter]:
-    return [parameter for name in names for parameter in model.parts()[name].parameters()]

@@ -20,8 +20,9 @@ from coop_training.config import DataConfig, StageConfig, StagesConfig, TrainCon
 from coop_training.export_check import ExportError, check_frames, compare
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
+from coop_training.onnx_graphs import store_weights_halved
 from coop_training.pixels import largest, to_float
-from onnx import TensorProto, numpy_helper, parser
+from onnx import TensorProto, helper, numpy_helper, parser
 from torch import nn
 from toy_bundle import open_pipeline
 
@@ -189,6 +190,20 @@ def test_an_altered_graph_is_found(bundle: Bundle, values: dict[str, torch.Tenso
     onnx.save(proto, tmp_path / "altered.onnx")
     with pytest.raises(ExportError, match=r"altered\.onnx: .* agrees with PyTorch in .*%"):
         compare(name, tmp_path / "altered.onnx", values)
+
+
+def test_weights_alone_are_stored_rounded() -> None:
+    """A filter that is computed amplifies what rounding has changed."""
+    exact = np.full((32, 32), 1 + 2**-20, np.float32)
+    names = ("weight", "filter")
+    given = [numpy_helper.from_array(exact, name) for name in names]
+    proto = helper.make_model(helper.make_graph([], "toy", [], [], given))
+    store_weights_halved(proto, ["weight"])
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    np.testing.assert_array_equal(stored["filter"], exact)
+    assert (stored["weight_fp16"] == 1).all()
+    (cast,) = proto.graph.node
+    assert (cast.op_type, *cast.output) == ("Cast", "weight")
 
 
 def test_frames_are_clear_and_under_every_condition(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from coop_training.networks.condition import (
     channel_misalignment,
     gradient_spectrum,
 )
-from coop_training.networks.deconvolution import STRENGTHS, Deconvolution, blur_widths
+from coop_training.networks.deconvolution import GENTLE_NOISE_TO_SIGNAL, STRENGTHS, Deconvolution, blur_widths
 from coop_training.networks.filtering import correlate_rows
 from coop_training.networks.impulses import ImpulseRemoval, filled, median_of_medians
 from coop_training.networks.nafnet import NafNet
@@ -39,7 +39,7 @@ CONDITIONS = len(NAMES)
 
 
 def gaussian(image: torch.Tensor, sigma: float) -> torch.Tensor:
-    blurred = cv2.GaussianBlur(image[0].permute(1, 2, 0).numpy(), (0, 0), sigma)
+    blurred = cv2.GaussianBlur(image[0].permute(1, 2, 0).numpy(), (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     return torch.from_numpy(blurred).permute(2, 0, 1)[None]
 
 
@@ -247,21 +247,29 @@ def told(condition: int, strength: float) -> Estimate:
     return Estimate(torch.eye(CONDITIONS)[condition][None], torch.tensor([strength]))
 
 
-@pytest.mark.parametrize(("place", "left"), [(6, 0.52), (12, 0.69), (18, 0.79), (19, 0.81), (24, 0.86)])
+@pytest.mark.parametrize(("place", "left"), [(6, 0.4), (12, 0.63), (14, 0.69), (15, 0.73), (18, 0.76), (24, 0.81)])
 def test_deconvolution_undoes_the_blur_of_the_strength_it_is_told(place: int, left: float) -> None:
-    """Much of the error is gone, on the fine and on the coarse grid."""
+    """Much of the error is gone, on the fine and on the coarse grid, as much at the borders, where blur mirrors."""
     picture = natural(384)
     blurred = gaussian(picture, blur_widths()[place])
-    inner = (..., slice(96, -96), slice(96, -96))
-    before = (blurred - picture)[inner].square().mean()
-    restored = Deconvolution(NAMES)(blurred, told(1, place / (STRENGTHS - 1)))
-    assert (restored - picture)[inner].square().mean() < left * before
+    error = (Deconvolution(NAMES)(blurred, told(1, place / (STRENGTHS - 1))) - picture).square()
+    before = (blurred - picture).square()
+    assert error.mean() < left * before.mean()
+    border = torch.ones(384, 384, dtype=torch.bool)
+    border[8:-8, 8:-8] = False
+    assert error[..., border].mean() < left * before[..., border].mean()
 
 
 def test_deconvolution_of_a_width_between_two_filters_lies_between_theirs() -> None:
     deconvolution, blurred = Deconvolution(NAMES), gaussian(torch.rand(1, 3, 64, 64), 2.6)
     narrow, between, wide = (deconvolution(blurred, told(1, at / (STRENGTHS - 1))) for at in (12, 12.5, 13))
     assert narrow.std() < 0.99 * between.std() < 0.98 * wide.std()  # the wider the blur, the more is undone
+
+
+def test_a_gentle_deconvolution_goes_less_far() -> None:
+    blurred = gaussian(natural(384), blur_widths()[-1])
+    gentle, full = (Deconvolution(NAMES, noise)(blurred, told(1, 1.0)) for noise in (GENTLE_NOISE_TO_SIGNAL, 5e-3))
+    assert blurred.std() < 0.995 * gentle.std() < 0.99 * full.std()
 
 
 def test_deconvolution_leaves_alone_what_is_not_surely_blurred() -> None:
@@ -273,10 +281,12 @@ def test_deconvolution_leaves_alone_what_is_not_surely_blurred() -> None:
 
 
 def natural(size: int) -> torch.Tensor:
-    """Noise with the amplitude spectrum of photographs, 1/f. [1,3,size,size] of mean 0.5 and deviation 0.2."""
+    """Noise with the amplitude spectrum of photographs, 1/f, and like them of little hue. [1,3,size,size] of mean 0.5
+    and deviation 0.2."""
     frequency = torch.fft.fftfreq(size)
     amplitude = 1 / (frequency[:, None] ** 2 + frequency**2 + 1e-5).sqrt()
-    noise = torch.fft.ifft2(torch.fft.fft2(torch.randn(1, 3, size, size)) * amplitude).real
+    white = torch.randn(1, 1, size, size) + 0.2 * torch.randn(1, 3, size, size)
+    noise = torch.fft.ifft2(torch.fft.fft2(white) * amplitude).real
     return 0.5 + 0.2 * (noise - noise.mean()) / noise.std()
 
 

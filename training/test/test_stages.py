@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from coop_training import stages as stages_module
@@ -13,15 +15,19 @@ from coop_training.stages import (
     STRENGTH_ERRORS,
     Losses,
     Stage,
-    parameters,
     plausible_truth,
     smooth_one_hot,
     stages,
 )
+from torch import nn
 
 CONDITIONS = ("fog", "gaussian_noise")
 NAMES = ("segmenter", "refinement", "restoration", "joint")
 HEIGHT, WIDTH = 32, 48
+
+
+def parameters(model: Cooperative, names: Sequence[str]) -> list[nn.Parameter]:
+    return [parameter for name in names for parameter in model.parts()[name].parameters()]
 
 
 def configuration(**fields: object) -> TrainConfig:

@@ -109,14 +109,15 @@ def frames() -> list[LabelledFrame]:
     return [LabelledFrame(frame.image, frame.mask, frame.depth.astype(np.float16), drive.intrinsics)]
 
 
-def crops(first: int = 0, clear: float = 0.2, length: int = 12) -> AdverseCrops:
-    return AdverseCrops(frames(), length, (64, 96), ("fog", "gaussian_noise"), clear, 0, (0.9, 1.3), first)
+def crops(clear: float = 0.2, length: int = 12) -> AdverseCrops:
+    return AdverseCrops(frames(), length, (64, 96), ("fog", "gaussian_noise"), clear, 0, (0.9, 1.3))
 
 
 def test_samples_depend_on_their_index_alone() -> None:
-    for resumed, whole in zip(list(crops(first=8)), list(crops())[8:], strict=True):
-        np.testing.assert_array_equal(resumed.degraded, whole.degraded)
-        np.testing.assert_array_equal(resumed.mask, whole.mask)
+    whole, resumed = list(crops()), crops()
+    for index in (11, 8):
+        np.testing.assert_array_equal(resumed[index].degraded, whole[index].degraded)
+        np.testing.assert_array_equal(resumed[index].mask, whole[index].mask)
 
 
 def test_conditions_are_balanced_and_say_what_was_done() -> None:

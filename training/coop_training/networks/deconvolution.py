@@ -13,38 +13,51 @@ from torch.nn import functional as F
 from coop_perception.degradations import CONDITIONS
 from coop_training.networks.condition import Estimate
 from coop_training.networks.filtering import correlate_rows
+from coop_training.networks.precision import full_precision
 from coop_training.strength import parameter_of
 
 BLUR = "gaussian_blur"
 STRENGTHS = 25
-"""Strengths, evenly spaced in 0..1, whose filters are held: one in between gets a blend of its two neighbours'."""
-WIDEST_FINE = 7.0
+"""Strengths, evenly spaced in 0..1, that filters are held for: one in between gets a blend of its two neighbours'."""
+WIDEST_FINE = 3.6
 """Standard deviation in pixels above which a blur is undone on a coarser grid: what it leaves of an image fits."""
 COARSE = 4
 """How many times coarser."""
-NOISE_TO_SIGNAL = 1e-3
-COARSE_NOISE_TO_SIGNAL = 3e-3
-"""Of the Wiener filters: 8-bit rounding and natural images' departure from the model. On training frames within 0.1 dB
-of the best of eight tried, at every width from 1.4 pixels."""
+NOISE_TO_SIGNAL = 3e-3
+COARSE_NOISE_TO_SIGNAL = 5e-3
+COARSE_HUE_NOISE_TO_SIGNAL = 5e-2
+"""Power of the noise, which is 8-bit rounding and natural images' departure from the model, over an image's at one
+cycle per pixel, were it to go on as 1/f²: of luminance, on the fine and on the coarse grid, and of what a channel
+differs from it. On training frames the best of five tried or within 0.05 dB of it, at every width from 1.2 pixels, told
+up to 7 % too small or too large."""
+GENTLE_NOISE_TO_SIGNAL = 5e-2
+"""Of luminance on the coarse grid, where masks are what an image is filtered for: chosen by those of validation frames,
+as `models/street` has them, which had been trained with filters that went less far."""
 RADIUS = 16
-"""Of the filters, in pixels of their grid."""
+"""Of the fine grid's filters, in pixels."""
+SIGNS = (1, -1, 1, -1)
+"""Of the separable filters of whose sum one of those is made."""
 
 _FREQUENCIES = 256
 _CORNER = 1e-5
 """Squared frequency (cycles per pixel) below which natural images' power density stops to rise as 1/f²."""
+_FLOOR = 1e-3
+"""Of what a filter's error weighs at any frequency, the blurred image having power 1 in the mean: there is noise."""
 
 
 class Deconvolution(nn.Module):
-    """Convolves with the Wiener filter against the blur that the image is taken to have; else leaves it as it is.
+    """Applies the Wiener filter against the blur that the image is taken to have; else leaves the image as it is.
 
     Nothing of it is learnt: what the condition's strength means in pixels is known. Inverse filters as wide as these
     would take a network of small kernels many layers.
 
-    The Wiener filter against a Gaussian blur, though the blur is separable, is not: a separable one amplifies noise
-    where both frequencies are high as much as where one is. As a difference of two separable ones it is almost whole.
+    Where detail is finest, luminance alone is sharpened. The mean of three channels, each rounded to 8 bits by itself,
+    has a third of the rounding's power, which is what limits how far a blur can be undone; and of a natural image's
+    detail little is in its hues.
 
     Args:
         conditions: names of the conditions. Without a Gaussian blur among them no image is filtered.
+        coarse_noise: noise-to-signal ratio of luminance on the coarse grid; the higher, the gentler the filter.
 
     Inputs: image [N,3,H,W]; the condition, as it is known. Filtered as far as blur is likelier than all else together,
     for what amplifies does more harm where it is wrong than good where it is right.
@@ -52,27 +65,33 @@ class Deconvolution(nn.Module):
     """
 
     fine: Tensor
-    coarse: Tensor
+    log_widths: Tensor
 
-    def __init__(self, conditions: Sequence[str]) -> None:
+    def __init__(self, conditions: Sequence[str], coarse_noise: float = COARSE_NOISE_TO_SIGNAL) -> None:
         super().__init__()
+        self.coarse_noise = coarse_noise
         self.blur = conditions.index(BLUR) if BLUR in conditions else None
         widths = blur_widths()
         self.fines = sum(width <= WIDEST_FINE for width in widths)
-        fine = [wiener_terms(width, NOISE_TO_SIGNAL) for width in widths[: self.fines]]
-        coarse = [wiener_terms(width / COARSE, COARSE_NOISE_TO_SIGNAL, COARSE) for width in widths[self.fines :]]
-        for name, terms in (("fine", fine), ("coarse", coarse)):
-            self.register_buffer(name, torch.from_numpy(np.stack(terms, 1)).float(), persistent=False)
+        fine = [wiener_terms(width) for width in widths[: self.fines]]
+        for name, values in (("fine", np.stack(fine, 1)), ("log_widths", np.log(widths))):
+            self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
 
     def forward(self, image: Tensor, known: Estimate) -> Tensor:
         if self.blur is None:
             return image
-        sure = F.relu(2 * known.posterior[:, self.blur : self.blur + 1].float() - 1)
-        fine, coarse = (sure * hats(known.strength.float())).split([self.fines, STRENGTHS - self.fines], 1)
-        small = F.avg_pool2d(image.float(), COARSE)
-        correction = filtered(small, self.coarse, coarse) - small
-        up = F.interpolate(correction, size=image.shape[-2:], mode="bilinear", align_corners=False)
-        return filtered(image, self.fine, fine) + up
+        with full_precision(image):  # what is amplified must not have been rounded before
+            image = image.float()
+            sure = F.relu(2 * known.posterior[:, self.blur].float() - 1)
+            places = hats(known.strength.float())
+            fine = places[:, : self.fines]
+            on_fine = fine.sum(1)
+            detail = sharpening(image.mean(1, keepdim=True), self.fine, fine / on_fine[:, None].clamp(min=1e-3))
+            width = (places * self.log_widths).sum(1).exp()
+            shape = coarse_sharpening(F.avg_pool2d(image, COARSE), width, self.coarse_noise)
+            shape = F.interpolate(shape, size=image.shape[-2:], mode="bilinear", align_corners=False)
+            on_fine, on_coarse = (share[:, None, None, None] for share in (sure * on_fine, sure * (1 - on_fine)))
+            return image + on_fine * detail + on_coarse * shape
 
 
 def blur_widths() -> list[float]:
@@ -87,16 +106,25 @@ def hats(strength: Tensor) -> Tensor:
     return F.relu(1 - (strength[:, None] * (STRENGTHS - 1) - nodes).abs())
 
 
-def filtered(image: Tensor, bank: Tensor, weights: Tensor) -> Tensor:
-    """Each image [N,3,h,w] convolved with a blend of filters by its weights [N,F]; what these lack of 1 is identity's.
+def sharpening(luminance: Tensor, bank: Tensor, weights: Tensor) -> Tensor:
+    """What a blend, by weights [N,F], of filters adds to each luminance [N,1,H,W].
 
-    bank: [2,F,taps], of which the first's separable filter is added and the second's taken away. Output: float32.
+    bank: [T,F,taps], as `wiener_terms` gives them.
     """
-    # No matrix product, which autocast would round.
-    added, taken = (weights[:, :, None] * bank[:, None]).sum(2)
-    rest = F.pad(1 - weights.sum(1, keepdim=True), (RADIUS, RADIUS))
-    padded = F.pad(image, (RADIUS, RADIUS, RADIUS, RADIUS), mode="replicate")
-    return _separable(padded, added + rest) - _separable(padded, taken)
+    padded = mirrored(mirrored(luminance, 3), 2)
+    taps = (weights[:, :, None] * bank[:, None]).sum(2)
+    terms = [_separable(padded, of_term) for of_term in taps]
+    added = sum(sign * term for sign, term in zip(SIGNS, terms, strict=True))
+    return added - luminance
+
+
+def mirrored(image: Tensor, axis: int) -> Tensor:
+    """Padded by RADIUS on both sides of an axis, the border repeated, as cameras' images are blurred here."""
+    size = image.shape[axis]
+    places = torch.arange(-RADIUS, size + RADIUS, device=image.device)
+    # 0..size-1, then back: of period 2·size, in case an image is smaller than the radius.
+    places = (2 * places + 1).remainder(4 * size)
+    return image.index_select(axis, torch.minimum(places, 4 * size - places) // 2)
 
 
 def _separable(padded: Tensor, taps: Tensor) -> Tensor:
@@ -104,32 +132,69 @@ def _separable(padded: Tensor, taps: Tensor) -> Tensor:
     return correlate_rows(rows.transpose(2, 3), taps).transpose(2, 3)
 
 
-def wiener_terms(sigma: float, noise_to_signal: float, coarse: int = 1) -> NDArray[np.float64]:
-    """Taps u, v [2, 2·RADIUS+1] so that u⊗u - v⊗v is nearest to the Wiener filter against a Gaussian of `sigma`.
+def coarse_sharpening(small: Tensor, width: Tensor, noise: float) -> Tensor:
+    """What the Wiener filter against Gaussians of `width` [N] pixels adds to means of COARSE x COARSE pixels [N,3,h,w].
 
-    The filter is G·S/(G²·S+r), G the Gaussian's frequency response, S the power density of natural images, 1/f² (Field,
-    1987), of mean 1, and r the noise-to-signal ratio (Wiener, 1949). On a grid `coarse` times coarser than the image it
-    also makes up for what taking means and interpolating cost. Nearest: by the error that the difference makes in the
-    blurred image and its noise, of all pairs of filters of this radius, by an eigendecomposition.
+    noise: noise-to-signal ratio of luminance. By the discrete cosine transform, of which mirroring at borders is part:
+    exact, and on so small a grid cheap. Makes up for what taking means and interpolating between them cost.
+    """
+    rows, columns = (cosines(size, small) for size in small.shape[-2:])
+    spectrum = rows @ small @ columns.transpose(0, 1)
+    # Cycles per pixel of the image.
+    down, across = (
+        torch.arange(size, device=small.device, dtype=small.dtype) / (2 * COARSE * size) for size in small.shape[-2:]
+    )
+    squared = down[:, None] ** 2 + across**2
+    blur = (-2 * torch.pi**2 * width[:, None, None] ** 2 * squared).exp()
+    passed = interpolated(down)[:, None] * interpolated(across)
+    of_luminance, of_hue = (
+        (blur / (blur**2 + ratio * (squared + _CORNER)) - 1) / passed for ratio in (noise, COARSE_HUE_NOISE_TO_SIGNAL)
+    )
+    luminance = spectrum.mean(1, keepdim=True)
+    spectrum = of_luminance[:, None] * luminance + of_hue[:, None] * (spectrum - luminance)
+    return rows.transpose(0, 1) @ spectrum @ columns
+
+
+def cosines(size: int, like: Tensor) -> Tensor:
+    """The orthonormal discrete cosine transform (DCT-II, Ahmed et al., 1974), a matrix [size,size]."""
+    places = np.arange(size)
+    matrix = np.cos(np.pi / size * places[:, None] * (places + 0.5)) * np.sqrt(2 / size)
+    matrix[0] /= np.sqrt(2)
+    # Ready-made, it is a constant of an exported graph; TensorRT has no double precision to compute it in.
+    return torch.from_numpy(matrix.astype(np.float32)).to(like.device)
+
+
+def interpolated(frequency: Tensor) -> Tensor:
+    """Share of an oscillation that is left by means of COARSE pixels and linear interpolation between them."""
+    return torch.sinc(COARSE * frequency) ** 3 / torch.sinc(frequency) ** 3
+
+
+def wiener_terms(sigma: float) -> NDArray[np.float64]:
+    """Taps u_k [T, 2·RADIUS+1], as many as SIGNS, so that Σ ±u_k⊗u_k is nearest to the Wiener filter against a blur.
+
+    A Gaussian is separable, its Wiener filter is not: a separable one amplifies noise where both frequencies are high
+    as much as where one is. The filter is G·S/(G²·S+r), G the Gaussian's frequency response, `sigma` its standard
+    deviation in pixels, S = 1/f² the power density of natural images (Field, 1987), r the noise's (Wiener, 1949).
+    Nearest: by the error that the difference makes in the blurred image and its noise, of all sums of so many separable
+    filters of this radius, by an eigendecomposition.
     """
     frequency = np.fft.fftfreq(_FREQUENCIES)
-    of_image = frequency / coarse
-    squared = of_image**2 + _CORNER
-    mean_power = np.mean(1 / (frequency[:, None] ** 2 + frequency**2 + _CORNER))
-    power = 1 / (squared[:, None] + squared - _CORNER) / mean_power
+    squared = frequency**2
     blur = np.exp(-2 * (np.pi * sigma * frequency) ** 2)
     response = np.outer(blur, blur)
-    wiener = response * power / (response**2 * power + noise_to_signal)
-    passed = np.sinc(frequency) ** 3 / np.sinc(of_image) ** 3  # means of pixels, then linear interpolation
-    wanted = 1 + (wiener - 1) / np.outer(passed, passed)
+    inverse_power = squared[:, None] + squared + _CORNER
+    wiener = response / (response**2 + NOISE_TO_SIGNAL * inverse_power)
     # The power density as a product, for an eigendecomposition: 1/f^1.5 of each, which did better than 1/f.
-    along_axis = squared**-0.75
-    weight = np.sqrt(blur**2 * along_axis / along_axis.mean() + noise_to_signal) * passed
-    cosines = np.cos(2 * np.pi * np.outer(frequency, np.arange(RADIUS + 1)))
-    cosines[:, 1:] *= 2
-    basis, to_basis = np.linalg.qr(weight[:, None] * cosines)
-    values, vectors = np.linalg.eigh(basis.T @ (wanted * np.outer(weight, weight)) @ basis)
-    halves = [np.linalg.solve(to_basis, vectors[:, i]) * np.sqrt(abs(values[i])) for i in (-1, 0)]
-    taps = np.stack([np.concatenate([half[:0:-1], half]) * np.sign(half[0]) for half in halves])
-    added, taken = taps.sum(1)
-    return np.asarray(taps / np.sqrt(added**2 - taken**2), np.float64)
+    along_axis = (squared + _CORNER) ** -0.75
+    weight = np.sqrt(blur**2 * along_axis / along_axis.mean() + _FLOOR)
+    waves = np.cos(2 * np.pi * np.outer(frequency, np.arange(RADIUS + 1)))
+    waves[:, 1:] *= 2
+    basis, to_basis = np.linalg.qr(weight[:, None] * waves)
+    values, vectors = np.linalg.eigh(basis.T @ (wiener * np.outer(weight, weight)) @ basis)
+    strongest = np.argsort(-np.abs(values))[: len(SIGNS)]
+    # Their signs alternate, but for those of very narrow blurs that do not matter.
+    scales = np.sqrt(np.maximum(values[strongest] * SIGNS, 0))
+    halves = np.linalg.solve(to_basis, vectors[:, strongest]).T * scales[:, None]
+    halves *= np.sign(halves[:, :1])
+    taps = np.concatenate([halves[:, :0:-1], halves], 1)
+    return np.asarray(taps / np.sqrt(np.dot(SIGNS, taps.sum(1) ** 2)), np.float64)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from coop_training.networks.alignment import ChannelAlignment
 from coop_training.networks.condition import ConditionEncoder, Estimate, channel_misalignment, gradient_spectrum
-from coop_training.networks.deconvolution import Deconvolution
+from coop_training.networks.deconvolution import COARSE_NOISE_TO_SIGNAL, GENTLE_NOISE_TO_SIGNAL, Deconvolution
 from coop_training.networks.impulses import ImpulseRemoval
 
 
@@ -20,6 +20,7 @@ class Front(nn.Module):
         classes: semantic classes C whose statistics help to tell the condition; 0: none do.
         windowed: whether there is an embedding of each window (`columns.windows`), or one of the whole image.
         constant_hue: whether impulses are replaced by what the other channels tell, or by the median.
+        gentle: whether wide blurs are undone less far, as is better for masks.
 
     Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,H/4,W/4], unless no class is heard; the condition, as
     whoever knows it better tells it.
@@ -28,13 +29,19 @@ class Front(nn.Module):
     """
 
     def __init__(
-        self, conditions: Sequence[str], classes: int = 0, windowed: bool = False, constant_hue: bool = False
+        self,
+        conditions: Sequence[str],
+        classes: int = 0,
+        windowed: bool = False,
+        constant_hue: bool = False,
+        gentle: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = ConditionEncoder(len(conditions), classes, windowed)
         self.impulses = ImpulseRemoval(constant_hue)
         self.alignment = ChannelAlignment()
-        self.deconvolution = Deconvolution(conditions)
+        noise = GENTLE_NOISE_TO_SIGNAL if gentle else COARSE_NOISE_TO_SIGNAL
+        self.deconvolution = Deconvolution(conditions, noise)
 
     def forward(
         self, image: Tensor, probabilities: Tensor | None = None, told: Estimate | None = None

@@ -37,7 +37,7 @@ class Refinement(SegmentationFeatures):
 
     def __init__(self, classes: int, conditions: Sequence[str]) -> None:
         super().__init__(BLOCKS, MERGES)
-        self.front = Front(conditions, classes)
+        self.front = Front(conditions, classes, gentle=True)
         self.estimator = Estimator(self.front.encoder.size, len(conditions))
         self.given = zeroed(nn.Conv2d(classes, WIDTHS[0], 1))
         self.modulation = nn.ModuleList(zeroed(nn.Linear(EMBEDDING, 2 * w)) for w in (*WIDTHS, DECODER, DECODER))
