@@ -18,6 +18,9 @@ from coop_training.config import TrainConfig
 from coop_training.model import Cooperative
 from coop_training.onnx_graphs import HALVED
 
+_CONSTANT = "lifted_tensor_"
+"""What the exporter calls a tensor that a module makes while it runs, such as a table; no weight."""
+
 
 def load_bundle_weights(directory: Path, model: Cooperative, config: TrainConfig) -> dict[str, list[str]]:
     """Give a configuration's networks the weights of a bundle, whose large ones are rounded to float16.
@@ -70,7 +73,7 @@ def _weights(path: Path, prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix).removesuffix(HALVED): torch.from_numpy(value.astype(np.float32))
         for name, value in held.items()
-        if name.startswith(prefix)
+        if name.startswith(prefix) and _CONSTANT not in name
     }
 
 
