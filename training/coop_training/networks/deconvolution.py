@@ -57,7 +57,7 @@ class Deconvolution(nn.Module):
 
     Args:
         conditions: names of the conditions. Without a Gaussian blur among them no image is filtered.
-        coarse_noise: noise-to-signal ratio of luminance on the coarse grid; the higher, the gentler the filter.
+        gentle: whether wide blurs are undone less far, as is better for masks.
 
     Inputs: image [N,3,H,W]; the condition, as it is known. Filtered as far as blur is likelier than all else together,
     for what amplifies does more harm where it is wrong than good where it is right.
@@ -67,9 +67,9 @@ class Deconvolution(nn.Module):
     fine: Tensor
     log_widths: Tensor
 
-    def __init__(self, conditions: Sequence[str], coarse_noise: float = COARSE_NOISE_TO_SIGNAL) -> None:
+    def __init__(self, conditions: Sequence[str], gentle: bool = False) -> None:
         super().__init__()
-        self.coarse_noise = coarse_noise
+        self.coarse_noise = GENTLE_NOISE_TO_SIGNAL if gentle else COARSE_NOISE_TO_SIGNAL
         self.blur = conditions.index(BLUR) if BLUR in conditions else None
         widths = blur_widths()
         self.fines = sum(width <= WIDEST_FINE for width in widths)
@@ -114,8 +114,7 @@ def sharpening(luminance: Tensor, bank: Tensor, weights: Tensor) -> Tensor:
     padded = mirrored(mirrored(luminance, 3), 2)
     taps = (weights[:, :, None] * bank[:, None]).sum(2)
     terms = [_separable(padded, of_term) for of_term in taps]
-    added = sum(sign * term for sign, term in zip(SIGNS, terms, strict=True))
-    return added - luminance
+    return sum(sign * term for sign, term in zip(SIGNS, terms, strict=True)) - luminance
 
 
 def mirrored(image: Tensor, axis: int) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coop_training.networks.precision import full_precision
+
 BLOCK = 64
 """Pixels of a row that are filtered by one product: the matrix grows with it, the overlap of blocks shrinks."""
 
@@ -20,8 +22,7 @@ def correlate_rows(image: Tensor, taps: Tensor) -> Tensor:
     blocks = -(-width // BLOCK)
     rows = F.pad(image.float().flatten(1, 2), (0, blocks * BLOCK - width))
     overlapping = torch.cat([rows[..., b * BLOCK : (b + 1) * BLOCK + shifts - 1] for b in range(blocks)], 1)
-    # Autocast knows no device `meta`, on which costs are counted.
-    with torch.autocast("cpu" if image.is_meta else image.device.type, enabled=False):
+    with full_precision(image):
         filtered = overlapping @ banded(taps.float(), BLOCK)
     return torch.cat(filtered.chunk(blocks, 1), 2)[..., :width].unflatten(1, image.shape[1:3])
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from coop_training.networks.alignment import ChannelAlignment
 from coop_training.networks.condition import ConditionEncoder, Estimate, channel_misalignment, gradient_spectrum
-from coop_training.networks.deconvolution import COARSE_NOISE_TO_SIGNAL, GENTLE_NOISE_TO_SIGNAL, Deconvolution
+from coop_training.networks.deconvolution import Deconvolution
 from coop_training.networks.impulses import ImpulseRemoval
 
 
@@ -40,8 +40,7 @@ class Front(nn.Module):
         self.encoder = ConditionEncoder(len(conditions), classes, windowed)
         self.impulses = ImpulseRemoval(constant_hue)
         self.alignment = ChannelAlignment()
-        noise = GENTLE_NOISE_TO_SIGNAL if gentle else COARSE_NOISE_TO_SIGNAL
-        self.deconvolution = Deconvolution(conditions, noise)
+        self.deconvolution = Deconvolution(conditions, gentle)
 
     def forward(
         self, image: Tensor, probabilities: Tensor | None = None, told: Estimate | None = None
