@@ -165,6 +165,18 @@ def test_shipped_networks_fused_and_staged_and_on_both_backends() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_shipped_networks_load_for_one_thread(backend: str) -> None:
+    """In a process of its own: OpenVINO compiles for one thread what it does not for two, and some graphs killed it."""
+    load = f"""
+from coop_perception.engines.loading import load_file
+from coop_perception.resources import default_bundle
+for name in {[*STAGES, FUSED]}:
+    load_file("{backend}", default_bundle() / (name + ".onnx"), 1, "fp32").close()
+"""
+    subprocess.run([sys.executable, "-c", load], check=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backend_tells_nobody_and_leaves_no_thread_of_pythons(backend: str, toy: Path) -> None:
     """What is left at a node's end keeps it from saying goodbye to other nodes."""
     program = (

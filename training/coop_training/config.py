@@ -160,11 +160,13 @@ class StageConfig(_Section):
 
 
 class EstimatorConfig(_Section):
-    """How the condition estimate is fitted when refinement has been trained: to `frames` adverse whole frames, in
-    `steps` of 128 of them."""
+    """How the condition estimate is fitted when refinement has been trained: to `frames` whole frames, a share of them
+    `clear`, in `steps` of 128 of them. On a vehicle clear images are the rule: the larger the share, the fewer of them
+    are called adverse, and the more of the lightest conditions clear."""
 
     frames: int = Field(6000, gt=1)
-    steps: int = Field(4000, gt=0)
+    clear: float = Field(0.25, ge=0, lt=1)
+    steps: int = Field(8000, gt=0)
 
 
 class StagesConfig(_Section):

@@ -134,7 +134,7 @@ def degrade_randomly(
     above the last. Image uint8 [H,W,3] and its strength."""
     condition = CONDITIONS[name]
     levels = np.log(condition.levels)
-    position = rng.uniform(-0.1, 1.04)
+    position = rng.uniform(-0.1, 1.15)
     parameter = float(np.exp(levels[0] + position * (levels[-1] - levels[0])))
     depth = frame.depth.astype(np.float32)
     image = condition.apply(frame.image, parameter, rng, depth, frame.intrinsics, reflected)

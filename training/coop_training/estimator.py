@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from rich.progress import track
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -42,8 +43,9 @@ def fit_estimator(run: Run, stage: str, interrupt: Interrupt) -> None:
         return
     seed = run.seed(stage, run.settings(stage).steps)  # as if it were the step after the last
     torch.manual_seed(seed)
-    samples = run.adverse_crops(config.estimator.frames, (config.height, config.width), seed)
-    fit(refinement.estimator, *collect(run, samples, interrupt), config.estimator.steps)
+    settings = config.estimator
+    samples = run.adverse_crops(settings.frames, (config.height, config.width), seed, settings.clear)
+    fit(refinement.estimator, *collect(run, samples, interrupt), settings.steps)
 
 
 @torch.no_grad()
@@ -80,16 +82,18 @@ def fit(estimator: Estimator, statistics: Tensor, conditions: Tensor, strengths:
     """Fit it from where it is to statistics [N,S] of images whose conditions [N] and strengths [N] are known."""
     estimator.centre.copy_(statistics.mean(0))
     estimator.spread.copy_(statistics.std(0, correction=0).clamp(min=LEAST_SPREAD))
-    estimator.requires_grad_(True)
+    estimator.requires_grad_(True).train()
     optimizer = AdamW(estimator.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         chosen = torch.randint(len(statistics), (BATCH,)).to(statistics.device)
         seen = statistics[chosen]
         logits, by_condition = estimator(seen + JITTER * torch.randn_like(seen) * estimator.spread)
-        strength = by_condition.gather(1, conditions[chosen, None]).squeeze(1)
+        with_clear = F.pad(by_condition, (1, 0))  # whose strength is 0
+        strength = with_clear.gather(1, conditions[chosen, None]).squeeze(1)
         loss = condition_loss(logits, strength, conditions[chosen], strengths[chosen])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
+    estimator.eval()

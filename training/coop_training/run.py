@@ -55,15 +55,14 @@ class Run:
         settings = self.settings(name)
         length, crop, seed = settings.steps * settings.batch, settings.crop or self.config.data.crop, self.seed(name)
         if stage.adverse:
-            return self.adverse_crops(length, crop, seed, settings.shares)
+            return self.adverse_crops(length, crop, seed, self.config.clear, settings.shares)
         return AdverseCrops(self.frames, length, crop, (), self.config.clear, seed, (0.6, 2.0))
 
     def adverse_crops(
-        self, length: int, crop: tuple[int, int], seed: int, shares: Mapping[str, float] | None = None
+        self, length: int, crop: tuple[int, int], seed: int, clear: float, shares: Mapping[str, float] | None = None
     ) -> AdverseCrops:
-        """Samples under the run's conditions, each as often as `shares` says, or all alike."""
-        config = self.config
-        return AdverseCrops(self.frames, length, crop, config.conditions, config.clear, seed, (0.9, 1.3), shares=shares)
+        """Samples under the run's conditions, each as often as `shares` says, or all alike; a share clear."""
+        return AdverseCrops(self.frames, length, crop, self.config.conditions, clear, seed, (0.9, 1.3), shares=shares)
 
     def seed(self, stage: str, *place: int) -> int:
         """A seed of its own for each stage, and for each place in it."""

@@ -22,6 +22,19 @@ def parameter_of(strength: float, levels: Sequence[float]) -> float:
     return float(np.exp(_sign(levels) * np.interp(strength, strengths, logarithms)))
 
 
+def bends(levels: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Where strength bends, on the scale of the parameter's logarithm from 0 at the first level to 1 at the last, and
+    by how much its slope changes there: the strength at x is the sum of turn·max(x - bend, 0).
+
+    Beyond the last level it rises on, by a hundredth of that scale: what is to learn it would have no slope there.
+    """
+    logarithms, strengths = _nodes(levels)
+    first, last = logarithms[1], logarithms[-1]
+    places = [(logarithm - first) / (last - first) for logarithm in logarithms]
+    slopes = [0.0, *(np.diff(strengths) / np.diff(places)).tolist(), 0.01]
+    return places, np.diff(slopes).tolist()
+
+
 def _sign(levels: Sequence[float]) -> float:
     return float(np.sign(levels[-1] - levels[0]))  # JPEG's quality falls as it gets worse
 

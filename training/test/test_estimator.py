@@ -13,18 +13,18 @@ from coop_training.estimator import fit
 from coop_training.networks.condition import Estimator
 from safetensors.torch import load_file
 
-SIZE, CONDITIONS = 5, 3
+SIZE, CONDITIONS = 8, ("clear", "gaussian_blur", "fog")
 
 
 def images(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Statistics that tell everything: the first which condition, the second how strong; the others nothing,
-    the last being the same in all images."""
+    """Statistics that tell everything: the first four which condition, for none may be relied on alone, the fifth how
+    strong; the others nothing, the last being the same in all images."""
     generator = torch.Generator().manual_seed(count)
-    condition = torch.arange(count) % CONDITIONS
+    condition = torch.arange(count) % len(CONDITIONS)
     strength = torch.rand(count, generator=generator) * (condition > 0)
     statistics = torch.randn(count, SIZE, generator=generator)
-    statistics[:, 0] = 30.0 * (condition.float() - 1) + 100
-    statistics[:, 1] = 0.01 * strength
+    statistics[:, :4] = 30.0 * (condition.float()[:, None] - 1) + 100
+    statistics[:, 4] = 0.01 * strength
     statistics[:, -1] = 7
     return statistics, condition, strength
 
@@ -42,11 +42,10 @@ def test_it_learns_what_the_statistics_tell() -> None:
 
 def test_strength_is_the_expected_one() -> None:
     torch.manual_seed(0)
-    estimator, statistics = Estimator(SIZE, CONDITIONS), torch.randn(4, SIZE)
+    estimator, statistics = Estimator(SIZE, CONDITIONS).eval(), torch.randn(4, SIZE)
     logits, strengths = estimator(statistics)
-    assert not strengths[:, 0].any()
     found = estimator.estimate(statistics)
-    torch.testing.assert_close(found.strength, (logits.softmax(1) * strengths).sum(1))
+    torch.testing.assert_close(found.strength, (logits.softmax(1)[:, 1:] * strengths.clamp(0, 1)).sum(1))
 
 
 def test_an_image_unlike_all_others_is_not_told_the_more_surely() -> None:
@@ -63,7 +62,7 @@ def test_it_is_fitted_when_refinement_has_been_trained(coop_train: Callable[...,
         name: {key: value for key, value in load_file(tmp_path / f"{name}.safetensors").items() if "estimator" in key}
         for name in ("segmenter", "refinement", "restoration", "joint")
     }
-    weight = "refinement.estimator.body.0.weight"
+    weight = "refinement.estimator.condition.1.weight"
     assert not fitted["segmenter"]["refinement.estimator.centre"].any()
     assert fitted["refinement"]["refinement.estimator.centre"].any()
     assert not torch.equal(fitted["segmenter"][weight], fitted["refinement"][weight])

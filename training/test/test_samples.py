@@ -13,7 +13,7 @@ import trees
 from coop_training.config import DataConfig
 from coop_training.data import AdverseCrops, LabelledFrame, class_weights, load_frames
 from coop_training.layouts.frame import NO_DEPTH
-from coop_training.strength import parameter_of, strength_of
+from coop_training.strength import bends, parameter_of, strength_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +94,13 @@ def test_conditions_are_met_as_often_as_their_shares_say() -> None:
 @given(st.sampled_from([c.levels for c in CONDITIONS.values()]), st.floats(0, 1))
 def test_a_parameter_has_the_strength_that_it_was_made_for(levels: tuple[float, ...], strength: float) -> None:
     assert strength_of(parameter_of(strength, levels), levels) == pytest.approx(strength, abs=1e-9)
+
+
+@given(st.sampled_from([c.levels for c in CONDITIONS.values()]), st.floats(-1, 1))
+def test_a_strength_is_the_sum_of_its_bends(levels: tuple[float, ...], place: float) -> None:
+    parameter = levels[0] * (levels[-1] / levels[0]) ** place
+    summed = sum(turn * max(place - bend, 0) for bend, turn in zip(*bends(levels), strict=True))
+    assert summed == pytest.approx(strength_of(parameter, levels), abs=1e-9)
 
 
 def test_levels_have_evenly_spaced_strengths() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coop_perception.degradations import CONDITIONS
 from coop_training.networks.blocks import EMBEDDING, conv3x3
 from coop_training.networks.columns import window_count, windows
+from coop_training.strength import bends
 
 RED_SHIFTS, BLUE_SHIFTS = 16, 8
 """Displacements in pixels, 0 upwards, at which red and blue are compared with green: what lateral chromatic
@@ -21,6 +25,7 @@ _FEATURES = 64
 _JPEG_BLOCK = 8
 _FAR = 6.0
 """Standard deviations."""
+DROPOUT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,30 +170,42 @@ class Estimator(nn.Module):
     """Tells condition and strength from an encoder's statistics; fitted on many images' at once (`fit_estimator`).
 
     The encoder's embedding serves the network that it modulates: heads on it, which see each step's few images once,
-    are off by half as much again in fog's strength.
+    are off by half as much again in fog's strength. Which condition it is must be told of drives unlike any that were
+    fitted to: hence dropout (Srivastava et al., 2014), which halved the log likelihood lost on such ones. Strengths are
+    told by a smooth network of their own, as they are known exactly and dropout blurs them.
 
     Args:
         size: number of statistics S.
-        conditions: number of conditions K, `clear` first.
+        conditions: names of the conditions, K of them, `clear` first.
 
     Input: statistics [N,S].
-    Outputs: condition logits [N,K]; strength under each condition [N,K] in 0..1, that of clear 0.
+    Outputs: condition logits [N,K]; strength under each condition but clear [N,K-1], not far beyond 0..1.
     """
 
     centre: Tensor
     spread: Tensor
+    bends: Tensor
+    turns: Tensor
 
-    def __init__(self, size: int, conditions: int) -> None:
+    def __init__(self, size: int, conditions: Sequence[str]) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
-        self.body = nn.Sequential(nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU())
-        self.condition = nn.Linear(64, conditions)
-        self.strength = nn.Linear(64, conditions - 1)
+        self.condition = perceptron(size, 128, 64, len(conditions), activation=nn.ReLU, dropout=DROPOUT)
+        self.position = perceptron(size, 256, 128, len(conditions) - 1, activation=nn.SiLU)
+        of_conditions = [bends(CONDITIONS[name].levels) for name in conditions[1:]]
+        tables = torch.zeros(2, len(of_conditions), max((len(places) for places, _ in of_conditions), default=0))
+        for index, pair in enumerate(of_conditions):
+            tables[:, index, : len(pair[0])] = torch.tensor(pair)
+        self.register_buffer("bends", tables[0], persistent=False)
+        self.register_buffer("turns", tables[1], persistent=False)
 
     def forward(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.body(self.standardised(statistics))
-        return self.condition(x), F.pad(torch.sigmoid(self.strength(x)), (1, 0))
+        x = self.standardised(statistics)
+        # What is told is how far the parameter's logarithm lies between the first level's and the last's. Strength
+        # itself bends at each level, and a smooth function was off there by 3 to 6 % of a blur's width.
+        position = 0.5 + self.position(x)
+        return self.condition(x), (self.turns * F.relu(position[:, :, None] - self.bends)).sum(2)
 
     def standardised(self, statistics: Tensor) -> Tensor:
         # Held to what was met: an image unlike any of those fitted on should not be told the more surely for it.
@@ -198,4 +215,13 @@ class Estimator(nn.Module):
         """The probability of each condition, and the strength to be expected."""
         logits, strengths = self(statistics)
         posterior = logits.softmax(1)
-        return Estimate(posterior, (posterior * strengths).sum(1))
+        # Not padded with clear's 0: OpenVINO 2026.4 crashes on that before the clamp, compiling for one thread.
+        return Estimate(posterior, (posterior[:, 1:] * strengths.clamp(0, 1)).sum(1))
+
+
+def perceptron(*widths: int, activation: type[nn.Module], dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers between these widths, and what lies between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Dropout(dropout), nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*layers[:-1])

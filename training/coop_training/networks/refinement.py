@@ -38,7 +38,7 @@ class Refinement(SegmentationFeatures):
     def __init__(self, classes: int, conditions: Sequence[str]) -> None:
         super().__init__(BLOCKS, MERGES)
         self.front = Front(conditions, classes, gentle=True)
-        self.estimator = Estimator(self.front.encoder.size, len(conditions))
+        self.estimator = Estimator(self.front.encoder.size, conditions)
         self.given = zeroed(nn.Conv2d(classes, WIDTHS[0], 1))
         self.modulation = nn.ModuleList(zeroed(nn.Linear(EMBEDDING, 2 * w)) for w in (*WIDTHS, DECODER, DECODER))
         self.trust = zeroed(nn.Linear(EMBEDDING, 1))
@@ -54,6 +54,7 @@ class Refinement(SegmentationFeatures):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
+        self.estimator.eval()  # which is not trained with the rest
         return self
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
