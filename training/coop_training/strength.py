@@ -26,7 +26,7 @@ def bends(levels: Sequence[float]) -> tuple[list[float], list[float]]:
     """Where strength bends, on the scale of the parameter's logarithm from 0 at the first level to 1 at the last, and
     by how much its slope changes there: the strength at x is the sum of turn·max(x - bend, 0).
 
-    Beyond the last level it rises on, by a hundredth of that scale: what is to learn it would have no slope there.
+    But beyond the last level, where it stays 1, the sum rises on with slope 0.01: what is to learn it needs one there.
     """
     logarithms, strengths = _nodes(levels)
     first, last = logarithms[1], logarithms[-1]
