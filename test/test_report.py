@@ -234,7 +234,7 @@ def test_overview_of_nothing(tmp_path: Path) -> None:
 def test_report_says_what_was_run_and_what_came_out(tmp_path: Path) -> None:
     text = report(tmp_path).text
     for words in (
-        "foggy_drive was played to the running node",
+        "The recording “foggy_drive” was played to the running node",
         "147 of 150 frames were processed, at 14.2 frames/s",
         "The refined masks score 61.3 % mIoU, 17.9 points above the raw ones.",
         "Restored images are 4.22 dB closer to the clean ones than the input is (PSNR 20.13 → 24.35 dB).",

@@ -114,7 +114,7 @@ def unaccounted(frames: Mapping[str, int]) -> int:
 def statement(summary: Mapping[str, Any]) -> str:
     """What was run and what came out, in a few sentences."""
     sentences = [
-        f"The recording {recording_name(summary)} was {_MODES[summary['mode']]} and taken through the bundle "
+        f"The recording “{recording_name(summary)}” was {_MODES[summary['mode']]} and taken through the bundle "
         f"{bundle_name(summary)} ({summary['backend']} on {summary['device']}).",
         _frames(summary),
         *_masks(summary),
