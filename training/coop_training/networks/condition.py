@@ -167,9 +167,9 @@ class ConditionEncoder(nn.Module):
 
 
 class Estimator(nn.Module):
-    """Tells condition and strength from an encoder's statistics; fitted on many images' at once (`fit_estimator`).
+    """Tells condition and strength from statistics of images; fitted on many images' at once (`fit_estimator`).
 
-    The encoder's embedding serves the network that it modulates: heads on it, which see each step's few images once,
+    An encoder's embedding serves the network that it modulates: heads on it, which see each step's few images once,
     are off by half as much again in fog's strength. Which condition it is must be told of drives unlike any that were
     fitted to: hence dropout (Srivastava et al., 2014), which halved the log likelihood lost on such ones. Strengths are
     told by a smooth network of their own, as they are known exactly and dropout blurs them.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.blocks import EMBEDDING, at_quarter, conv3x3, zeroed
+from coop_training.networks.cells import CELL_STATISTICS, cell_statistics
 from coop_training.networks.condition import Estimate, Estimator
 from coop_training.networks.front import Front
 from coop_training.networks.segmenter import DECODER, WIDTHS, SegmentationFeatures
@@ -38,7 +39,7 @@ class Refinement(SegmentationFeatures):
     def __init__(self, classes: int, conditions: Sequence[str]) -> None:
         super().__init__(BLOCKS, MERGES)
         self.front = Front(conditions, classes, gentle=True)
-        self.estimator = Estimator(self.front.encoder.size, conditions)
+        self.estimator = Estimator(self.front.encoder.size + CELL_STATISTICS, conditions)
         self.given = zeroed(nn.Conv2d(classes, WIDTHS[0], 1))
         self.modulation = nn.ModuleList(zeroed(nn.Linear(EMBEDDING, 2 * w)) for w in (*WIDTHS, DECODER, DECODER))
         self.trust = zeroed(nn.Linear(EMBEDDING, 1))
@@ -68,8 +69,10 @@ class Refinement(SegmentationFeatures):
 
     @torch.no_grad()
     def statistics(self, image: Tensor, refined: Tensor) -> Tensor:
-        """What the estimator reads: of images [N,3,H,W] in 0..1 and S_r, probabilities [N,C,h,w]. No gradient."""
-        return self.front.statistics(image, at_quarter(refined, F.avg_pool2d(image, 4))).squeeze(1)
+        """What the estimator reads, the encoder's statistics and those of cells: of images [N,3,H,W] in 0..1 and S_r,
+        probabilities [N,C,h,w]. No gradient."""
+        of_encoder = self.front.statistics(image, at_quarter(refined, F.avg_pool2d(image, 4))).squeeze(1)
+        return torch.cat([of_encoder, cell_statistics(image)], 1)
 
     @torch.no_grad()
     def estimate(self, image: Tensor, refined: Tensor) -> Estimate:

@@ -1,0 +1,80 @@
+"""What tells fog, rain and reflections from a clear scene, whatever it shows: extremes and thin lines, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+GRID = 12
+"""Rows and columns of cells."""
+PARTS = 3
+"""Upper, middle and lower part of the image, which are told of apart."""
+QUANTILES = (0.0, 0.03, 0.08, 0.15, 0.3, 0.5)
+THICKNESS, LENGTH = 5, 9
+"""Pixels: lines are thinner than the one and at least as long as the other."""
+STEP = 2
+"""Rows from one on which lines are looked for to the next: for every row it takes three times as long."""
+_LEAST_VALUE, _LEAST_LINE = 0.02, 0.0005
+"""Added before logarithms are taken, which black and flat cells have none of."""
+CELL_STATISTICS = (1 + PARTS) * 3 * len(QUANTILES) + PARTS * 2 * 6
+
+
+def cell_statistics(image: Tensor) -> Tensor:
+    """Of each cell's extremes the lowest quantiles, over the whole image and its parts; of thin upright lines, by part,
+    how bright those are that are brighter than what is about them, how dark the others, and the ratios of these.
+
+    Something is black in nearly every cell of a clear image, and in few of one through fog, the farther the fewer (the
+    dark channel, He, Sun, Tang, "Single image haze removal using dark channel prior", CVPR 2009), or through a
+    reflection, which adds light everywhere and takes the brightest of the scene's. A scene has dark lines as well as
+    bright ones, and here and there; rain draws bright ones alone, and all over it: hence the medians over cells.
+
+    [N,3,H,W] RGB in 0..1, H and W even → [N,CELL_STATISTICS], about -8..3.
+    """
+    halved = F.avg_pool2d(image, 2)
+    darkest, brightest = halved.amin(1, keepdim=True), halved.amax(1, keepdim=True)
+    least = -_cells(-darkest, F.max_pool2d)
+    largest = _cells(torch.cat([darkest, brightest], 1), F.max_pool2d)
+    extremes = torch.cat([(least + _LEAST_VALUE).log(), 2 - 4 * largest], 1)
+    told = [_lowest(part, QUANTILES) for part in (extremes, *_parts(extremes))]
+    luminance = image[..., ::STEP, :].mean(1, keepdim=True)
+    thin = _thin(torch.cat([luminance, -luminance], 1))
+    for part in _parts(_cells(torch.cat([thin, _upright(thin)], 1), F.avg_pool2d) + _LEAST_LINE):
+        for logarithms in (part.mean((2, 3)).log(), _lowest(part, (0.5,)).log()):
+            bright, dark = logarithms[:, ::2], logarithms[:, 1::2]
+            told += [logarithms, bright - dark]
+    return torch.cat(told, 1)
+
+
+def _cells(x: Tensor, pool: Callable[..., Tensor]) -> Tensor:
+    """What `pool` makes of each of GRID x GRID cells, fewer of a small image; what is left over is not heard."""
+    size = (max(x.shape[-2] // GRID, 1), max(x.shape[-1] // GRID, 1))
+    return pool(x, size)[..., :GRID, :GRID]
+
+
+def _parts(cells: Tensor) -> list[Tensor]:
+    height = cells.shape[-2] // PARTS
+    return [cells[..., part * height : (part + 1) * height, :] for part in range(PARTS)]
+
+
+def _lowest(cells: Tensor, quantiles: tuple[float, ...]) -> Tensor:
+    """[N,C,h,w] → [N,C·quantiles], quantile by quantile."""
+    rising = cells.flatten(2).sort(2).values
+    return torch.cat([rising[..., int(quantile * (rising.shape[2] - 1))] for quantile in quantiles], 1)
+
+
+def _thin(x: Tensor) -> Tensor:
+    """How far pixels are above what is left when everything thinner is taken away: the white top-hat along rows."""
+    reach = THICKNESS // 2
+    opened = F.max_pool2d(-F.max_pool2d(-x, (1, THICKNESS), 1, (0, reach)), (1, THICKNESS), 1, (0, reach))
+    return x - opened
+
+
+def _upright(x: Tensor) -> Tensor:
+    """What of lines is LENGTH pixels long, from row to row sideways by no more than a pixel."""
+    for _ in range(LENGTH // (2 * STEP)):
+        widened = F.max_pool2d(x, (1, 3), 1, (0, 1))
+        x = torch.minimum(x, -F.max_pool2d(-widened, (3, 1), 1, (1, 0)))
+    return x
