@@ -33,15 +33,18 @@ def cell_statistics(image: Tensor) -> Tensor:
 
     [N,3,H,W] RGB in 0..1, H and W even → [N,CELL_STATISTICS], about -8..3.
     """
-    halved = F.avg_pool2d(image, 2)
-    darkest, brightest = halved.amin(1, keepdim=True), halved.amax(1, keepdim=True)
+    # Channel by channel, and below by shifts instead of pooling: OpenVINO fuses that, and takes 1.4 instead of 3.6 ms.
+    red, green, blue = F.avg_pool2d(image, 2).split(1, 1)
+    darkest = torch.minimum(torch.minimum(red, green), blue)
+    brightest = torch.maximum(torch.maximum(red, green), blue)
     least = -_cells(-darkest, F.max_pool2d)
-    largest = _cells(torch.cat([darkest, brightest], 1), F.max_pool2d)
+    largest = torch.cat([_cells(darkest, F.max_pool2d), _cells(brightest, F.max_pool2d)], 1)
     extremes = torch.cat([(least + _LEAST_VALUE).log(), 2 - 4 * largest], 1)
     told = [_lowest(part, QUANTILES) for part in (extremes, *_parts(extremes))]
     luminance = image[..., ::STEP, :].mean(1, keepdim=True)
     thin = _thin(torch.cat([luminance, -luminance], 1))
-    for part in _parts(_cells(torch.cat([thin, _upright(thin)], 1), F.avg_pool2d) + _LEAST_LINE):
+    lines = torch.cat([_cells(thin, F.avg_pool2d), _cells(_upright(thin), F.avg_pool2d)], 1)
+    for part in _parts(lines + _LEAST_LINE):
         for logarithms in (part.mean((2, 3)).log(), _lowest(part, (0.5,)).log()):
             bright, dark = logarithms[:, ::2], logarithms[:, 1::2]
             told += [logarithms, bright - dark]
@@ -67,14 +70,21 @@ def _lowest(cells: Tensor, quantiles: tuple[float, ...]) -> Tensor:
 
 def _thin(x: Tensor) -> Tensor:
     """How far pixels are above what is left when everything thinner is taken away: the white top-hat along rows."""
-    reach = THICKNESS // 2
-    opened = F.max_pool2d(-F.max_pool2d(-x, (1, THICKNESS), 1, (0, reach)), (1, THICKNESS), 1, (0, reach))
-    return x - opened
+    return x - _highest(-_highest(-x, THICKNESS, 3), THICKNESS, 3)
 
 
 def _upright(x: Tensor) -> Tensor:
     """What of lines is LENGTH pixels long, from row to row sideways by no more than a pixel."""
     for _ in range(LENGTH // (2 * STEP)):
-        widened = F.max_pool2d(x, (1, 3), 1, (0, 1))
-        x = torch.minimum(x, -F.max_pool2d(-widened, (3, 1), 1, (1, 0)))
+        x = torch.minimum(x, -_highest(-_highest(x, 3, 3), 3, 2))
     return x
+
+
+def _highest(x: Tensor, size: int, axis: int) -> Tensor:
+    """The highest of `size` neighbours along an axis, of values in -1..1."""
+    reach, length = size // 2, x.shape[axis]
+    padded = F.pad(x, (reach, reach) if axis == 3 else (0, 0, reach, reach), value=-1.0)
+    highest = padded.narrow(axis, 0, length)
+    for shift in range(1, size):
+        highest = torch.maximum(highest, padded.narrow(axis, shift, length))
+    return highest
