@@ -16,7 +16,7 @@ QUANTILES = (0.0, 0.03, 0.08, 0.15, 0.3, 0.5)
 THICKNESS, LENGTH = 5, 9
 """Pixels: lines are thinner than the one and at least as long as the other."""
 STEP = 2
-"""Rows from one on which lines are looked for to the next: for every row it takes three times as long."""
+"""Rows from one on which lines are looked for to the next: with every row the statistics take 2.6 instead of 1.5 ms."""
 _LEAST_VALUE, _LEAST_LINE = 0.02, 0.0005
 """Added before logarithms are taken, which black and flat cells have none of."""
 CELL_STATISTICS = (1 + PARTS) * 3 * len(QUANTILES) + PARTS * 2 * 6
