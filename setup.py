@@ -31,7 +31,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "report/*.html", "report/*.j2"]},
+    package_data={NAME: ["py.typed", "evaluation/report/*.j2"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
@@ -39,7 +39,7 @@ setup(
     ],
     entry_points={
         "console_scripts": [
-            f"{script} = {NAME}.{script}:main"
+            f"{script} = {NAME}.commands.{script}:main"
             for script in ("build_engines", "degrade_node", "demo", "evaluate_bag", "make_bag", "perception_node")
         ]
     },

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.degradations.depth import depth_from_labels
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.sample_scene.drive import SampleDrive
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks the network for news when it is imported
 try:

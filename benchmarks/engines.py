@@ -25,10 +25,11 @@ from support.eager import eager_networks
 from support.frames import street
 from support.goals import Goal, report
 
-from coop_perception.bundle import Bundle, load_bundle
+from coop_perception.contracts import FUSED, STAGES, Bundle
 from coop_perception.engines import EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
-from coop_perception.pipeline import FUSED, OUTPUTS, STAGES, Pipeline
+from coop_perception.model.bundle import load_bundle
+from coop_perception.model.pipeline import OUTPUTS, Pipeline
 from coop_perception.resources import default_bundle
 
 TURN = 4

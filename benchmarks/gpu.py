@@ -33,9 +33,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from coop_perception.bundle import CONTRACTS, MANIFEST
+from coop_perception.contracts import CONTRACTS
 from coop_perception.engines import EngineError
 from coop_perception.engines.cuda import gpu
+from coop_perception.model.bundle import MANIFEST
 
 BUNDLE, OUT = Path("models/street"), Path("out/bench/gpu.json")
 SIZES = ((480, 360), (1024, 512), (1920, 1080))
@@ -117,7 +118,7 @@ def networks(height: int, width: int) -> tuple[dict[str, Any], dict[str, onnx.Mo
     from coop_training.model import Cooperative
     from coop_training.onnx_graphs import export_graph, join
 
-    from coop_perception.pipeline import STAGES
+    from coop_perception.contracts import STAGES
 
     config = yaml.safe_load((BUNDLE / MANIFEST).read_text())["training"]["config"]
     torch.manual_seed(0)

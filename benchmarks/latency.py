@@ -27,12 +27,12 @@ from sensor_msgs.msg import Image
 from support.nodes import Model, process, spin
 
 from coop_perception import topics
-from coop_perception.camera_statistics import percentiles
 from coop_perception.images import fill_image
-from coop_perception.lifecycle_client import bring_up
+from coop_perception.launching.transport import profile_environment
+from coop_perception.metrics import percentiles
 from coop_perception.resources import share
-from coop_perception.sample_drive import SampleDrive
-from coop_perception.transport import profile_environment
+from coop_perception.ros.lifecycle_client import bring_up
+from coop_perception.sample_scene.drive import SampleDrive
 
 CAMERA = "front"
 SHARES = (0.5, 0.9, 1.2)
@@ -52,7 +52,7 @@ def main() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ |= profile_environment(str(share("config/fastdds.xml")))  # as the launch file does
     OUT.mkdir(parents=True, exist_ok=True)
-    with process(["-m", "coop_perception.perception_node"], OUT / "latency_node.log") as node:
+    with process(["-m", "coop_perception.commands.perception_node"], OUT / "latency_node.log") as node:
         result = measure(node, seconds)
     (OUT / "latency.json").write_text(json.dumps(result, indent=2) + "\n")
     show(result)

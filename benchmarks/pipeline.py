@@ -31,13 +31,14 @@ from support.no_networks import NoNetworks
 from support.nodes import IN_FLIGHT, Camera, Served, process
 
 from coop_perception import topics
-from coop_perception.bundle import Bundle, load_bundle
+from coop_perception.contracts import FUSED, Bundle
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.images import decode, fill_image
-from coop_perception.lifecycle_client import bring_up
-from coop_perception.pipeline import FUSED, OUTPUTS, Pipeline
+from coop_perception.launching.transport import profile_environment
+from coop_perception.model.bundle import load_bundle
+from coop_perception.model.pipeline import OUTPUTS, Pipeline
 from coop_perception.resources import default_bundle, share
-from coop_perception.transport import profile_environment
+from coop_perception.ros.lifecycle_client import bring_up
 
 FULL_HD = (1080, 1920)
 COPIES = 60
@@ -208,7 +209,7 @@ def node_starts(bundle: Bundle, count: int) -> tuple[list[Goal], dict[str, objec
 def node_command(bundle: Bundle) -> list[str]:
     parameters = {"bundle": bundle.directory, "cameras": f"['{CAMERA}']"}
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-    return ["-m", "coop_perception.perception_node", "--ros-args", *given]
+    return ["-m", "coop_perception.commands.perception_node", "--ros-args", *given]
 
 
 def in_turns(what: dict[str, Run], seconds: float = 0.0, runs: int = 0) -> dict[str, list[float]]:

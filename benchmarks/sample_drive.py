@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 from rich.progress import track
 
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.sample_scene.drive import SampleDrive
 
 SEEDS = range(6)
 FRAMES = 150

@@ -33,10 +33,10 @@ from support.nodes import Model, spin
 
 from coop_perception import topics
 from coop_perception.images import fill_image
-from coop_perception.lifecycle_client import bring_up
+from coop_perception.launching.transport import profile_environment
 from coop_perception.resources import share
-from coop_perception.sample_drive import SampleDrive
-from coop_perception.transport import profile_environment
+from coop_perception.ros.lifecycle_client import bring_up
+from coop_perception.sample_scene.drive import SampleDrive
 from coop_perception_msgs.msg import PipelineStatus
 
 CAMERAS = ("left", "right")
@@ -74,7 +74,7 @@ def main() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ |= profile_environment(str(share("config/fastdds.xml")))  # as the launch file does
     OUT.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "coop_perception.perception_node", "--ros-args"]
+    command = [sys.executable, "-m", "coop_perception.commands.perception_node", "--ros-args"]
     for name, value in {"cameras": str(list(CAMERAS)), "status_period": str(STATUS_S)}.items():
         command += ["-p", f"{name}:={value}"]
     with (

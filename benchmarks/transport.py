@@ -26,9 +26,9 @@ from rich.progress import track
 from sensor_msgs.msg import Image
 
 from coop_perception.images import fill_image
-from coop_perception.recorded_frames import header_stamp
+from coop_perception.launching.transport import PROFILE_VARIABLES, profile_environment
+from coop_perception.recordings.frames import header_stamp
 from coop_perception.resources import share
-from coop_perception.transport import PROFILE_VARIABLES, profile_environment
 
 WIDTH, HEIGHT = 1920, 1080
 PROFILE = share("config/fastdds.xml")

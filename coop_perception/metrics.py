@@ -174,3 +174,11 @@ def ssim(reference: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> floa
     structure = (2 * covariance + _SSIM_C2) / (variances + _SSIM_C2)
     luminance = (2 * mean_x * mean_y + _SSIM_C1) / (mean_x * mean_x + mean_y * mean_y + _SSIM_C1)
     return float((structure * luminance).mean(dtype=np.float64))
+
+
+def percentiles(values: list[float]) -> tuple[float, float, float]:
+    """p50, p95, p99 of numbers such as times; NaN without any."""
+    if not values:
+        return float("nan"), float("nan"), float("nan")
+    p50, p95, p99 = np.percentile(values, (50, 95, 99))
+    return float(p50), float(p95), float(p99)

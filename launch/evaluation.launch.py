@@ -29,9 +29,9 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
-from coop_perception.bag_commands import record_command, replay
+from coop_perception.launching.bag_commands import record_command, replay
+from coop_perception.launching.transport import default_profile, profile_environment
 from coop_perception.resources import share
-from coop_perception.transport import default_profile, profile_environment
 
 PACKAGE = "coop_perception"
 SETTLE_S = 5.0

@@ -17,10 +17,10 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from lifecycle_msgs.msg import Transition
 
-from coop_perception.bag_commands import record_command
+from coop_perception.launching.bag_commands import record_command
+from coop_perception.launching.rviz import TEMPLATE_CAMERA, rviz_config
+from coop_perception.launching.transport import default_profile, profile_environment
 from coop_perception.resources import share
-from coop_perception.rviz_config import TEMPLATE_CAMERA, rviz_config
-from coop_perception.transport import default_profile, profile_environment
 
 PACKAGE = "coop_perception"
 RESPAWN_DELAY_S = 2.0

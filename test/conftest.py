@@ -31,7 +31,7 @@ def active(bundle: Path, node_log: Path) -> Iterator[Callable[..., object]]:
     """Starts a node with the toy bundle and gives a client of it, once it is active."""
     from node_harness import DOMAIN, NODE, RELIABLE, Client, client, node_process
 
-    from coop_perception.lifecycle_client import bring_up
+    from coop_perception.ros.lifecycle_client import bring_up
 
     with client(DOMAIN) as ours:
         started = []

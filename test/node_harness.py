@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,8 +34,23 @@ from coop_perception_msgs.msg import CameraStatus, PipelineStatus
 
 NODE = "/coop_perception"
 DEADLINE = 30.0
-DOMAIN = 1 + os.getpid() % 100
-"""This test run's own: another one on the same machine shall not hear it."""
+
+
+def claim_domain() -> int:
+    """A ROS domain that no other process of these tests has, on this machine; kept until this process ends."""
+    for domain in range(1, 101):
+        file = os.open(Path(tempfile.gettempdir(), f"coop_perception-test-domain-{domain}"), os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+        else:
+            return domain
+    raise RuntimeError("a hundred test processes have a ROS domain each; wait for one of them to end")
+
+
+DOMAIN = claim_domain()
+"""This process's own: other workers of the same run, and other runs, shall not hear it."""
 QOS = QoSProfile(depth=100)  # a test's bursts are lost by the node, which counts them, or not at all
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RELIABLE = {
@@ -58,7 +75,7 @@ def executable(
     module: str, domain: int, log: Path, *flags: str, **parameters: object
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A node's executable with parameters (YAML texts); `log` gets what it prints. It must end with status 0."""
-    command = [sys.executable, "-m", f"coop_perception.{module}", *flags, "--ros-args"]
+    command = [sys.executable, "-m", f"coop_perception.commands.{module}", *flags, "--ros-args"]
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     with log.open("w") as file:

@@ -20,7 +20,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from coop_perception.recordings import Recording
+from coop_perception.recordings.recording import Recording
 
 
 def install(folder: Path) -> None:

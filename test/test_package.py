@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from coop_perception import degrade_parameters
-from coop_perception.parameters import PARAMETERS, Definition, parameters_table, parameters_yaml
+from coop_perception.degrade import parameters as degrade_parameters
+from coop_perception.node.parameters import PARAMETERS, parameters_table, parameters_yaml
+from coop_perception.ros.definition import Definition, default_text
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +29,7 @@ def test_readme_has_the_parameters_table() -> None:
 
 @pytest.mark.parametrize("definition", degrade_parameters.PARAMETERS, ids=lambda p: p.name)
 def test_readme_has_the_degrade_nodes_parameters(definition: Definition) -> None:
-    row = f"| `{definition.name}` | `{degrade_parameters.default_text(definition)}` | {definition.description} |\n"
+    row = f"| `{definition.name}` | `{default_text(definition)}` | {definition.description} |\n"
     assert row in (ROOT / "README.md").read_text()
 
 
@@ -68,14 +69,17 @@ def test_the_vehicle_never_imports_torch() -> None:
 
 def test_the_node_imports_with_the_module_names_of_humbles_rclpy() -> None:
     code = "import sys, rclpy.event_handler, rclpy.node; sys.modules['rclpy.qos_event'] = rclpy.event_handler; "
-    code += "sys.modules['rclpy.event_handler'] = None; import coop_perception.lifecycle_node"
+    code += "sys.modules['rclpy.event_handler'] = None; import coop_perception.node.lifecycle"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["make_bag", "evaluate_bag", "demo", "perception_node", "degrade_node"])
+COMMANDS = sorted(path.stem for path in (ROOT / "coop_perception/commands").glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_have_help(command: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", f"from coop_perception.{command} import main; main()", "--help"],
+        [sys.executable, "-c", f"from coop_perception.commands.{command} import main; main()", "--help"],
         capture_output=True,
         text=True,
         timeout=60,

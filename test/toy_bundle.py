@@ -15,10 +15,11 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, load_bundle, sha256
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
+from coop_perception.contracts import CONTRACTS, STAGES
 from coop_perception.engines.loading import EngineSettings, load_engines
-from coop_perception.pipeline import STAGES, Pipeline
+from coop_perception.model.bundle import FORMAT_VERSION, MANIFEST, load_bundle, sha256
+from coop_perception.model.pipeline import Pipeline
 
 HEIGHT, WIDTH = 24, 32
 CLASSES = len(CAMVID_CLASSES)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from coop_perception.degradations import CONDITIONS, Condition, degrade
 from coop_perception.degradations.noise import gaussian_noise
 from coop_perception.metrics import psnr
-from coop_perception.sample_drive import Frame, SampleDrive
+from coop_perception.sample_scene.drive import Frame, SampleDrive
 
 WIDTH, GAP, HEADING = 1280, 8, 30
 """Pixels: of the plate, between pictures, of a row's title."""

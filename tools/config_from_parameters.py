@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coop_perception.parameters import parameters_yaml
+from coop_perception.node.parameters import parameters_yaml
 
 if __name__ == "__main__":
     print(parameters_yaml(), end="")

@@ -11,7 +11,7 @@ from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
 from torch import nn
 
-from coop_perception.bundle import Bundle
+from coop_perception.contracts import Bundle
 
 
 def eager_networks(bundle: Bundle) -> Mapping[str, nn.Module]:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.sample_scene.drive import SampleDrive
 
 
 def street(width: int, height: int) -> NDArray[np.uint8]:

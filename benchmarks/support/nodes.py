@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image
 
 from coop_perception import topics
 from coop_perception.images import fill_image
-from coop_perception.recorded_frames import header_stamp
+from coop_perception.recordings.frames import header_stamp
 from coop_perception_msgs.msg import ModelInfo
 
 IN_FLIGHT = 2

@@ -21,7 +21,7 @@ from sensor_msgs.msg import Image
 from support.eager import eager_networks
 
 from coop_perception import topics
-from coop_perception.bundle import load_bundle
+from coop_perception.model.bundle import load_bundle
 
 DEPTH = 10
 

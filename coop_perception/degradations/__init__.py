@@ -13,13 +13,8 @@ from types import MappingProxyType
 import numpy as np
 
 from coop_perception.camera import Intrinsics
+from coop_perception.degradations import blur, compression, fog, noise, rain, reflection
 from coop_perception.degradations.arrays import FloatArray, UInt8Array
-from coop_perception.degradations.blur import chromatic_aberration, gaussian_blur
-from coop_perception.degradations.compression import jpeg
-from coop_perception.degradations.fog import fog
-from coop_perception.degradations.noise import gaussian_noise, impulse_noise
-from coop_perception.degradations.rain import rain, random_drift
-from coop_perception.degradations.reflection import reflection
 
 __all__ = ["CONDITIONS", "Condition", "degrade"]
 
@@ -116,12 +111,12 @@ class Condition:
 
 def _fog(image: UInt8Array, beta: float, rng: np.random.Generator, scene: Scene) -> UInt8Array:
     assert scene.depth is not None  # Condition.apply has seen to it
-    return fog(image, scene.depth, beta, scene.intrinsics)
+    return fog.fog(image, scene.depth, beta, scene.intrinsics)
 
 
 def _rain(image: UInt8Array, beta: float, rng: np.random.Generator, scene: Scene) -> UInt8Array:
     assert scene.depth is not None  # Condition.apply has seen to it
-    return rain(image, scene.depth, beta, rng, scene.intrinsics, drift=random_drift(scene.steady))
+    return rain.rain(image, scene.depth, beta, rng, scene.intrinsics, drift=rain.random_drift(scene.steady))
 
 
 CONDITIONS: Mapping[str, Condition] = MappingProxyType(
@@ -133,47 +128,47 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="Gaussian blur",
                 parameter="standard deviation in pixels",
                 levels=(1.2, 2.5, 6.5, 15.2),
-                function=gaussian_blur,
-                effect=lambda image, sigma, rng, scene: gaussian_blur(image, sigma),
+                function=blur.gaussian_blur,
+                effect=lambda image, sigma, rng, scene: blur.gaussian_blur(image, sigma),
             ),
             Condition(
                 name="gaussian_noise",
                 summary="additive white Gaussian noise",
                 parameter="standard deviation on the scale 0..1",
                 levels=(0.05, 0.09, 0.13, 0.2),
-                function=gaussian_noise,
-                effect=lambda image, sigma, rng, scene: gaussian_noise(image, sigma, rng),
+                function=noise.gaussian_noise,
+                effect=lambda image, sigma, rng, scene: noise.gaussian_noise(image, sigma, rng),
             ),
             Condition(
                 name="impulse_noise",
                 summary="salt and pepper noise",
                 parameter="share of values hit",
                 levels=(0.005, 0.01, 0.05, 0.1),
-                function=impulse_noise,
-                effect=lambda image, density, rng, scene: impulse_noise(image, density, rng),
+                function=noise.impulse_noise,
+                effect=lambda image, density, rng, scene: noise.impulse_noise(image, density, rng),
             ),
             Condition(
                 name="jpeg",
                 summary="JPEG compression",
                 parameter="quality factor",
                 levels=(43, 12, 7, 4),
-                function=jpeg,
-                effect=lambda image, quality, rng, scene: jpeg(image, quality),
+                function=compression.jpeg,
+                effect=lambda image, quality, rng, scene: compression.jpeg(image, quality),
             ),
             Condition(
                 name="chromatic_aberration",
                 summary="lateral chromatic aberration",
                 parameter="shift of red in pixels, twice that of blue",
                 levels=(2, 6, 10, 14),
-                function=chromatic_aberration,
-                effect=lambda image, shift, rng, scene: chromatic_aberration(image, shift),
+                function=blur.chromatic_aberration,
+                effect=lambda image, shift, rng, scene: blur.chromatic_aberration(image, shift),
             ),
             Condition(
                 name="fog",
                 summary="homogeneous fog",
                 parameter="attenuation coefficient beta in 1/m",
                 levels=(0.005, 0.01, 0.02),
-                function=fog,
+                function=fog.fog,
                 effect=_fog,
                 needs_depth=True,
             ),
@@ -182,7 +177,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="rain streaks and the veil of distant rain",
                 parameter="attenuation coefficient beta in 1/m",
                 levels=(0.005, 0.01, 0.015),
-                function=rain,
+                function=rain.rain,
                 effect=_rain,
                 needs_depth=True,
             ),
@@ -191,8 +186,8 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="reflection in the windscreen",
                 parameter="reflectance of the glass",
                 levels=(0.1, 0.2, 0.4),
-                function=reflection,
-                effect=lambda image, reflectance, rng, scene: reflection(
+                function=reflection.reflection,
+                effect=lambda image, reflectance, rng, scene: reflection.reflection(
                     image, reflectance, scene.steady, scene.reflected
                 ),
             ),

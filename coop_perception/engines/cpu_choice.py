@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.bundle import Bundle
+from coop_perception.contracts import Bundle
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.cpu import cpu_name
 from coop_perception.engines.modules import cpu_module
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.sample_scene.drive import SampleDrive
 
 NETWORK = "cooperative"
 REFERENCE, OTHER = "onnxruntime", "openvino"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from coop_perception.bundle import Bundle
+from coop_perception.contracts import Bundle
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.backends import AUTO, BACKENDS, MAX_BATCH, ON_CPU, PACKAGES, PRECISIONS, TENSORRT
 from coop_perception.engines.cache import default_directory
@@ -138,7 +138,7 @@ def _load(
         return _load_tensorrt(backend, bundle, networks, precision, settings, say)
     paths = {name: bundle.networks[name].path for name in networks}
     if precision == "int8":
-        from coop_perception.engine_files import ensure, handed_over
+        from coop_perception.engines.files import ensure, handed_over
 
         given = [handed_over(bundle.directory)]
         paths = ensure(bundle, networks, backend, None, precision, settings.cache, say, also=given)
@@ -162,8 +162,8 @@ def _close(engines: Mapping[str, Engine]) -> None:
 def _load_tensorrt(
     backend: str, bundle: Bundle, networks: Collection[str], precision: str, settings: EngineSettings, say: Say
 ) -> dict[str, Engine]:
-    from coop_perception.engine_files import ensure, handed_over
     from coop_perception.engines.cuda import gpu
+    from coop_perception.engines.files import ensure, handed_over
     from coop_perception.engines.tensorrt import load
 
     given = [handed_over(bundle.directory)]

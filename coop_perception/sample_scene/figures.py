@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .light import Light
-from .noise import patch
-from .raster import Texture
-from .vehicles import Color, Point, _scaled, _Sheet
+from coop_perception.sample_scene.light import Light
+from coop_perception.sample_scene.noise import patch
+from coop_perception.sample_scene.raster import Texture
+from coop_perception.sample_scene.vehicles import Color, Point, _scaled, _Sheet
 
 PIXELS_PER_METRE = 110
 PHASES = 8

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .light import Light
-from .noise import fractal
-from .raster import Texture
+from coop_perception.sample_scene.light import Light
+from coop_perception.sample_scene.noise import fractal
+from coop_perception.sample_scene.raster import Texture
 
 PIXELS_PER_METRE = 44
 Rng = np.random.Generator

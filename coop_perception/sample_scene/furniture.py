@@ -7,10 +7,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .light import Light
-from .noise import patch
-from .raster import Texture
-from .vehicles import Color, _scaled, _Sheet
+from coop_perception.sample_scene.light import Light
+from coop_perception.sample_scene.noise import patch
+from coop_perception.sample_scene.raster import Texture
+from coop_perception.sample_scene.vehicles import Color, _scaled, _Sheet
 
 Rng = np.random.Generator
 

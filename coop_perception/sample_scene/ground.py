@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .light import Light, soften
-from .noise import fractal
-from .raster import Camera
+from coop_perception.sample_scene.light import Light, soften
+from coop_perception.sample_scene.noise import fractal
+from coop_perception.sample_scene.raster import Camera
 
 PIXELS_PER_METRE = 16
 HALF_WIDTH = 24

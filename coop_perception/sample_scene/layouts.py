@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes import CAMVID_CLASSES
-from .ground import Caster
-from .raster import Surfaces, Texture
+from coop_perception.classes import CAMVID_CLASSES
+from coop_perception.sample_scene.ground import Caster
+from coop_perception.sample_scene.raster import Surfaces, Texture
 
 CLASS = {c.name: c.id for c in CAMVID_CLASSES}
 LANE = 3.2

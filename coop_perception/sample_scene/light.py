@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .noise import fractal
-from .raster import Gain
+from coop_perception.sample_scene.noise import fractal
+from coop_perception.sample_scene.raster import Gain
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from . import facades, figures, foliage, furniture, vehicles
-from .light import Light
-from .raster import Texture
+from coop_perception.sample_scene import facades, figures, foliage, furniture, vehicles
+from coop_perception.sample_scene.light import Light
+from coop_perception.sample_scene.raster import Texture
 
 Made = TypeVar("Made")
 Sized = tuple[Texture, float, float]

@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-from .facades import Facade
-from .figures import BIKE_SIZE
-from .furniture import FENCE_LENGTH
-from .ground import Caster
-from .layouts import CLASS, LANE, Billboard, Block, CentreLine, Layout, Side
-from .models import Models
-from .raster import SurfaceList, Texture, Vector
-from .vehicles import Vehicle
+from coop_perception.sample_scene.facades import Facade
+from coop_perception.sample_scene.figures import BIKE_SIZE
+from coop_perception.sample_scene.furniture import FENCE_LENGTH
+from coop_perception.sample_scene.ground import Caster
+from coop_perception.sample_scene.layouts import CLASS, LANE, Billboard, Block, CentreLine, Layout, Side
+from coop_perception.sample_scene.models import Models
+from coop_perception.sample_scene.raster import SurfaceList, Texture, Vector
+from coop_perception.sample_scene.vehicles import Vehicle
 
 Rng = np.random.Generator
 

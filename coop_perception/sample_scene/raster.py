@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..camera import Intrinsics
+from coop_perception.camera import Intrinsics
 
 Gain = tuple[float, float, float]
 """RGB factors of light."""

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from .ground import HALF_WIDTH, Painter
-from .layouts import CLASS, LANE, Block
+from coop_perception.sample_scene.ground import HALF_WIDTH, Painter
+from coop_perception.sample_scene.layouts import CLASS, LANE, Block
 
 Rng = np.random.Generator
 

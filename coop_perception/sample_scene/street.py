@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from .ground import GroundTextures, Painter, Strip
-from .layouts import LAYOUTS, Block, CentreLine, Layout
-from .models import Models
-from .planner import Planner
-from .road import paint_block
+from coop_perception.sample_scene.ground import GroundTextures, Painter, Strip
+from coop_perception.sample_scene.layouts import LAYOUTS, Block, CentreLine, Layout
+from coop_perception.sample_scene.models import Models
+from coop_perception.sample_scene.planner import Planner
+from coop_perception.sample_scene.road import paint_block
 
 SPACING = 125.0
 """Mean distance between junctions, metres."""

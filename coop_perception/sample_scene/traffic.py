@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .figures import BIKE_SIZE, PHASES, RIDER_ACROSS_SIZE, RIDER_SIZE, WALKER_SIZE
-from .layouts import CLASS, LANE, Billboard
-from .models import Models
-from .planner import add_vehicle
-from .raster import SurfaceList
-from .street import Street
+from coop_perception.sample_scene.figures import BIKE_SIZE, PHASES, RIDER_ACROSS_SIZE, RIDER_SIZE, WALKER_SIZE
+from coop_perception.sample_scene.layouts import CLASS, LANE, Billboard
+from coop_perception.sample_scene.models import Models
+from coop_perception.sample_scene.planner import add_vehicle
+from coop_perception.sample_scene.raster import SurfaceList
+from coop_perception.sample_scene.street import Street
 
 BEHIND = 14.0
 """Metres behind the camera where an agent leaves, to come back at its window's far end."""

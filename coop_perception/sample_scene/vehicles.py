@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .noise import patch
-from .raster import Texture
+from coop_perception.sample_scene.noise import patch
+from coop_perception.sample_scene.raster import Texture
 
 PIXELS_PER_METRE = 96
 Rng = np.random.Generator

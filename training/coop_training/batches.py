@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from coop_perception.labelled_images import DatasetError
+from coop_perception.image_files import DatasetError
 from coop_training.data import Sample
 from coop_training.interrupt import ignore_interrupts
 

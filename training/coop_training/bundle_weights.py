@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from coop_perception.bundle import load_bundle
+from coop_perception.model.bundle import load_bundle
 from coop_training.checkpoint import CheckpointError, difference
 from coop_training.config import TrainConfig
 from coop_training.model import Cooperative

@@ -9,15 +9,15 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from coop_perception.labelled_images import DatasetError
+from coop_perception.image_files import DatasetError
 from coop_training.batches import batch_loader
 from coop_training.data import AdverseCrops, Sample
+from coop_training.guidance import degraded_segmentation, to_image
 from coop_training.interrupt import Interrupt
 from coop_training.losses import condition_loss
 from coop_training.networks.condition import Estimator
 from coop_training.networks.refinement import Refinement
 from coop_training.run import Run, TrainingInterrupted
-from coop_training.stages import degraded_segmentation, to_image
 from coop_training.step import in_any_process
 
 BATCH = 128

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from coop_perception.bundle import BundleError, load_bundle
+from coop_perception.contracts import STAGES
 from coop_perception.degradations import CONDITIONS
 from coop_perception.engines import EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
-from coop_perception.labelled_images import DatasetError
-from coop_perception.pipeline import STAGES, Pipeline
+from coop_perception.image_files import DatasetError
+from coop_perception.model.bundle import BundleError, load_bundle
+from coop_perception.model.pipeline import Pipeline
 from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
 from coop_training.layouts.class_lists import class_list
 from coop_training.layouts.depth import street_ids

@@ -13,10 +13,10 @@ from rich.progress import track
 
 from coop_perception.classes import SemanticClass
 from coop_perception.degradations import CONDITIONS, degrade
-from coop_perception.labelled_images import DatasetError
+from coop_perception.evaluation.report.frames import Sample
+from coop_perception.image_files import DatasetError
 from coop_perception.metrics import confusion_matrix, mean_psnr, psnr, segmentation_scores, ssim
-from coop_perception.pipeline import Pipeline, Result
-from coop_perception.report import Sample
+from coop_perception.model.pipeline import Pipeline, Result
 from coop_training.layouts.frame import Item, LabelledFrame
 from coop_training.results import ConditionScores, ImageScores, MaskScores, Results, Scores, mean_scores, won_back
 

@@ -18,15 +18,16 @@ from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor
 
-from coop_perception.build_engines import build_engines, compute_capabilities
-from coop_perception.bundle import CONTRACTS, FORMAT_VERSION, MANIFEST, load_bundle, sha256
 from coop_perception.classes import IGNORE_ID
-from coop_perception.engine_files import handed_over
+from coop_perception.commands.build_engines import build_engines, compute_capabilities
+from coop_perception.contracts import CONTRACTS, FUSED, STAGES
 from coop_perception.engines import EngineError
+from coop_perception.engines.files import handed_over
 from coop_perception.engines.loading import EngineSettings, load_engines
-from coop_perception.labelled_images import DatasetError
-from coop_perception.pipeline import FUSED, STAGES, Pipeline
-from coop_perception.precisions import PRECISIONS
+from coop_perception.engines.precisions import PRECISIONS
+from coop_perception.image_files import DatasetError
+from coop_perception.model.bundle import FORMAT_VERSION, MANIFEST, load_bundle, sha256
+from coop_perception.model.pipeline import Pipeline
 from coop_training.adapters import AdapterError, OnnxSegmenter
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig

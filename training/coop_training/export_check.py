@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coop_perception.bundle import CONTRACTS
+from coop_perception.contracts import CONTRACTS
 from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
-from coop_perception.labelled_images import find_pairs, read_image
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.image_files import read_image
+from coop_perception.recordings.labelled_folders import find_pairs
+from coop_perception.sample_scene.drive import SampleDrive
 from coop_training.config import TrainConfig
 from coop_training.frames import data_items
 from coop_training.layouts.frame import Item

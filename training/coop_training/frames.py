@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.progress import track
 
 from coop_perception.degradations import CONDITIONS
-from coop_perception.labelled_images import DatasetError
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.image_files import DatasetError
+from coop_perception.sample_scene.drive import SampleDrive
 from coop_training.config import DataConfig
 from coop_training.layouts import LAYOUTS
 from coop_training.layouts.frame import Item, LabelledFrame, scaled

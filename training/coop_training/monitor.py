@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coop_training.log import StageLog
 from coop_training.run import Run
-from coop_training.stages import Losses
+from coop_training.terms import Losses
 
 T = TypeVar("T")
 

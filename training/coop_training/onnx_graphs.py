@@ -7,14 +7,14 @@ import logging
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, compose, external_data_helper, helper, numpy_helper
-from onnxscript.rewriter.rules.common import slice_split_rule
 from torch import Tensor, nn
+
+from coop_training.graph_optimization import optimize
 
 OPSET = 20
 """Of every graph of a bundle: graphs of different ones cannot be joined."""
@@ -43,11 +43,7 @@ def export_graph(
     if any_size:
         axes |= dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that it has no torchvision, which nothing here needs
-    with (
-        warnings.catch_warnings(),
-        # It looks through the whole graph for each node, which is two fifths of an export, and finds nothing here.
-        mock.patch.object(slice_split_rule, "try_rewrite", return_value=None),
-    ):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside PyTorch
         program = torch.onnx.export(
             graph,
@@ -57,16 +53,18 @@ def export_graph(
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_shapes=(axes,) * len(given),
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        optimize(program.model)
     return program.model_proto
 
 
 def share_weights(graphs: Collection[onnx.ModelProto], path: Path) -> None:
     """Write the graphs' large tensors into one file, equal ones once, and let the graphs refer to it.
 
-    The file's checksum goes into each graph's metadata, so that a graph's own tells of other weights too.
+    The file's checksum goes into each graph's metadata, so that a graph's own changes with the weights.
     """
     weights = bytearray()
     places: dict[bytes, int] = {}

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from coop_perception.classes import SemanticClass
-from coop_perception.report import Sample
-from coop_perception.report.panels import legend_classes, panel_rows
+from coop_perception.evaluation.report.frames import Sample
+from coop_perception.evaluation.report.panels import legend_classes, panel_rows
 from coop_perception.visualization import legend, panel_grid
 
 

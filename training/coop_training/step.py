@@ -7,12 +7,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from coop_perception.labelled_images import DatasetError
+from coop_perception.image_files import DatasetError
 from coop_training.batches import Batch
 from coop_training.config import StageConfig
 from coop_training.data import Sample
 from coop_training.model import Cooperative
-from coop_training.stages import Fakes, Losses, Stage
+from coop_training.stages import Stage
+from coop_training.terms import Fakes, Losses
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -113,10 +114,10 @@ def error_in_any_process(fabric: Fabric, loaded: Batch | DatasetError) -> Datase
     own = str(loaded) if isinstance(loaded, DatasetError) else None
     if not in_any_process(fabric, own is not None):
         return None
-    told: list[str | None] = [own] * fabric.world_size
+    messages: list[str | None] = [own] * fabric.world_size
     if fabric.world_size > 1:
-        torch.distributed.all_gather_object(told, own)
-    return DatasetError(next(message for message in told if message is not None))
+        torch.distributed.all_gather_object(messages, own)
+    return DatasetError(next(message for message in messages if message is not None))
 
 
 def in_any_process(fabric: Fabric, flag: bool) -> bool:

@@ -17,8 +17,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import nn
 
-from coop_perception.bundle import BundleError
-from coop_perception.labelled_images import DatasetError
+from coop_perception.image_files import DatasetError
+from coop_perception.model.bundle import BundleError
 from coop_training.adapters import AdapterError
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts, save_weights

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from coop_training import train
 
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.sample_scene.drive import SampleDrive
 
 HEIGHT, WIDTH = 96, 128
 

@@ -18,8 +18,8 @@ from coop_training.model import Cooperative
 from coop_training.results import read_results
 
 from coop_perception.classes import CAMVID_CLASSES, SemanticClass
-from coop_perception.labelled_images import DatasetError
-from coop_perception.pipeline import Result
+from coop_perception.image_files import DatasetError
+from coop_perception.model.pipeline import Result
 
 Evaluation = Callable[..., float]
 """(classes, *conditions) → pixel accuracy on clean images."""

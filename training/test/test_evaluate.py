@@ -24,7 +24,7 @@ from toy_bundle import edit_manifest, write_toy_bundle
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
 from coop_perception.degradations import CONDITIONS
 from coop_perception.metrics import psnr
-from coop_perception.pipeline import Result
+from coop_perception.model.pipeline import Result
 
 HEIGHT, WIDTH = 24, 32
 MASK = np.repeat([0, 1, 8, 3], HEIGHT // 4).astype(np.uint8)[:, None].repeat(WIDTH, axis=1)

@@ -27,10 +27,11 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from torch import nn
 from toy_bundle import open_pipeline
 
-from coop_perception.bundle import CONTRACTS, Bundle, load_bundle, sha256
-from coop_perception.engine_files import ensure, handed_over
+from coop_perception.contracts import CONTRACTS, STAGES, Bundle
+from coop_perception.engines.files import ensure, handed_over
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
-from coop_perception.pipeline import OUTPUTS, STAGES
+from coop_perception.model.bundle import load_bundle, sha256
+from coop_perception.model.pipeline import OUTPUTS
 
 HEIGHT, WIDTH = 64, 96
 STAGE = StageConfig(steps=1)

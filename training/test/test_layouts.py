@@ -27,8 +27,8 @@ from trees import HEIGHT, TREES, WIDTH, picture, write
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
 from coop_perception.degradations.depth import depth_from_labels
-from coop_perception.labelled_images import DatasetError
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.image_files import DatasetError
+from coop_perception.sample_scene.drive import SampleDrive
 
 ID = {c.name: c.id for c in CAMVID_CLASSES}
 

@@ -28,12 +28,13 @@ from coop_training.export import export
 from coop_training.loop import learning_rate
 from coop_training.model import Cooperative
 from coop_training.run import STAGES, Run, TrainingError
-from coop_training.stages import Fakes, Losses, Stage, stages
+from coop_training.stages import Stage, stages
+from coop_training.terms import Fakes, Losses
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_bundle import open_pipeline
 
-from coop_perception.bundle import load_bundle
+from coop_perception.model.bundle import load_bundle
 
 Train = Callable[..., int]
 
@@ -289,7 +290,7 @@ def test_a_file_that_breaks_in_one_process_of_two_is_named_too(config_file: Path
     script.write_text(
         """
 import os, sys
-from coop_perception.labelled_images import DatasetError
+from coop_perception.image_files import DatasetError
 from coop_training import loop, train
 from torch.utils.data import Dataset
 

@@ -9,6 +9,7 @@ import cv2
 import pytest
 import torch
 from coop_training.config import load_config
+from coop_training.guidance import smooth_one_hot
 from coop_training.losses import condition_loss, cross_entropy, l1
 from coop_training.model import Cooperative
 from coop_training.networks.alignment import ChannelAlignment
@@ -29,7 +30,6 @@ from coop_training.networks.nafnet import NafNet
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration, rows
 from coop_training.networks.segmenter import Segmenter
-from coop_training.stages import smooth_one_hot
 from coop_training.summary import deployed_costs
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

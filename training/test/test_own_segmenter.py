@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from toy_bundle import open_pipeline
 
 from coop_perception.classes import CAMVID_CLASSES
-from coop_perception.pipeline import FUSED, OUTPUTS, STAGES
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.contracts import FUSED, STAGES
+from coop_perception.model.pipeline import OUTPUTS
+from coop_perception.sample_scene.drive import SampleDrive
 
 HEIGHT, WIDTH = 96, 128
 NAMES = [c.name for c in CAMVID_CLASSES]

@@ -27,7 +27,7 @@ from toy_bundle import write_toy_bundle
 from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.degradations.blur import chromatic_aberration, gaussian_blur
 from coop_perception.metrics import psnr
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.sample_scene.drive import SampleDrive
 
 SHIPPED = Path(__file__).parents[1] / "configs/peers/classical.yaml"
 WIDTH, HEIGHT = 201, 143

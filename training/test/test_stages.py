@@ -6,19 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from coop_training import stages as stages_module
+from coop_training import guidance as guidance_module
 from coop_training.config import TrainConfig
 from coop_training.data import Sample
+from coop_training.guidance import LEAST_STRENGTH_ERROR, STRENGTH_ERRORS, plausible_truth, smooth_one_hot, to_image
 from coop_training.model import Cooperative
-from coop_training.stages import (
-    LEAST_STRENGTH_ERROR,
-    STRENGTH_ERRORS,
-    Losses,
-    Stage,
-    plausible_truth,
-    smooth_one_hot,
-    stages,
-)
+from coop_training.stages import Stage, stages
+from coop_training.terms import Criteria, Losses, Term, weighted_sum
 from torch import nn
 
 CONDITIONS = ("fog", "gaussian_noise")
@@ -148,38 +142,38 @@ def test_discriminators_do_not_change_where_the_others_start() -> None:
     ("variant", "guidance"), [("fast", "gt"), ("fast", "refined"), ("fast", "mixed"), ("paper", "mixed")]
 )
 def test_guidance_of_the_restoration(variant: str, guidance: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What G2 is shown and told, against S_gt and the truth, S_r and the estimate computed apart."""
-    monkeypatch.setattr(stages_module, "STRENGTH_ERRORS", dict.fromkeys(("clear", *CONDITIONS), 0.0))
+    """What G2 is conditioned on, against S_gt and the truth, S_r and the estimate computed apart."""
+    monkeypatch.setattr(guidance_module, "STRENGTH_ERRORS", dict.fromkeys(("clear", *CONDITIONS), 0.0))
     model, stage = prepared(configuration(guidance=guidance, variant=variant, losses={"adversarial": 0}), "restoration")
-    batch, shown = sample(), []
-    model.restoration.register_forward_pre_hook(lambda _module, inputs: shown.append(inputs))
+    batch, received = sample(), []
+    model.restoration.register_forward_pre_hook(lambda _module, inputs: received.append(inputs))
     for seed in range(40):
         torch.manual_seed(seed)
         stage.losses(model, batch)
-    degraded = shown[0][0]
+    degraded = received[0][0]
     with torch.no_grad():
-        refined, told = model.refine(degraded, model.segmenter(degraded).softmax(1))
+        refined, estimated = model.refine(degraded, model.segmenter(degraded).softmax(1))
     of_scene = smooth_one_hot(batch.mask, 11, HEIGHT // model.stride), refined
     of_condition = (
         torch.cat([torch.eye(3)[batch.condition], batch.strength[:, None]], 1),
-        torch.cat([told.posterior, told.strength[:, None]], 1),
+        torch.cat([estimated.posterior, estimated.strength[:, None]], 1),
     )
     both = {(a, b) for a in ("gt", "refined") for b in ("gt", "refined")}
-    of_shown = [sources(found, *of_scene) for _, found, *_ in shown]
-    assert set(of_shown) == (both if guidance == "mixed" else {(guidance, guidance)})
+    of_guidance = [sources(found, *of_scene) for _, found, *_ in received]
+    assert set(of_guidance) == (both if guidance == "mixed" else {(guidance, guidance)})
     if variant == "fast":
-        heard = [torch.cat([estimate.posterior, estimate.strength[:, None]], 1) for _, _, estimate in shown]
-        assert [sources(found, *of_condition) for found in heard] == of_shown  # both are known, or neither
+        estimates = [torch.cat([estimate.posterior, estimate.strength[:, None]], 1) for _, _, estimate in received]
+        assert [sources(found, *of_condition) for found in estimates] == of_guidance  # both are known, or neither
 
 
-def test_mixed_guidance_tells_strengths_as_far_off_as_estimates_are() -> None:
+def test_strengths_of_mixed_guidance_are_as_far_off_as_estimates_are() -> None:
     model, stage = prepared(configuration(guidance="mixed", losses={"adversarial": 0}), "restoration")
-    batch, told = sample(6), []
-    model.restoration.register_forward_pre_hook(lambda _module, inputs: told.append(inputs[2]))
+    batch, received = sample(6), []
+    model.restoration.register_forward_pre_hook(lambda _module, inputs: received.append(inputs[2]))
     for seed in range(40):
         torch.manual_seed(seed)
         stage.losses(model, batch)
-    known = [estimate.strength for estimate in told if estimate.posterior.max(1).values.min() == 1]
+    known = [estimate.strength for estimate in received if estimate.posterior.max(1).values.min() == 1]
     errors = torch.stack(known) - batch.strength
     assert not errors[:, batch.condition == 0].any()
     for condition, error in ((1, STRENGTH_ERRORS["fog"]), (2, LEAST_STRENGTH_ERROR)):
@@ -211,13 +205,49 @@ def test_a_critic_learns_to_tell_bright_from_dark(kind: str) -> None:
     assert totals[-1] < 0.8 * totals[0]
 
 
-def test_truth_shown_to_d1() -> None:
+def test_truth_as_d1_receives_it() -> None:
     mask = torch.zeros(1, 4, 4, dtype=torch.long)
     mask[0, :2, 1] = 1
     mask[0, 2:, 2:] = 255
     refined = torch.tensor([0.25, 0.75]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
-    shown = plausible_truth(mask, refined)
-    torch.testing.assert_close(shown.sum(1), torch.ones(1, 2, 2))
-    torch.testing.assert_close(shown[0, :, 0, 1], 0.9 * torch.tensor([1.0, 0.0]) + 0.1 * torch.tensor([0.25, 0.75]))
-    torch.testing.assert_close(shown[0, :, 0, 0], 0.9 * torch.tensor([0.5, 0.5]) + 0.1 * torch.tensor([0.25, 0.75]))
-    torch.testing.assert_close(shown[0, :, 1, 1], torch.tensor([0.25, 0.75]))  # unlabelled: S_r itself
+    truth = plausible_truth(mask, refined)
+    torch.testing.assert_close(truth.sum(1), torch.ones(1, 2, 2))
+    torch.testing.assert_close(truth[0, :, 0, 1], 0.9 * torch.tensor([1.0, 0.0]) + 0.1 * torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(truth[0, :, 0, 0], 0.9 * torch.tensor([0.5, 0.5]) + 0.1 * torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(truth[0, :, 1, 1], torch.tensor([0.25, 0.75]))  # unlabelled: S_r itself
+
+
+def test_terms_of_one_name_are_added() -> None:
+    two, three = torch.tensor(2.0), torch.tensor(3.0)
+    losses = weighted_sum([Term("a", 0.5, two), Term("b", 1.0, three), Term("a", 0.5, three)])
+    assert {name: value.item() for name, value in losses.items()} == {"total": 5.5, "a": 5.0, "b": 3.0}
+
+
+def test_class_weights_are_those_of_the_cross_entropy() -> None:
+    config = configuration(losses={"jaccard": 0.5}).losses
+    logits, mask = torch.zeros(1, 11, 2, 2), torch.tensor([[[0, 0], [0, 1]]])
+    logits[:, 0] = 2.0
+    weights = torch.ones(11)
+    weights[1] = 9.0
+    plain, weighted = (
+        {term.name: term for term in Criteria(each, weights).segmentation(logits, mask)}
+        for each in (config.model_copy(update={"class_weights": False}), config)
+    )
+    assert weighted["cross_entropy"].value > plain["cross_entropy"].value
+    assert weighted["jaccard"].value == plain["jaccard"].value
+    assert (weighted["cross_entropy"].weight, weighted["jaccard"].weight) == (1.0, 0.5)
+
+
+def test_terms_of_the_restoration_by_themselves() -> None:
+    """Under an estimate that is given and one that the refinement makes, which are the same where they agree."""
+    model, _ = prepared(configuration(losses={"tv": 0.25, "log_mse": 0.1}), "restoration")
+    criteria = Criteria(configuration(losses={"tv": 0.25, "log_mse": 0.1}).losses, torch.ones(11))
+    batch = sample()
+    degraded = to_image(batch.degraded)
+    refined, estimate = model.refine(degraded, model.segmenter(degraded).softmax(1))
+    own, fakes = criteria.restoration(model, batch, degraded, refined)
+    given, _ = criteria.restoration(model, batch, degraded, refined, estimate)
+    assert [term.name for term in own] == ["l1", "condition", "log_mse", "tv", "adversarial_d2"]
+    assert set(fakes) == {"d2"}
+    for one, other in zip(own, given, strict=True):
+        torch.testing.assert_close(one.value, other.value)

@@ -12,8 +12,9 @@ from coop_training.batches import Batch, share, worker_count
 from coop_training.config import StageConfig
 from coop_training.data import Sample
 from coop_training.interrupt import SIGNALS, Interrupt
-from coop_training.stages import Fakes, Losses, Stage
+from coop_training.stages import Stage
 from coop_training.step import NonFiniteError, StageStep
+from coop_training.terms import Fakes, Losses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from coop_training import evaluate, export
-from coop_training.config import load_config
+from coop_training.checkpoint import load_weights, read_facts
+from coop_training.config import TrainConfig, load_config
 from coop_training.data import AdverseCrops, LabelledFrame, load_frames, random_view
+from coop_training.model import Cooperative
 from safetensors.torch import load_file
 from toy_bundle import open_pipeline
 
-from coop_perception.bundle import load_bundle
 from coop_perception.camera import Intrinsics
-from coop_perception.pipeline import OUTPUTS
-from coop_perception.sample_drive import SampleDrive
+from coop_perception.model.bundle import load_bundle
+from coop_perception.model.pipeline import OUTPUTS
+from coop_perception.sample_scene.drive import SampleDrive
 
 HEIGHT, WIDTH = 96, 128
 
@@ -87,11 +90,15 @@ def test_training_begins_with_a_bundle(
     export.export(first / "refinement.safetensors", tmp_path / "bundle")
     begun = ("--set=stages.segmenter=null", "--set=stages.refinement.learning_rate=1e-9", *only)
     assert coop_train(further, f"--set=start_from={tmp_path / 'bundle'}", *begun) == 0
-    export.export(further / "refinement.safetensors", tmp_path / "again")
     image = SampleDrive(5, WIDTH, HEIGHT).frame(0).image
-    results = [open_pipeline(tmp_path / name).run([image], OUTPUTS)[0] for name in ("bundle", "again")]
+    (of_bundle,) = open_pipeline(tmp_path / "bundle").run([image], OUTPUTS)
+    trained = further / "refinement.safetensors"
+    model = Cooperative(TrainConfig.model_validate_json(read_facts(trained)["config"])).eval()
+    load_weights(trained, model.deployed())
+    of_run = export.results(model, torch.from_numpy(image[None]))
     for name in ("mask_raw", "mask", "restored"):
-        one, other = (np.asarray(getattr(result, name)) for result in results)
+        one, other = np.asarray(getattr(of_bundle, name)), of_run[name][0]
+        assert one.shape == other.shape
         assert (one == other).mean() > 0.99
         assert len(np.unique(one)) > 1
 

@@ -12,8 +12,8 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
-from coop_perception.bundle import CONTRACTS
 from coop_perception.classes import SemanticClass
+from coop_perception.contracts import CONTRACTS
 from coop_training.adapters.description import Adapter, AdapterError, class_table, load_adapter
 from coop_training.adapters.network import Network, first_line, session
 from coop_training.adapters.surroundings import before, behind

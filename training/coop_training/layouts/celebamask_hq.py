@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.camera import Intrinsics
-from coop_perception.labelled_images import DatasetError, read_image
+from coop_perception.image_files import DatasetError, read_image
 from coop_training.layouts.class_lists import ClassList
 from coop_training.layouts.frame import NO_DEPTH, Item, LabelledFrame, scaled_image
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.camera import Intrinsics
-from coop_perception.labelled_images import DatasetError, Pair, label_ids, read_pair
+from coop_perception.image_files import DatasetError
+from coop_perception.recordings.labelled_folders import Pair, label_ids, read_pair
 from coop_training.layouts.class_lists import ClassList
 from coop_training.layouts.depth import depth_from_disparity
 from coop_training.layouts.frame import NO_DEPTH, Item, LabelledFrame, ReadyMade

@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass, parse_classes
-from coop_perception.labelled_images import DatasetError, label_ids
+from coop_perception.image_files import DatasetError
+from coop_perception.recordings.labelled_folders import label_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from coop_perception.camera import Intrinsics
-from coop_perception.labelled_images import DatasetError, Pair, find_pairs, read_pair
+from coop_perception.image_files import DatasetError
+from coop_perception.recordings.labelled_folders import Pair, find_pairs, read_pair
 from coop_training.layouts.class_lists import ClassList
 from coop_training.layouts.depth import depth_from_street_labels
 from coop_training.layouts.frame import NO_DEPTH, Item, LabelledFrame

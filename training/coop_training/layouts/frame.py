@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.camera import Intrinsics
-from coop_perception.labelled_images import DatasetError, read_image
+from coop_perception.image_files import DatasetError, read_image
 
 NO_DEPTH = np.empty((0, 0), np.float16)
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from coop_perception.bundle import sha256
+from coop_perception.model.bundle import sha256
 from coop_training.checkpoint import CheckpointError
 from coop_training.config import LossesConfig
 from coop_training.networks.precision import full_precision

@@ -17,7 +17,7 @@ import yaml
 from rich.progress import track
 
 from coop_perception.degradations import CONDITIONS
-from coop_perception.labelled_images import DatasetError
+from coop_perception.image_files import DatasetError
 from coop_perception.metrics import psnr
 from coop_training.evaluate import positive
 from coop_training.evaluation import Case, Entry, select

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from coop_perception.bundle import BundleError
 from coop_perception.degradations import CONDITIONS
 from coop_perception.engines import EngineError
-from coop_perception.labelled_images import DatasetError
+from coop_perception.image_files import DatasetError
+from coop_perception.model.bundle import BundleError
 from coop_training.evaluate import argument_parser, run
 from coop_training.evaluation import Case, Pixels, restore_then_segment
 from coop_training.peers.filters import PEERS

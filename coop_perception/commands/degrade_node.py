@@ -1,0 +1,36 @@
+"""The degrade node's executable."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from coop_perception.ros.shutdown_signals import ShutdownSignals
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point: spin until interrupted."""
+    signals = ShutdownSignals()
+    # Here, for these take a second or more, in which a signal shall end the process as cleanly as later.
+    from rclpy.utilities import remove_ros_args
+
+    from coop_perception.degrade.node import DegradationNode
+    from coop_perception.degrade.parameters import parameters_help
+    from coop_perception.ros.executable import run
+
+    args = sys.argv if args is None else list(args)
+    parser = argparse.ArgumentParser(
+        prog="degrade_node",
+        description="Reads each camera's clean images from <camera>/clean/image_raw and publishes them under an "
+        "adverse condition as <camera>/image_raw, which perception_node reads, with the clean ones as "
+        "<camera>/reference/image.",
+        epilog="parameters (--ros-args -p NAME:=VALUE):\n\n" + parameters_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(remove_ros_args(args)[1:])
+    return run(DegradationNode, parser.prog, args, signals)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Command `demo`: the main job on one recording: a real node in its own process, real DDS, scores and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from coop_perception import topics
+from coop_perception.evaluation.evaluation import EvaluationError, choose_topics
+from coop_perception.evaluation.results import finish
+from coop_perception.evaluation.scoring import ScoringError
+from coop_perception.model.bundle import BundleError, load_bundle
+from coop_perception.recordings.cameras import camera_of
+from coop_perception.recordings.making import Request, make_recording
+from coop_perception.recordings.messages import COMPRESSED_IMAGE_TYPE
+from coop_perception.recordings.recording import Recording, RecordingError
+from coop_perception.resources import default_bundle
+
+SAMPLE = Request(out=Path(), force=True, condition="fog", level=2, rate=10.0, frames=120, seed=7)
+"""The default recording: a sample drive that no network was trained on, in fog, at a rate that two cores can follow."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command.
+
+    Raises:
+        SystemExit: with one line, when it cannot do its work or a frame is unaccounted for.
+    """
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    # On this machine only, and apart from whatever else runs here.
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    try:
+        bundle = load_bundle(options.bundle)
+        bag = options.bag
+        if bag is None:
+            bag = options.out / "recording"
+            make_recording(replace(SAMPLE, out=bag))
+        with Recording(bag) as recording:
+            chosen = choose_topics(recording, options.topic, None, None)
+            compressed = recording.topics[chosen.image].type == COMPRESSED_IMAGE_TYPE
+            from coop_perception.evaluation.live import evaluate_live  # rclpy: only where it is needed
+            from coop_perception.evaluation.node_process import running_node
+
+            camera = camera_of(chosen.image)
+            log = options.out / "node.log"
+            console.print(f"node: bundle {bundle.name}, camera {camera}, log in {log}")
+            with running_node(options.bundle, camera, "compressed" if compressed else "raw", log):
+                evaluation = evaluate_live(recording, chosen, bundle, f"/{topics.NODE}", options.out)
+        finish(evaluation, bundle, options.out)
+    except (RecordingError, BundleError, ScoringError, EvaluationError, OSError) as error:
+        raise SystemExit(f"demo: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("--bag", type=Path, help="recording to play (default: a sample drive in fog, made anew)")
+    parser.add_argument("--topic", help="its image topic (default: the only one)")
+    parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of results (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

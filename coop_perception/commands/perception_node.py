@@ -1,0 +1,44 @@
+"""The perception node's executable."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from coop_perception import topics
+from coop_perception.node.parameters import parameters_yaml
+from coop_perception.ros.shutdown_signals import ShutdownSignals
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point: spin until interrupted."""
+    signals = ShutdownSignals()
+    # Here, for these take a second or more, in which a signal shall end the process as cleanly as later.
+    from rclpy.utilities import remove_ros_args
+
+    from coop_perception.node.lifecycle import PerceptionNode
+    from coop_perception.node.transitions import autostart
+    from coop_perception.ros.executable import run
+
+    args = sys.argv if args is None else list(args)
+    parser = argparse.ArgumentParser(
+        prog="perception_node",
+        description=f"The {topics.NODE} lifecycle node. It starts unconfigured and waits to be brought up.",
+        epilog="parameters (--ros-args -p NAME:=VALUE):\n\n" + parameters_yaml(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--autostart", action="store_true", help="let the node configure and activate itself")
+    options = parser.parse_args(remove_ros_args(args)[1:])
+
+    def make_node() -> PerceptionNode:
+        node = PerceptionNode()
+        if options.autostart:
+            autostart(node)
+        return node
+
+    return run(make_node, parser.prog, args, signals)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

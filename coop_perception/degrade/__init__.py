@@ -1,0 +1,1 @@
+"""The degrade node: clean camera images in, adverse ones out."""

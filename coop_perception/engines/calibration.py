@@ -1,0 +1,95 @@
+"""Frames that precisions are calibrated on and checked with: of sample drives under every condition, or a user's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from coop_perception.contracts import CONTRACTS, Bundle
+from coop_perception.degradations import CONDITIONS, degrade
+from coop_perception.image_files import image_files, read_image
+from coop_perception.sample_scene.drive import SampleDrive
+
+SAMPLE_DRIVES = "sample drives"
+MOST_IMAGES = 64
+"""Of a folder, evenly spread over its names: more cost time and tell little."""
+FRAME_STEP = 7
+"""Frames of a sample drive between two that are taken: what they show differs."""
+
+Image: TypeAlias = NDArray[np.uint8]
+Feed: TypeAlias = dict[str, NDArray[np.generic]]
+"""Inputs of one run by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationFrames:
+    """uint8 [H,W,3] RGB at the bundle's size. What is checked was not calibrated on."""
+
+    calibrating: list[Image]
+    checking: list[Image]
+    source: str
+    """SAMPLE_DRIVES, or a checksum of the images."""
+
+
+def calibration_frames(bundle: Bundle, images: Path | None = None) -> CalibrationFrames:
+    """Frames of a folder of images, every second one to check with; or of two sample drives, one to check with.
+
+    Raises:
+        DatasetError: the folder holds no image, or one cannot be read.
+    """
+    if images is None:
+        return CalibrationFrames(_drive(bundle, 1, (0, -1)), _drive(bundle, 2, (1,)), SAMPLE_DRIVES)
+    files = sorted(image_files(images))
+    files = [files[i * len(files) // MOST_IMAGES] for i in range(MOST_IMAGES)] if len(files) > MOST_IMAGES else files
+    size = (bundle.width, bundle.height)
+    frames = [np.asarray(cv2.resize(read_image(file), size, interpolation=cv2.INTER_AREA), np.uint8) for file in files]
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(frame.tobytes())
+    # A single image has to do for both.
+    return CalibrationFrames(frames[::2], frames[1::2] or frames, digest.hexdigest())
+
+
+def network_feeds(bundle: Bundle, frames: Sequence[Image]) -> dict[str, list[Feed]]:
+    """For each network its inputs on each frame, batches of one, as the bundle's own graphs compute them."""
+    feeds: dict[str, list[Feed]] = {name: [] for name in CONTRACTS}
+    sessions = {name: cpu_session(bundle.networks[name].path) for name in ("segmenter", "refinement")}
+    for frame in frames:
+        values: Feed = {"image": frame[None]}
+        for name, output in (("segmenter", "probabilities"), ("refinement", "refined_probabilities")):
+            given = {key: values[key] for key in CONTRACTS[name].inputs}
+            values[output] = sessions[name].run([output], given)[0]
+        for name, contract in CONTRACTS.items():
+            feeds[name].append({key: values[key] for key in contract.inputs})
+    return feeds
+
+
+def cpu_session(graph: Path | bytes) -> ort.InferenceSession:
+    """An ONNX file or model in ONNX Runtime on the CPU."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    given = graph if isinstance(graph, bytes) else str(graph)
+    return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
+def _drive(bundle: Bundle, seed: int, levels: Sequence[int]) -> list[Image]:
+    """A clear frame of a drive, and one for each of a condition's levels, given as indices into them."""
+    drive = SampleDrive(seed, bundle.width, bundle.height)
+    known = [condition for condition in bundle.conditions if condition in CONDITIONS]
+    cases = [(condition, range(1, len(CONDITIONS[condition].levels) + 1)[i]) for condition in known for i in levels]
+    frames = [drive.frame(0).image]
+    for index, (condition, level) in enumerate(cases, 1):
+        scene = drive.frame(FRAME_STEP * index)
+        frames.append(
+            degrade(scene.image, condition, level, seed=index, depth=scene.depth, intrinsics=drive.intrinsics)
+        )
+    return frames

@@ -1,0 +1,1 @@
+"""A recording through the networks, offline, live or as recorded, and scored."""

@@ -1,0 +1,85 @@
+"""evaluate_bag --live: the scores of what a running node made of a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.wait_for_message import wait_for_message
+
+from coop_perception import topics
+from coop_perception.contracts import Bundle
+from coop_perception.evaluation.evaluation import Evaluation, EvaluationError, Topics, bundle_facts
+from coop_perception.evaluation.outputs import check_bundle, score_outputs
+from coop_perception.evaluation.player import LiveError, play
+from coop_perception.evaluation.scoring import condition_summary
+from coop_perception.metrics import percentiles
+from coop_perception.recordings.cameras import camera_of
+from coop_perception.recordings.recording import Recording
+from coop_perception_msgs.msg import ModelInfo
+
+
+def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_name: str, out: Path) -> Evaluation:
+    """Play the recording to the node, record its outputs to `out`/outputs, and score them.
+
+    Raises:
+        EvaluationError: the node is not there, runs another bundle, or lost a frame's outputs.
+        RecordingError, ScoringError: as their modules say.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    rclpy.init()
+    try:
+        info = _model_info(node_name)
+        check_bundle(bundle, node_name, info)
+        played = play(recording, chosen.image, node_name, out / "outputs")
+    except LiveError as error:
+        raise EvaluationError(str(error)) from error
+    finally:
+        rclpy.try_shutdown()
+    problems = [played.damage] if played.damage else []
+    if played.received < played.frames:
+        problems.append(
+            f"{played.frames - played.received} frames were lost on the way to the node; with its parameters "
+            "qos_overrides.<image topic>.subscription.reliability: reliable and .history: keep_all none are"
+        )
+    with Recording(out / "outputs") as outputs:
+        scores, samples = score_outputs(
+            recording, chosen, bundle, outputs, camera_of(chosen.image), played.latency_ms, problems
+        )
+    p50, p95, p99 = percentiles(list(played.latency_ms.values()))
+    summary = {
+        "recording": str(recording.path),
+        "image_topic": chosen.image,
+        "mode": "live",
+        **bundle_facts(bundle),
+        "backend": info.backend,
+        "precision": info.precision,
+        "device": info.device,
+        "frames": {
+            "read": played.frames,
+            "processed": played.processed,
+            "dropped": sum(played.dropped.values()),
+        },
+        "dropped_by_reason": played.dropped,
+        "fps": played.processed / played.seconds if played.seconds else 0.0,
+        "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
+        "stages_ms": played.stages_ms,
+        **scores.summary(),
+        **({"condition": condition_summary(played.conditions)} if played.conditions else {}),
+    }
+    return Evaluation(summary, scores, samples, problems)
+
+
+def _model_info(node_name: str) -> ModelInfo:
+    node = Node("evaluate_bag_model_info")
+    try:
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        topic = f"{node_name}/{topics.MODEL_INFO.removeprefix('~/')}"
+        found, info = wait_for_message(ModelInfo, node, topic, qos_profile=latched, time_to_wait=20)
+    finally:
+        node.destroy_node()
+    if not found:
+        raise EvaluationError(f"no node publishes {topic} within 20 s; start the node and configure it first")
+    return info

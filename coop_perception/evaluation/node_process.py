@@ -1,0 +1,69 @@
+"""The perception node as a process of its own, for an evaluation that brings its node along."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from coop_perception import topics
+from coop_perception.evaluation.evaluation import EvaluationError
+from coop_perception.evaluation.outputs import RECORDED
+from coop_perception.ros.lifecycle_client import LifecycleError, bring_up
+
+STOP_S = 5.0
+
+
+@contextmanager
+def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterator[None]:
+    """The perception node as a process of its own, active; stopped at the end.
+
+    Raises:
+        EvaluationError: it does not come up.
+    """
+    image_topic = topics.of(camera, topics.IMAGE) + (topics.COMPRESSED if transport == "compressed" else "")
+    parameters = {
+        "bundle": str(bundle),
+        "cameras": f"['{camera}']",
+        "image_transport": transport,
+        "status_period": "0.2",
+        "fused": "false",  # for each network's own time in the summary
+        # A frame may be dropped by the node, which counts it, but lost neither on the way to it nor on the way back.
+        f"qos_overrides./{image_topic}.subscription.reliability": "reliable",
+        f"qos_overrides./{image_topic}.subscription.history": "keep_all",
+        **{f"qos_overrides./{topics.of(camera, t)}.publisher.history": "keep_all" for t in RECORDED.values()},
+    }
+    command = [sys.executable, "-m", "coop_perception.commands.perception_node", "--ros-args"]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
+        try:
+            rclpy.init()
+            client = Node("demo")
+            executor = SingleThreadedExecutor()
+            executor.add_node(client)
+            bring_up(client, executor, f"/{topics.NODE}", lambda: process.poll() is None)
+            executor.shutdown()
+            client.destroy_node()
+            rclpy.try_shutdown()
+            yield
+            if process.poll() is not None:
+                raise EvaluationError(f"the node ended with exit code {process.returncode} while it was played to")
+        except (LifecycleError, EvaluationError) as error:
+            end = (log.read_text().strip().splitlines() or ["it printed nothing"])[-1]
+            raise EvaluationError(f"{error}; the end of {log}: {end}") from error
+        finally:
+            rclpy.try_shutdown()
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()

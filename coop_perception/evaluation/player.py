@@ -1,0 +1,279 @@
+"""Plays a recording to a running perception node over DDS, and records what it publishes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rich.progress import Progress
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from coop_perception import topics
+from coop_perception.contracts import FUSED, STAGES
+from coop_perception.evaluation.outputs import RECORDED
+from coop_perception.images import ImageError, decode
+from coop_perception.recordings.cameras import camera_of, camera_prefix
+from coop_perception.recordings.frames import header_stamp, with_header_stamp
+from coop_perception.recordings.messages import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
+from coop_perception.recordings.recording import Message, Recording, RecordingError
+from coop_perception.recordings.writer import RecordingWriter
+from coop_perception_msgs.msg import CameraStatus, ImageCondition, PipelineStatus
+
+PLAY_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+"""What is lost shall be lost by the node, which counts it, and not on the way: keep-last would overwrite frames."""
+CONNECT_S = 20.0
+SETTLE_S = 10.0
+"""How long the node may leave a frame unaccounted for after the last one was played."""
+
+
+class LiveError(RuntimeError):
+    """A node that cannot be evaluated; the message says what it did not do."""
+
+
+@dataclass(slots=True)
+class Played:
+    """What came of playing a recording. Times by header stamp in ns."""
+
+    frames: int = 0
+    received: int = 0
+    """Frames that reached the node."""
+    latency_ms: dict[int, float] = field(default_factory=dict)
+    """From publication of the image to reception of its mask."""
+    processed: int = 0
+    """Frames that the node reports as processed and whose outputs all arrived."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    conditions: list[tuple[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    """From the first image's publication to the last mask's reception."""
+    damage: str | None = None
+    """What is wrong with the recording behind the frames that were played."""
+
+
+def play(recording: Recording, image_topic: str, node_name: str, outputs: Path) -> Played:
+    """Play a recording at its own pace; write the node's masks and restored images to the recording `outputs`.
+
+    Raises:
+        LiveError: the node does not answer, or two frames have the same stamp.
+        RecordingError: `outputs` cannot be written.
+    """
+    client = _Client(recording, image_topic, node_name)
+    executor = SingleThreadedExecutor()
+    executor.add_node(client.node)
+    spinning = threading.Thread(target=_spin, args=(executor,), daemon=True)
+    spinning.start()
+    try:
+        with RecordingWriter(outputs, overwrite=True) as writer:
+            return client.play(writer)
+    finally:
+        executor.shutdown()
+        spinning.join()
+        client.node.destroy_node()
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        pass
+
+
+class _Client:
+    """Publishers of the inputs and subscribers of the outputs of one camera of one node."""
+
+    def __init__(self, recording: Recording, image_topic: str, node_name: str) -> None:
+        self._recording, self._image_topic, self._node_name = recording, image_topic, node_name
+        self._camera = camera_of(image_topic)
+        self._info_topic = topics.of(camera_prefix(image_topic), topics.CAMERA_INFO)
+        self._compressed = recording.topics[image_topic].type == COMPRESSED_IMAGE_TYPE
+        self._changed = threading.Condition()
+        self._arrived: dict[int, set[str]] = {}
+        self._mask_time: dict[int, float] = {}
+        self._conditions: dict[int, tuple[str, float]] = {}
+        self._status: CameraStatus | None = None
+        self._status_count = 0
+        self._writer: RecordingWriter | None = None
+        self._write_error: RecordingError | None = None
+        self.node = Node("evaluate_bag")
+        play_topic = "/" + topics.of(self._camera, topics.IMAGE) + (topics.COMPRESSED if self._compressed else "")
+        self._image = self.node.create_publisher(CompressedImage if self._compressed else Image, play_topic, PLAY_QOS)
+        self._info = self.node.create_publisher(CameraInfo, "/" + topics.of(self._camera, topics.CAMERA_INFO), PLAY_QOS)
+        for output, topic in RECORDED.items():
+            callback = partial(self._on_output, output)
+            self.node.create_subscription(Image, "/" + topics.of(self._camera, topic), callback, PLAY_QOS, raw=True)
+        self.node.create_subscription(
+            ImageCondition, "/" + topics.of(self._camera, topics.CONDITION), self._on_condition, PLAY_QOS
+        )
+        status_topic = f"{node_name}/{topics.STATUS.removeprefix('~/')}"
+        self.node.create_subscription(PipelineStatus, status_topic, self._on_status, 10)
+
+    def play(self, writer: RecordingWriter) -> Played:
+        result = Played()
+        before = self._prime()
+        self._writer = writer
+        published: dict[int, float] = {}
+        begun_log, begun = 0, 0.0
+        with Progress(transient=True) as progress:
+            count = self._recording.topics[self._image_topic].count
+            task = progress.add_task(f"playing {self._recording.path.name} to {self._node_name}", total=count)
+            try:
+                for message in self._recording.messages([self._image_topic, self._info_topic]):
+                    if message.topic == self._info_topic:
+                        self._info.publish(message.raw)
+                        continue
+                    stamp = header_stamp(message.raw)
+                    if stamp in published:
+                        raise LiveError(f"{self._image_topic}: two images have the stamp {stamp} ns; they must differ")
+                    now = time.monotonic()
+                    if not published:
+                        begun_log, begun = message.stamp_ns, now
+                    # The recording's own pace: an absolute schedule, which does not drift.
+                    time.sleep(max(0.0, begun + (message.stamp_ns - begun_log) / 1e9 - now))
+                    published[stamp] = time.monotonic()
+                    self._image.publish(message.raw)
+                    progress.advance(task)
+                    if self._write_error is not None:
+                        break
+            except RecordingError as error:
+                result.damage = str(error)
+        result.frames = len(published)
+        self._wait(lambda: self._write_error is not None or self._settled(before, published), SETTLE_S)
+        with self._changed:
+            if self._write_error is not None:
+                raise self._write_error
+            self._writer = None
+            after = self._status
+            whole = {stamp for stamp in published if self._arrived.get(stamp) == set(RECORDED)}
+            assert after is not None
+            result.received = after.frames_received - before.frames_received
+            result.processed = min(len(whole), after.frames_processed - before.frames_processed)
+            result.dropped = _difference(before, after)
+            result.stages_ms = {s.name: s.median_ms for s in after.stages if s.name in (*STAGES, FUSED)}
+            result.latency_ms = {
+                s: (self._mask_time[s] - published[s]) * 1e3 for s in published if s in self._mask_time
+            }
+            result.conditions = [self._conditions[stamp] for stamp in published if stamp in self._conditions]
+            if whole:
+                result.seconds = max(self._mask_time[stamp] for stamp in whole) - begun
+        return result
+
+    def _first_usable(self) -> Message:
+        """The first image that can be decoded, as the node will have to.
+
+        Raises:
+            LiveError: there is none; with what is wrong with the first.
+        """
+        wrong = "no image can be read from the recording"
+        try:
+            for index, message in enumerate(self._recording.messages([self._image_topic])):
+                try:
+                    decode(self._recording.deserialize(message))
+                    return message
+                except (ImageError, RecordingError) as error:
+                    wrong = str(error) if index == 0 else wrong
+        except RecordingError as error:
+            wrong = str(error)
+        raise LiveError(f"{self._image_topic}: no image can be used: {wrong}")
+
+    def _prime(self) -> CameraStatus:
+        """Connect both ways: send a usable image under an earlier stamp until all its outputs are back. Discovery is
+        asymmetric: that we see the node's topics does not mean that it sees ours. Returns the status after that."""
+        first = self._first_usable()
+        if not self._wait(lambda: self._image.get_subscription_count() > 0, CONNECT_S):
+            raise LiveError(
+                f"nothing subscribes to {self._image.topic_name} within {CONNECT_S:.0f} s; is the node active, with "
+                f"camera {self._camera!r} and image_transport {'compressed' if self._compressed else 'raw'}?"
+            )
+        stamp = header_stamp(first.raw) - 10**9
+        deadline = time.monotonic() + CONNECT_S
+        while self._arrived.get(stamp) != set(RECORDED):
+            if time.monotonic() > deadline:
+                missing = sorted(set(RECORDED) - self._arrived.get(stamp, set()))
+                raise LiveError(
+                    f"{self._node_name} publishes no {', '.join(missing)} for camera {self._camera!r} within "
+                    f"{CONNECT_S:.0f} s; its log and {self._node_name}/status say why"
+                )
+            self._image.publish(with_header_stamp(first.raw, stamp))
+            self._wait(lambda: self._arrived.get(stamp) == set(RECORDED), 0.5)
+        previous: list[tuple[int, int]] = []
+
+        def quiet() -> bool:
+            if self._status is None or self._status_count == (previous[-1][1] if previous else -1):
+                return False
+            received = self._status.frames_received
+            same = bool(previous) and previous[-1][0] == received
+            previous.append((received, self._status_count))
+            return same and bool(received == self._status.frames_processed + _dropped(self._status))
+
+        if not self._wait(quiet, CONNECT_S) or self._status is None:
+            raise LiveError(
+                f"{self._node_name}/status says nothing of camera {self._camera!r} within {CONNECT_S:.0f} s"
+            )
+        return self._status
+
+    def _settled(self, before: CameraStatus, published: dict[int, float]) -> bool:
+        """Every frame played is either back, whole, or reported as dropped."""
+        status = self._status
+        if status is None or status.frames_received - before.frames_received < len(published):
+            return False
+        processed = status.frames_processed - before.frames_processed
+        dropped = _dropped(status) - _dropped(before)
+        whole = sum(self._arrived.get(stamp) == set(RECORDED) for stamp in published)
+        return bool(processed + dropped >= len(published) and whole >= processed)
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Until the condition holds; it is asked again when something arrives, and every 50 ms."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while not condition():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, 0.05))
+        return True
+
+    def _on_output(self, output: str, raw: bytes) -> None:
+        now = time.monotonic()
+        with self._changed:
+            stamp = header_stamp(raw)
+            self._arrived.setdefault(stamp, set()).add(output)
+            if output == "mask":
+                self._mask_time[stamp] = now
+            if self._writer is not None:
+                topic = "/" + topics.of(self._camera, RECORDED[output])
+                try:
+                    self._writer.write(topic, raw, IMAGE_TYPE, time.time_ns())
+                except RecordingError as error:  # for the thread that plays, which ends
+                    self._writer, self._write_error = None, error
+            self._changed.notify_all()
+
+    def _on_condition(self, message: ImageCondition) -> None:
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        with self._changed:
+            self._conditions[stamp] = (message.most_likely, message.strength)
+
+    def _on_status(self, message: PipelineStatus) -> None:
+        with self._changed:
+            for camera in message.cameras:
+                if camera.name == self._camera:
+                    self._status = camera
+                    self._status_count += 1
+            self._changed.notify_all()
+
+
+def _dropped(status: CameraStatus) -> int:
+    return sum(drop.count for drop in status.dropped)
+
+
+def _difference(before: CameraStatus, after: CameraStatus) -> dict[str, int]:
+    counts = {drop.reason: drop.count for drop in after.dropped}
+    for drop in before.dropped:
+        counts[drop.reason] -= drop.count
+    return {reason: count for reason, count in counts.items() if count}

@@ -1,0 +1,172 @@
+"""report.html: one file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from coop_perception.classes import SemanticClass
+from coop_perception.evaluation.report import charts, figures
+from coop_perception.evaluation.report.frames import FrameScore, Sample
+from coop_perception.evaluation.report.panels import legend_classes, panel_rows
+
+_JPEG_QUALITY = 88
+
+_REASONS = {
+    "superseded": "a newer frame arrived before this one's turn came",
+    "too_old": "older than the node's limit when its turn came",
+    "malformed": "not a readable image",
+    "unwatched": "nobody subscribed to any output",
+    "failed": "the networks failed on it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """An embedded picture; no `uri` where a sample lacks it."""
+
+    uri: str
+    alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class _PictureRow:
+    title: str
+    pictures: tuple[_Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    name: str
+    ms: float
+    start: float
+    """Where its part of the bar begins, percent."""
+    share: float
+    """Percent of the networks' time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ClassBar:
+    score: figures.Comparison
+    colour: str
+    """CSS."""
+
+
+def write_report(
+    path: Path,
+    summary: Mapping[str, Any],
+    samples: Sequence[Sample],
+    classes: Sequence[SemanticClass],
+    series: Sequence[FrameScore],
+) -> None:
+    """Write a page about an evaluated recording: pictures, scores, time, frames, and what the figures mean.
+
+    What the summary, the samples or the series lack is left out.
+
+    Args:
+        path: an HTML file; its directory exists.
+        summary: as in summary.json.
+        samples: frames to show; may be empty.
+        classes: of the masks.
+        series: scores by frame; may be empty.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("coop_perception.evaluation", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": figures.number, "text": figures.text}
+    page = environment.get_template("report.html.j2").render(
+        name=figures.recording_name(summary),
+        statement=figures.statement(summary),
+        summary=summary,
+        fps=figures.number(summary.get("fps")),
+        latency={k: figures.number(summary.get("latency_ms", {}).get(k)) for k in ("p50", "p95", "p99")},
+        sample_titles=[sample.title for sample in samples],
+        picture_rows=_picture_rows(samples, classes),
+        legend=[(named.name, _css(named)) for named in legend_classes(samples, classes)],
+        mask_scores=figures.mask_scores(summary),
+        class_bars=_class_bars(summary, classes),
+        image_scores=figures.image_scores(summary),
+        timelines=charts.timelines(series),
+        chart=charts,
+        stages=_stages(summary.get("stages_ms", {})),
+        unaccounted=figures.unaccounted(summary["frames"]),
+        reasons=_REASONS,
+        facts=list(_facts(summary)),
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _picture_rows(samples: Sequence[Sample], classes: Sequence[SemanticClass]) -> list[_PictureRow]:
+    rows = panel_rows(samples, classes) if samples else []
+    return [
+        _PictureRow(
+            row.title,
+            tuple(
+                _Picture("" if panel is None else _data_uri(panel, row.flat), f"{row.title}, {sample.title}")
+                for panel, sample in zip(row.panels, samples, strict=True)
+            ),
+        )
+        for row in rows
+    ]
+
+
+def _data_uri(picture: NDArray[np.uint8], flat: bool) -> str:
+    """PNG for masks, whose colours have to stay exact; JPEG for photographs."""
+    kind, extension, options = (
+        ("png", ".png", []) if flat else ("jpeg", ".jpg", [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    )
+    encoded = cv2.imencode(extension, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1]
+    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+def _css(semantic_class: SemanticClass) -> str:
+    return "rgb({} {} {})".format(*semantic_class.rgb)
+
+
+def _class_bars(summary: Mapping[str, Any], classes: Sequence[SemanticClass]) -> list[_ClassBar]:
+    colours = {semantic_class.name: _css(semantic_class) for semantic_class in classes}
+    return [_ClassBar(score, colours.get(score.name, "gray")) for score in figures.class_scores(summary)]
+
+
+def _stages(stages_ms: Mapping[str, Any]) -> list[_Stage]:
+    times = {name: ms for name, value in stages_ms.items() if (ms := figures.number(value)) is not None}
+    total = sum(times.values())
+    stages, start = [], 0.0
+    for name, ms in times.items():
+        share = 100 * ms / total if total else 0.0
+        stages.append(_Stage(name, ms, start, share))
+        start += share
+    return stages
+
+
+def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was run, as (label, value)."""
+    yield "recording", str(summary["recording"])
+    yield "image topic", str(summary["image_topic"])
+    yield "mode", str(summary["mode"])
+    yield "backend", str(summary["backend"])
+    yield "device", str(summary["device"])
+    yield from _flat("bundle", summary["bundle"])
+
+
+def _flat(label: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _flat(f"{label} {key}", part)
+    else:
+        yield label, figures.DASH if value is None else str(value)

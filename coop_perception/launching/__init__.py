@@ -1,0 +1,1 @@
+"""What launch files start, and with which settings."""

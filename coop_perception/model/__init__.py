@@ -1,0 +1,1 @@
+"""A model: its bundle on disk, and frames through its networks."""

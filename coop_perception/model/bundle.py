@@ -1,0 +1,121 @@
+"""The model bundle: a directory that names everything the runtime must know about a trained model.
+
+`bundle.yaml` is the manifest; the ONNX files beside it are the networks. Reading a bundle checks every file's sha256,
+so that what runs is what was measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coop_perception.classes import IGNORE_ID, SemanticClass, parse_classes
+from coop_perception.contracts import CONTRACTS, Bundle, Network
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.yaml"
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used; the message names the file and the field."""
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Read and check a bundle's manifest and the checksums of its files.
+
+    Raises:
+        BundleError: the manifest is missing, malformed or of another format version; a class list is not 0..C-1
+            without repetition; a network's tensor names are not the contract's; a file is missing or altered.
+    """
+    path = directory / MANIFEST
+    try:
+        manifest = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise BundleError(f"{path}: not found; a bundle is a directory with {MANIFEST} and its ONNX files") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BundleError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(manifest, dict):
+        raise BundleError(f"{path}: is no mapping of fields")
+    version = _field(path, manifest, "format", int)
+    if version != FORMAT_VERSION:
+        raise BundleError(f"{path}: format is {version}, this version reads {FORMAT_VERSION}; export the bundle again")
+    ignore = _field(path, manifest, "ignore_id", int)
+    if ignore != IGNORE_ID:
+        raise BundleError(f"{path}: ignore_id is {ignore}, expected {IGNORE_ID}")
+    size = _field(path, manifest, "input", dict)
+    networks = _field(path, manifest, "networks", dict)
+    if "weights" in manifest:  # which the graphs may share, or hold themselves
+        weights = _field(path, manifest, "weights", dict)
+        file, expected = (_field(path, weights, key, str, "weights.") for key in ("file", "sha256"))
+        _check_file(directory / file, expected, "networks' weights")
+    return Bundle(
+        name=_field(path, manifest, "name", str),
+        directory=directory,
+        classes=_classes(path, _field(path, manifest, "classes", list)),
+        height=_positive(path, size, "height"),
+        width=_positive(path, size, "width"),
+        conditions=_conditions(path, _field(path, manifest, "conditions", list)),
+        networks={name: _network(path, networks, name) for name in CONTRACTS},
+        facts={key: manifest.get(key, {}) for key in ("training", "figures", "licence")},
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _field(path: Path, mapping: Mapping[str, Any], key: str, kind: type, inside: str = "") -> Any:
+    if key not in mapping:
+        raise BundleError(f"{path}: has no field '{inside}{key}'")
+    value = mapping[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise BundleError(f"{path}: {inside}{key} is {value!r}, expected {kind.__name__}")
+    return value
+
+
+def _positive(path: Path, mapping: Mapping[str, Any], key: str) -> int:
+    value: int = _field(path, mapping, key, int, "input.")
+    if value <= 0:
+        raise BundleError(f"{path}: input {key} is {value}, expected a positive number of pixels")
+    return value
+
+
+def _classes(path: Path, entries: list[Any]) -> tuple[SemanticClass, ...]:
+    try:
+        return parse_classes(entries)
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _conditions(path: Path, names: list[Any]) -> tuple[str, ...]:
+    if not names or names[0] != "clear" or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
+        raise BundleError(f"{path}: conditions are {names}, expected 'clear' followed by distinct names")
+    return tuple(names)
+
+
+def _network(path: Path, networks: Mapping[str, Any], name: str) -> Network:
+    inside = f"networks.{name}."
+    entry = _field(path, networks, name, dict, "networks.")
+    file = path.parent / _field(path, entry, "file", str, inside)
+    expected = _field(path, entry, "sha256", str, inside)
+    for side, names in (("inputs", CONTRACTS[name].inputs), ("outputs", CONTRACTS[name].outputs)):
+        listed = _field(path, entry, side, list, inside)
+        if sorted(map(str, listed)) != sorted(names):
+            raise BundleError(f"{path}: {name} {side} are {listed}, expected {list(names)}")
+    _check_file(file, expected, name)
+    return Network(name, file, expected)
+
+
+def _check_file(file: Path, expected: str, name: str) -> None:
+    if not file.is_file():
+        raise BundleError(f"{file}: missing, though {MANIFEST} names it as the {name}; copy the bundle again, whole")
+    found = sha256(file)
+    if found != expected:
+        raise BundleError(
+            f"{file}: altered: its sha256 is {found[:12]}…, {MANIFEST} says {expected[:12]}…; copy or export it again"
+        )

@@ -1,0 +1,198 @@
+"""The lifecycle node: camera images in, masks and restored images out."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, TimeoutError
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import rclpy.task
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from coop_perception import topics
+from coop_perception.engines import EngineError
+from coop_perception.engines.backends import MAX_BATCH
+from coop_perception.engines.loading import EngineSettings
+from coop_perception.model.bundle import BundleError
+from coop_perception.model.loading import load_pipeline
+from coop_perception.model.memory import give_back, returnable
+from coop_perception.model.pipeline import Pipeline
+from coop_perception.node import status_messages
+from coop_perception.node.background import in_background
+from coop_perception.node.outputs import CameraOutputs
+from coop_perception.node.serving import Serving
+from coop_perception.node.settings import NodeParameters
+from coop_perception.node.transitions import logged, refusing
+from coop_perception.resources import default_bundle
+from coop_perception_msgs.srv import LoadBundle, SetStages
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class StoppedError(RuntimeError):
+    """The process is to end."""
+
+
+_or_back = logged(TransitionCallbackReturn.FAILURE, BundleError, EngineError, StoppedError)
+_or_error = logged(TransitionCallbackReturn.ERROR)
+
+
+class PerceptionNode(LifecycleNode):  # type: ignore[misc]
+    """configure loads the bundle; activate serves the cameras; deactivate stops; cleanup frees everything.
+
+    A transition that fails leaves nothing behind: configure and activate end in the state before, the others in
+    unconfigured.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(topics.NODE)
+        self._service_change_state.callback = partial(refusing, self._service_change_state.callback)
+        self._settings = NodeParameters(self)  # _parameters is rclpy's own
+        self._configured = ExitStack()
+        self._pipeline: Pipeline | None = None
+        self._outputs: dict[str, CameraOutputs] = {}
+        self._latched: dict[str, Publisher] = {}
+        self._serving: Serving | None = None
+        # Its callback awaits: in a group of its own, that it is not done keeps no other one waiting.
+        group = MutuallyExclusiveCallbackGroup()
+        self.create_service(LoadBundle, topics.LOAD_BUNDLE, self._on_load_bundle, callback_group=group)
+        self.create_service(SetStages, topics.SET_STAGES, self._on_set_stages)
+
+    @_or_back
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        with ExitStack() as stack:  # frees what there is if the rest fails
+            stack.callback(self._forget)
+            self._pipeline = self._wait_for(self._load(self._settings.value("bundle")))
+            for camera in self._settings.value("cameras"):
+                self._outputs[camera] = CameraOutputs(self, camera)
+                stack.callback(self._outputs[camera].destroy)
+            self._describe(self._pipeline, stack)
+            self._settings.frozen = True
+            self._configured = stack.pop_all()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_or_back
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._serving = Serving(self, self._outputs, self._in_use, self._settings)
+        self._settings.warn_of_unknown_qos()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_or_error
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_or_error
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._configured.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_or_error
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop()
+        self._configured.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    on_error = on_shutdown
+
+    def destroy_node(self) -> None:
+        self._stop()
+        super().destroy_node()
+
+    def _stop(self) -> None:
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            serving.stop()
+
+    def _in_use(self) -> Pipeline:
+        assert self._pipeline is not None
+        return self._pipeline
+
+    def _forget(self) -> None:
+        with returnable():
+            if self._pipeline is not None:
+                self._pipeline.close()
+            self._pipeline, self._outputs, self._latched = None, {}, {}
+            give_back()
+        self._settings.frozen = False
+
+    def _load(self, path: str) -> Future[Pipeline]:
+        directory = Path(path or default_bundle())
+        value = self._settings.value
+        cache = Path(value("engine_cache")) if value("engine_cache") else None
+        cameras = len(value("cameras"))
+        settings = EngineSettings(
+            value("backend"), value("precision"), value("threads"), cache, max(MAX_BATCH, cameras)
+        )
+        load = partial(load_pipeline, directory, settings, value("fused"), cameras, self.get_logger().info)
+        return in_background(load, "loading")
+
+    def _wait_for(self, loading: Future[Pipeline]) -> Pipeline:
+        while self.context.ok():
+            try:
+                return loading.result(0.05)
+            except TimeoutError:
+                if loading.done():  # its own
+                    raise
+        raise StoppedError("the process was told to end")
+
+    def _describe(self, pipeline: Pipeline, stack: ExitStack) -> None:
+        """Publish, latched, what is in use; publishers that are new go with the stack."""
+        now = self.get_clock().now().to_msg()
+        messages = {topics.MODEL_INFO: status_messages.model_info(pipeline.bundle, pipeline.engines, now)}
+        label_info = status_messages.label_info(pipeline.bundle, now)
+        if label_info is not None:
+            messages |= {topics.of(camera, topics.LABEL_INFO): label_info for camera in self._outputs}
+        for topic, message in messages.items():
+            if topic not in self._latched:
+                self._latched[topic] = self.create_publisher(type(message), topic, LATCHED)
+                stack.callback(self.destroy_publisher, self._latched[topic])
+            self._latched[topic].publish(message)
+
+    async def _on_load_bundle(self, request: LoadBundle.Request, response: LoadBundle.Response) -> LoadBundle.Response:
+        before = self._pipeline
+        try:
+            if before is None:
+                raise BundleError("the node is not configured; set its parameter bundle, and configure it")
+            loading = self._load(request.path)
+            await self._done(loading)
+            pipeline = loading.result()
+            if self._pipeline is not before:
+                raise BundleError("the node was cleaned up meanwhile; the bundle is not used")
+            self._use(pipeline)
+            self._settings.set({"bundle": str(Path(request.path).resolve()) if request.path else ""})
+            response.success, response.message = True, f"bundle {pipeline.bundle.name} is in use"
+        except Exception as error:
+            kind = "" if isinstance(error, (BundleError, EngineError)) else f"{type(error).__name__}: "
+            response.message = f"{kind}{error}"
+            self.get_logger().error(f"load_bundle: {response.message}")
+        return response
+
+    async def _done(self, loading: Future[Pipeline]) -> None:
+        """Let the executor go on until then."""
+        executor = self.executor
+        waiting = rclpy.task.Future(executor=executor)
+
+        def wake(_: Future[Pipeline]) -> None:
+            if self.context.ok():
+                executor.create_task(waiting.set_result, None)
+
+        loading.add_done_callback(wake)
+        await waiting
+
+    def _use(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._describe(pipeline, self._configured)
+        self.get_logger().info(f"bundle {pipeline.bundle.name} is in use")
+
+    def _on_set_stages(self, request: SetStages.Request, response: SetStages.Response) -> SetStages.Response:
+        stages = {"refinement": request.refinement, "restoration": request.restoration}
+        refused = self._settings.set(stages)
+        response.success = not refused
+        response.message = refused or ", ".join(f"{stage} {'on' if on else 'off'}" for stage, on in stages.items())
+        self.get_logger().info(f"set_stages: {response.message}")
+        return response

@@ -1,0 +1,90 @@
+"""The perception node's parameters: each one's name, default, range, unit and meaning stand here and nowhere else."""
+
+from __future__ import annotations
+
+from coop_perception.engines.backends import AUTO, BACKENDS, PRECISIONS
+from coop_perception.ros.definition import Definition, constraints, default_text
+
+PARAMETERS: tuple[Definition, ...] = (
+    Definition("cameras", ("front",), "Cameras to serve; camera `front` is read from `front/image_raw`."),
+    Definition("bundle", "", "Directory of the model bundle; empty: the one that is installed with the package."),
+    Definition(
+        "image_transport",
+        "raw",
+        "Which image topic to read: `raw` is `<camera>/image_raw`, `compressed` is `<camera>/image_raw/compressed`.",
+        choices=("raw", "compressed"),
+    ),
+    Definition(
+        "backend",
+        AUTO,
+        "What runs the networks; `auto`: TensorRT where it works, else the faster of OpenVINO and ONNX Runtime.",
+        choices=(AUTO, *BACKENDS),
+    ),
+    Definition(
+        "precision",
+        AUTO,
+        "Of the networks' arithmetic; `auto`: the backend's first: "
+        + "; ".join(f"{backend} {', '.join(precisions)}" for backend, precisions in BACKENDS.items())
+        + ".",
+        choices=(AUTO, *PRECISIONS),
+    ),
+    Definition(
+        "engine_cache",
+        "",
+        "Directory of what is built or measured once per machine; empty: `$COOP_PERCEPTION_CACHE`, else "
+        "`~/.cache/coop_perception`.",
+    ),
+    Definition(
+        "fused",
+        True,
+        "Whether the networks run as one graph when all three are wanted; otherwise each by itself, with its own time "
+        "in `~/status`.",
+    ),
+    Definition("threads", 0, "CPU threads of the networks; 0: one per core.", low=0, high=256),
+    Definition("refinement", True, "Whether the refinement stage is on.", dynamic=True),
+    Definition("restoration", True, "Whether the restoration stage is on.", dynamic=True),
+    Definition(
+        "batch_window_ms",
+        0.0,
+        "How long a frame waits for the other cameras' to be processed in one batch with it; 0: not at all, whatever "
+        "waits is one batch.",
+        unit="ms",
+        low=0.0,
+        high=1000.0,
+        dynamic=True,
+    ),
+    Definition(
+        "max_age",
+        0.0,
+        "Frames whose stamp is older than this by the node's clock when their turn comes are dropped; 0: none is.",
+        unit="s",
+        low=0.0,
+        high=3600.0,
+        dynamic=True,
+    ),
+    Definition("overlay_opacity", 0.5, "Share of the class colours in the overlay.", low=0.0, high=1.0, dynamic=True),
+    Definition("jpeg_quality", 90, "Quality of `image_restored/compressed`.", low=1, high=100, dynamic=True),
+    Definition("status_period", 1.0, "Time between two messages on `~/status`.", unit="s", low=0.05, high=60.0),
+)
+
+
+def parameters_yaml() -> str:
+    """A parameters file with every default and, above it, what it means: `config/pipeline.yaml` is this text."""
+    lines = [
+        "# The perception node's parameters: defaults and meaning. Made from coop_perception/node/parameters.py.",
+        "/**:",
+    ]
+    lines.append("  ros__parameters:")
+    for p in PARAMETERS:
+        lines += [f"    # {p.description}", f"    # ({constraints(p)})", f"    {p.name}: {default_text(p)}"]
+    return "\n".join(lines) + "\n"
+
+
+def parameters_table() -> str:
+    """The same as a Markdown table, as the README has it."""
+    lines = ["| parameter | default | unit | range | dynamic | meaning |", "| --- | --- | --- | --- | --- | --- |"]
+    for p in PARAMETERS:
+        limits = ", ".join(p.choices) if p.low is None else f"{p.low:g} to {p.high:g}"
+        dynamic = "yes" if p.dynamic else ""
+        lines.append(f"| `{p.name}` | `{default_text(p)}` | {p.unit} | {limits} | {dynamic} | {p.description} |")
+    return "\n".join(lines) + "\n"

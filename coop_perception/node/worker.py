@@ -1,0 +1,185 @@
+"""The thread that runs the networks on whatever waits, and publishes what they say."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
+
+from coop_perception.contracts import STAGES
+from coop_perception.images import ImageError, decode
+from coop_perception.model.pipeline import Pipeline, Result, outputs_of
+from coop_perception.node.infos import CameraInfos
+from coop_perception.node.outputs import CameraOutputs
+from coop_perception.node.settings import NodeParameters
+from coop_perception.node.statistics import CameraStatistics
+from coop_perception.ros.frame_slots import FrameSlots
+from coop_perception_msgs.msg import DropCount
+
+DECODE, PUBLISH = "decode", "publish"
+"""What is timed besides the networks; see StageTime."""
+
+REPEAT_LOG_S = 5.0
+"""A camera whose frames cannot be used logs one line in this time."""
+
+END_S = 0.2
+"""A process that is to end waits no longer for the batch in work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An image message as it waits for its turn, and when it was received (monotonic seconds)."""
+
+    message: Image | CompressedImage
+    received: float
+
+
+class Channel:
+    """What belongs to one camera while it is served."""
+
+    def __init__(self, outputs: CameraOutputs) -> None:
+        self.outputs, self.statistics, self.infos = outputs, CameraStatistics(), CameraInfos()
+
+
+class _Dropped(Exception):  # noqa: N818 (no error: what becomes of a frame)
+    """A frame that is not processed: a reason of DropCount's, and the cause in words."""
+
+    def __init__(self, reason: str, why: str = "") -> None:
+        super().__init__(why)
+        self.reason = reason
+
+
+class Worker:
+    """Takes frames out of one slot per camera; whatever waits is one batch. No frame is queued behind an older one, and
+    one that is superseded is never even decoded.
+
+    Args:
+        node: whose clock and log are used.
+        channels: by camera.
+        pipeline: gives what is in use, asked for each batch. Not the pipeline itself: rclpy's executor keeps entities
+            that are destroyed for a while, and by their callbacks this worker, which must not keep networks alive.
+        parameters: read once for each batch, all together.
+    """
+
+    def __init__(
+        self, node: Node, channels: Mapping[str, Channel], pipeline: Callable[[], Pipeline], parameters: NodeParameters
+    ) -> None:
+        self._pipeline = pipeline
+        self._node, self._channels, self._parameters = node, channels, parameters
+        self._slots: FrameSlots[Frame] = FrameSlots(list(channels))
+        self._thread = threading.Thread(target=self._work, name="networks", daemon=True)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        # Loggers of their own: throttling one camera's warnings shall not hide another's.
+        self._loggers = {camera: node.get_logger().get_child(camera.replace("/", "_")) for camera in channels}
+        self._thread.start()
+
+    def put(self, camera: str, message: Image | CompressedImage) -> None:
+        """Leave a camera's newest frame."""
+        self._channels[camera].statistics.received(self._age_s(message))
+        if self._slots.put(camera, Frame(message, time.monotonic())) is not None:
+            self._channels[camera].statistics.dropped(DropCount.SUPERSEDED)
+
+    def stop(self) -> None:
+        """Finish the batch in work (once ROS is shut down, wait for it no longer than END_S); let waiting frames go."""
+        self._slots.close()
+        while self._thread.is_alive() and self._node.context.ok():
+            self._thread.join(0.1)
+        self._thread.join(END_S)
+
+    def _work(self) -> None:
+        while frames := self._slots.take(lambda: self._parameters.value("batch_window_ms") / 1e3):
+            if not self._node.context.ok():
+                return
+            self._process(frames)
+
+    def _process(self, frames: Mapping[str, Frame]) -> None:
+        begun = time.perf_counter()
+        pipeline, parameters = self._pipeline(), self._parameters.snapshot()
+        stages = [stage for stage in STAGES if stage == "segmenter" or parameters[stage]]
+        images: dict[str, NDArray[np.uint8]] = {}
+        wanted: set[str] = set()
+        for camera, frame in frames.items():
+            try:
+                images[camera], asked_for = self._admit(camera, frame, stages, parameters)
+                wanted |= asked_for
+            except Exception as error:
+                self._drop(camera, error)
+        decode_ms = (time.perf_counter() - begun) * 1e3
+        results = self._run(pipeline, images, wanted - {"camera_info"}, stages)
+        begun = time.perf_counter()
+        for camera, result in results.items():
+            channel, message = self._channels[camera], frames[camera].message
+            try:
+                info = channel.infos.of(message.header.stamp)
+                channel.outputs.publish(message.header, images[camera], result, pipeline.bundle, info, parameters)
+                publish_ms = (time.perf_counter() - begun) * 1e3
+                latency_ms = (time.monotonic() - frames[camera].received) * 1e3
+                stages_ms = {DECODE: decode_ms, **result.stages_ms, PUBLISH: publish_ms}
+                channel.statistics.processed(latency_ms, stages_ms)
+            except Exception as error:
+                self._drop(camera, error)
+
+    def _admit(
+        self, camera: str, frame: Frame, stages: Sequence[str], parameters: Mapping[str, Any]
+    ) -> tuple[NDArray[np.uint8], set[str]]:
+        """A frame's pixels and the outputs that it is to be processed for.
+
+        Raises:
+            _Dropped: for none.
+        """
+        asked_for = self._channels[camera].outputs.wanted() & (outputs_of(stages) | {"camera_info"})
+        if not asked_for:
+            raise _Dropped(DropCount.UNWATCHED)
+        limit_s, age_s = parameters["max_age"], self._age_s(frame.message)
+        if limit_s and age_s > limit_s:
+            raise _Dropped(
+                DropCount.TOO_OLD,
+                f"its stamp is {age_s:.3f} s behind the node's clock, max_age is {limit_s:g} s; check the machines' "
+                "clocks, and use_sim_time where a recording is played",
+            )
+        try:
+            return decode(frame.message), asked_for
+        except ImageError as error:
+            raise _Dropped(DropCount.MALFORMED, str(error)) from error
+
+    def _run(
+        self, pipeline: Pipeline, images: Mapping[str, NDArray[np.uint8]], wanted: set[str], stages: Sequence[str]
+    ) -> dict[str, Result]:
+        """Results by camera. Where a batch fails, each camera's frame gets its own chance."""
+        if not wanted:  # camera_info alone needs no network
+            return {camera: Result() for camera in images}
+        try:
+            return dict(zip(images, pipeline.run(list(images.values()), wanted, stages), strict=True))
+        except Exception as error:  # whatever it was, the next frames deserve their chance
+            if len(images) > 1:
+                alone = [self._run(pipeline, {camera: image}, wanted, stages) for camera, image in images.items()]
+                return {camera: result for results in alone for camera, result in results.items()}
+            self._drop(next(iter(images)), error)
+            return {}
+
+    def _age_s(self, message: Image | CompressedImage) -> float:
+        """Of a frame by its stamp; NaN without one. Negative where it comes from the future."""
+        stamp = message.header.stamp
+        if not (stamp.sec or stamp.nanosec):
+            return float("nan")
+        return float(self._node.get_clock().now().nanoseconds / 1e9 - (stamp.sec + stamp.nanosec / 1e9))
+
+    def _drop(self, camera: str, error: Exception) -> None:
+        dropped = (
+            error if isinstance(error, _Dropped) else _Dropped(DropCount.FAILED, f"{type(error).__name__}: {error}")
+        )
+        self._channels[camera].statistics.dropped(dropped.reason)
+        if str(dropped) and self._node.context.ok():
+            self._loggers[camera].warning(
+                f"frame {dropped.reason}: {dropped}",
+                throttle_duration_sec=REPEAT_LOG_S,
+                throttle_time_source_type=self._steady,
+            )

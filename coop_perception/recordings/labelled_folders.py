@@ -1,0 +1,133 @@
+"""Folders of images with labels, paired by file stem: `images/NAME.jpg` and `labels/NAME.png`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass
+from coop_perception.image_files import DatasetError, content, decode, image_files, read_image
+
+CAMVID_VOID = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image and its label file (None where the folder has no labels)."""
+
+    image: Path
+    label: Path | None
+
+    @property
+    def name(self) -> str:
+        return self.image.stem
+
+
+def find_pairs(images: Path, labels: Path | None) -> list[Pair]:
+    """Pairs in order of file name.
+
+    Raises:
+        DatasetError: a folder is missing or has no image, two images share a stem, or an image has no label.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(image_files(images)):
+        if path.stem in found:
+            raise DatasetError(
+                f"{path}: has the same stem as {found[path.stem].name}; names must be unique without suffix"
+            )
+        found[path.stem] = path
+    if labels is None:
+        return [Pair(path, None) for path in found.values()]
+    label_files = {path.stem: path for path in image_files(labels) if path.suffix.lower() == ".png"}
+    missing = [path for stem, path in found.items() if stem not in label_files]
+    if missing:
+        raise DatasetError(
+            f"{missing[0]}: has no label {labels / (missing[0].stem + '.png')}"
+            + (f" (nor have {len(missing) - 1} other images)" if len(missing) > 1 else "")
+        )
+    return [Pair(path, label_files[stem]) for stem, path in found.items()]
+
+
+def label_ids(classes: Sequence[SemanticClass]) -> dict[int, int]:
+    """What the values of a label file mean that holds these classes' own ids: value → id in masks.
+
+    255, and CamVid's void where the classes are CamVid's, are IGNORE_ID.
+    """
+    void = {CAMVID_VOID: IGNORE_ID} if tuple(classes) == CAMVID_CLASSES else {}
+    return {c.id: c.id for c in classes} | void | {IGNORE_ID: IGNORE_ID}
+
+
+CAMVID_LABEL_IDS = label_ids(CAMVID_CLASSES)
+
+
+def read_label(path: Path, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> NDArray[np.uint8]:
+    """A label file as a mask uint8 [H,W]; `ids` says which id in masks each value in the file stands for.
+
+    Raises:
+        DatasetError: neither single-channel nor indexed 8-bit image, or a value that `ids` does not have.
+    """
+    data = content(path)
+    label = decode(data, path, cv2.IMREAD_UNCHANGED)
+    if _is_indexed_png(data):
+        label = _palette_indices(data, label)
+    if label.ndim != 2 or label.dtype != np.uint8:
+        raise DatasetError(
+            f"{path}: is {label.dtype} of shape {label.shape}; a label is one channel of 8-bit class ids, or an "
+            "indexed PNG"
+        )
+    table = np.full(256, IGNORE_ID, np.uint8)
+    table[list(ids)] = list(ids.values())
+    wrong = [int(i) for i in np.unique(label) if int(i) not in ids]
+    if wrong:
+        scored = sorted(value for value, i in ids.items() if i != IGNORE_ID)
+        ignored = sorted(value for value, i in ids.items() if i == IGNORE_ID)
+        raise DatasetError(
+            f"{path}: holds label ids {wrong}; expected {_ranges(scored)}, or {_ranges(ignored)} (not scored)"
+        )
+    return np.asarray(table[label], np.uint8)
+
+
+def read_pair(pair: Pair, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Image uint8 [H,W,3] RGB and mask uint8 [H,W] (all IGNORE_ID where the pair has no label).
+
+    Raises:
+        DatasetError: a file cannot be used, or the two differ in size.
+    """
+    image = read_image(pair.image)
+    if pair.label is None:
+        return image, np.full(image.shape[:2], IGNORE_ID, np.uint8)
+    mask = read_label(pair.label, ids)
+    if mask.shape != image.shape[:2]:
+        raise DatasetError(
+            f"{pair.label}: is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
+        )
+    return image, mask
+
+
+def _is_indexed_png(data: bytes) -> bool:
+    return data.startswith(b"\x89PNG") and data[25:26] == b"\x03"  # colour type in the header
+
+
+def _palette_indices(data: bytes, colours: NDArray[Any]) -> NDArray[np.uint8]:
+    """The indices of an indexed PNG, which OpenCV gives as BGR (or BGRA) colours."""
+    start = data.index(b"PLTE")
+    size = int.from_bytes(data[start - 4 : start], "big")
+    palette = np.frombuffer(data, np.uint8, size, start + 4).reshape(-1, 3)[:, ::-1]
+    place = np.array([1, 256, 65536])
+    codes = palette @ place
+    order = np.argsort(codes, kind="stable")
+    found = np.searchsorted(codes[order], colours[..., :3] @ place)
+    return np.asarray(order[found], np.uint8)
+
+
+def _ranges(values: Sequence[int]) -> str:
+    """Sorted numbers as text, runs of them shortened: 0..10, 255."""
+    starts = [v for v in values if v - 1 not in values]
+    ends = [v for v in values if v + 1 not in values]
+    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in zip(starts, ends, strict=True))

@@ -1,0 +1,58 @@
+"""ROS messages without a ROS installation, as recordings hold them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.typesys import Stores, get_typestore
+
+from coop_perception.camera import Intrinsics
+from coop_perception.images import CompressedFormat, fill_compressed, fill_image
+
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+"""ROS 2's common interfaces."""
+
+
+def image_message(image: NDArray[np.uint8], encoding: Literal["rgb8", "mono8"], frame_id: str, stamp_ns: int) -> Any:
+    """A sensor_msgs/Image for ``RecordingWriter``; arguments as for ``images.fill_image``."""
+    message = TYPES.types[IMAGE_TYPE](_header(frame_id, stamp_ns), 0, 0, "", 0, 0, np.empty(0, np.uint8))
+    fill_image(message, image, encoding)
+    return message
+
+
+def compressed_image_message(
+    image: NDArray[np.uint8], file_format: CompressedFormat, frame_id: str, stamp_ns: int, quality: int = 95
+) -> Any:
+    """A sensor_msgs/CompressedImage for ``RecordingWriter``; arguments as for ``images.fill_compressed``."""
+    message = TYPES.types[COMPRESSED_IMAGE_TYPE](_header(frame_id, stamp_ns), "", np.empty(0, np.uint8))
+    fill_compressed(message, image, file_format, quality)
+    return message
+
+
+def camera_info_message(intrinsics: Intrinsics, frame_id: str, stamp_ns: int) -> Any:
+    """A sensor_msgs/CameraInfo of a rectified, undistorted camera for ``RecordingWriter``."""
+    k = np.array(intrinsics.k())
+    projection = np.hstack([k.reshape(3, 3), np.zeros((3, 1))]).reshape(-1)
+    return TYPES.types[CAMERA_INFO_TYPE](
+        header=_header(frame_id, stamp_ns),
+        height=intrinsics.height,
+        width=intrinsics.width,
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=k,
+        r=np.eye(3).reshape(-1),
+        p=projection,
+        binning_x=0,
+        binning_y=0,
+        roi=TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
+    )
+
+
+def _header(frame_id: str, stamp_ns: int) -> Any:
+    stamp = TYPES.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 10**9))
+    return TYPES.types["std_msgs/msg/Header"](stamp, frame_id)

@@ -1,0 +1,236 @@
+"""Reading rosbag2 recordings (mcap, sqlite3) without a ROS installation.
+
+Whatever can be read of a recording is read, in the order in which it was logged. Where that is not all, one
+``RecordingError`` at its end says so.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+import zstandard
+
+from coop_perception.recordings.messages import TYPES
+from coop_perception.recordings.storage import DamagedFileError, StorageFile, open_storage
+
+_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+class RecordingError(RuntimeError):
+    """A recording that cannot be read (to its end), or not be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic of a recording: its type, such as ``sensor_msgs/msg/Image``, and how many messages it has."""
+
+    type: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One recorded message, serialised (CDR); ``stamp_ns`` is the time at which it was logged."""
+
+    topic: str
+    type: str
+    stamp_ns: int
+    raw: bytes
+
+
+class Recording:
+    """A rosbag2 directory, with or without its metadata.yaml, or one of its storage files. Use it in ``with``.
+
+    Raises:
+        RecordingError: there is no such recording, or nothing in it can be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.topics: dict[str, TopicInfo] = {}
+        self._files: list[StorageFile] = []
+        self._damages: list[str] = []
+        self._unpacked: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Recording:
+        try:
+            for path in _storage_files(self.path):
+                try:
+                    self._files.append(open_storage(self._unpack(path) if path.suffix == ".zstd" else path))
+                except (DamagedFileError, OSError) as error:
+                    self._damages.append(self._locate(path, error))
+                    continue
+                damage = self._files[-1].damage
+                if damage is not None:
+                    self._damages.append(self._locate(path, damage))
+            self.topics = self._merge_topics()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files; called at the end of ``with``."""
+        for file in self._files:
+            file.close()
+        self._files.clear()
+        if self._unpacked is not None:
+            self._unpacked.cleanup()
+
+    def messages(self, topics: Collection[str] | None = None) -> Iterator[Message]:
+        """The messages of some topics, or of all, by the time at which they were logged; equal times in file order.
+
+        Raises:
+            RecordingError: after the last message that can be read, when the recording is damaged.
+        """
+        names = self.topics.keys() if topics is None else self.topics.keys() & set(topics)
+        blocks = []
+        for file in self._files:
+            ids = {id_ for id_, topic in file.topics.items() if topic.name in names}
+            blocks += [(block, file) for block in file.blocks if not ids.isdisjoint(block.topic_ids)]
+        blocks.sort(key=lambda entry: entry[0].start_ns)
+        damages = list(self._damages)
+        waiting: list[tuple[int, int, Message]] = []
+        loaded = 0
+        for block, file in blocks:
+            while waiting and waiting[0][0] <= block.start_ns:
+                yield heappop(waiting)[2]
+            try:
+                for row in file.load(block):
+                    topic = file.topics.get(row.topic_id)
+                    if topic is None or topic.name not in names:
+                        continue
+                    message = Message(topic.name, self.topics[topic.name].type, row.stamp_ns, _unpacked(row.data))
+                    heappush(waiting, (row.stamp_ns, loaded, message))
+                    loaded += 1
+            except (DamagedFileError, OSError) as error:
+                damages.append(self._locate(file.path, error))
+        while waiting:
+            yield heappop(waiting)[2]
+        if damages:
+            raise RecordingError(self._damage_report(damages, f"The {loaded} messages that can be read were read."))
+
+    def deserialize(self, message: Message) -> Any:
+        """The message as an object with its type's fields; ``data`` of images is a flat ndarray.
+
+        Raises:
+            RecordingError: the type is not known here, or the bytes are no such message.
+        """
+        if message.type not in TYPES.types:
+            raise RecordingError(
+                f"{self.path}: {message.topic} has type {message.type!r}, which is not one of ROS 2's common interfaces"
+            )
+        try:
+            return TYPES.deserialize_cdr(message.raw, message.type)
+        except Exception as error:  # damaged bytes make the generated parser raise nearly anything
+            raise RecordingError(
+                f"{self.path}: the message on {message.topic} logged at {message.stamp_ns} ns cannot be read as "
+                f"{message.type} ({error}); the recording is damaged, record or copy it again"
+            ) from error
+
+    def _merge_topics(self) -> dict[str, TopicInfo]:
+        declared = [topic for file in self._files for topic in file.topics.values()]
+        if not declared and self._damages:
+            raise RecordingError(self._damage_report(self._damages, "Nothing in it can be read."))
+        if declared and all(topic.serialization != "cdr" for topic in declared):
+            found = ", ".join(sorted({topic.serialization for topic in declared}))
+            raise RecordingError(
+                f"{self.path}: its messages are serialised as {found}; expected a ROS 2 recording (cdr)"
+            )
+        topics: dict[str, TopicInfo] = {}
+        for topic in declared:
+            if topic.serialization == "cdr":
+                known = topics.get(topic.name, TopicInfo(_current_type_name(topic.type), 0))
+                topics[topic.name] = TopicInfo(known.type, known.count + topic.count)
+        return topics
+
+    def _unpack(self, path: Path) -> Path:
+        """Decompresses a storage file into a temporary directory."""
+        if self._unpacked is None:
+            self._unpacked = tempfile.TemporaryDirectory(prefix="recording-")
+        unpacked = Path(self._unpacked.name, path.stem)
+        with path.open("rb") as packed, unpacked.open("wb") as file:
+            try:
+                zstandard.ZstdDecompressor().copy_stream(packed, file)
+            except zstandard.ZstdError as error:
+                self._damages.append(self._locate(path, f"its compression is damaged ({error})"))
+        return unpacked
+
+    def _locate(self, file: Path, damage: object) -> str:
+        return f"{file.name}: {damage}" if self.path.is_dir() else str(damage)
+
+    def _damage_report(self, damages: list[str], outcome: str) -> str:
+        first, *others = dict.fromkeys(damages)
+        more = f" (and {len(others)} more such places)" if others else ""
+        return (
+            f"{self.path}: damaged recording: {first}{more}. {outcome} Copy the recording again if its source is whole."
+        )
+
+
+def _storage_files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise RecordingError(f"{path}: there is no such recording")
+    if path.is_file():
+        _refuse_ros1(path, [path])
+        if not path.name.endswith(_SUFFIXES):
+            raise RecordingError(
+                f"{path}: is no recording; expected a rosbag2 directory or a {' or '.join(_SUFFIXES)} file"
+            )
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.name.endswith(_SUFFIXES))
+    listed = _listed_files(path / "metadata.yaml")
+    missing = [name for name in listed if not (path / name).is_file()]
+    if missing:
+        raise RecordingError(
+            f"{path}: metadata.yaml names {', '.join(missing)}, which the directory lacks; copy them there, "
+            "or remove metadata.yaml to read the others"
+        )
+    if listed:
+        return [path / name for name in listed]
+    if not files:
+        _refuse_ros1(path, sorted(path.iterdir()))
+        raise RecordingError(f"{path}: holds no recording ({', '.join(_SUFFIXES)})")
+    return files
+
+
+def _listed_files(metadata: Path) -> list[str]:
+    """The storage files that metadata.yaml names; none where it cannot be read, so that those there are taken."""
+    try:
+        content = yaml.safe_load(metadata.read_text())
+        names = content["rosbag2_bagfile_information"]["relative_file_paths"]
+        return [PurePath(name).name for name in names]  # early versions give paths that begin with the directory
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return []
+
+
+def _refuse_ros1(path: Path, files: list[Path]) -> None:
+    if any(file.suffix == ".bag" for file in files):
+        raise RecordingError(
+            f"{path}: is a ROS 1 bag; convert it first with `rosbags-convert --src FILE.bag --dst DIRECTORY`"
+        )
+
+
+def _current_type_name(name: str) -> str:
+    """``sensor_msgs/Image``, as ROS 2 wrote it in 2019, is ``sensor_msgs/msg/Image`` today."""
+    package, _, rest = name.partition("/")
+    return f"{package}/msg/{rest}" if rest and "/" not in rest else name
+
+
+def _unpacked(raw: bytes) -> bytes:
+    """A message, decompressed if it was compressed by itself; serialised messages never begin as zstd frames do."""
+    if not raw.startswith(_ZSTD_MAGIC):
+        return raw
+    try:
+        return zstandard.ZstdDecompressor().decompress(raw)
+    except zstandard.ZstdError as error:
+        raise DamagedFileError(f"a compressed message is damaged ({error})") from error

@@ -1,0 +1,1 @@
+"""What both nodes and their clients need of ROS."""

@@ -1,0 +1,73 @@
+"""What a node says of one parameter, and which values it takes. Imports no ROS, for what has to start fast."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_CAMERA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One parameter. `low` and `high` bound numbers, both included; `choices` lists what a string may be.
+
+    A dynamic parameter takes effect on the next frame; the others are read when the node is configured.
+    """
+
+    name: str
+    default: bool | int | float | str | tuple[str, ...]
+    description: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    dynamic: bool = False
+
+
+def refusal(definition: Definition, value: object) -> str:
+    """Why a value of the right type and range cannot be taken; empty where it can.
+
+    Args:
+        definition: of the parameter.
+        value: as ROS has it: None for an empty list.
+    """
+    if definition.choices and value not in definition.choices:
+        return f"parameter {definition.name} is {value!r}, expected one of {', '.join(definition.choices)}"
+    return _cameras_refusal(value or []) if definition.name == "cameras" else ""  # type: ignore[arg-type]
+
+
+def _cameras_refusal(cameras: Sequence[str]) -> str:
+    if not cameras or len(set(cameras)) != len(cameras):
+        return f"parameter cameras is {list(cameras)}, expected distinct names such as ['front']"
+    for camera in cameras:
+        if camera.startswith(("/", "~")):
+            return f"parameter cameras: {camera!r} is not relative; write {camera.strip('/~')!r}, and set a namespace"
+        if not _CAMERA.fullmatch(camera):
+            return (
+                f"parameter cameras: {camera!r} is no topic name; expected letters, digits, underscores and single "
+                "slashes, no part starting with a digit"
+            )
+    return ""
+
+
+def constraints(definition: Definition) -> str:
+    """What else there is to know: unit, range or choices, and when a change takes effect."""
+    words = [f"in {definition.unit}"] if definition.unit else []
+    if definition.low is not None:
+        words.append(f"{definition.low:g} to {definition.high:g}")
+    if definition.choices:
+        words.append("one of " + ", ".join(definition.choices))
+    words.append("dynamic" if definition.dynamic else "read when the node is configured")
+    return "; ".join(words)
+
+
+def default_text(definition: Definition) -> str:
+    """A parameter's default as one writes it behind `-p NAME:=` and in a parameters file."""
+    value = definition.default
+    if isinstance(value, tuple):
+        return "[" + ", ".join(value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return '""' if value == "" else str(value)

@@ -1,0 +1,63 @@
+"""A node as a process of its own."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+import rclpy
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from coop_perception.ros.shutdown_signals import ShutdownSignals, exit_now
+
+
+def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: ShutdownSignals) -> int:
+    """Spin a node until a signal.
+
+    rclpy's own handlers shut its context down from a thread while Python raises KeyboardInterrupt wherever the main
+    thread happens to be, also while that cleans up: now and then both get in each other's way. Here only the context is
+    shut down, which ends spin, and what waits for `context.ok()`.
+
+    Args:
+        make_node: called once ROS is initialised.
+        name: of the executable, for messages.
+        args: with --ros-args.
+        signals: of the process.
+
+    Returns:
+        The exit status: 0 after a signal; 1 where the node cannot be made of these arguments.
+    """
+    signals.shut_down = rclpy.try_shutdown
+    try:
+        rclpy.init(args=list(args), signal_handler_options=SignalHandlerOptions.NO)
+        node = make_node()
+    except Exception as error:
+        signals.end()
+        rclpy.try_shutdown()
+        if signals.received.is_set():  # ROS was shut down in the middle
+            return 0
+        if not isinstance(error, (RCLError, InvalidParameterTypeException, InvalidParameterValueException)):
+            raise
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        pass
+    except Exception:
+        if not signals.received.is_set():  # else a callback wanted something of ROS when the signal came
+            raise
+    finally:
+        node.destroy_node()
+        signals.end()
+        rclpy.try_shutdown()
+    if set(threading.enumerate()) - {threading.main_thread(), signals.thread}:
+        exit_now()  # a network still runs or loads
+    return 0

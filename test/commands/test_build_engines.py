@@ -1,0 +1,479 @@
+"""Engines really built, for GPUs that are not here: TensorRT for RTX needs none. And the command around it."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import TensorProto, helper
+from toy_bundle import edit_manifest, write_toy_bundle
+
+from coop_perception.commands.build_engines import main
+from coop_perception.contracts import CONTRACTS, FUSED, Bundle
+from coop_perception.engines import EngineError
+from coop_perception.engines.backends import ON_CPU
+from coop_perception.engines.build import build as build_engine
+from coop_perception.engines.cache import read_sidecar
+from coop_perception.engines.calibration import calibration_frames, cpu_session
+from coop_perception.engines.cost import STAGED, Cost, precision_costs
+from coop_perception.engines.cuda import Gpu
+from coop_perception.engines.files import ensure, facts, handed_over
+from coop_perception.engines.loading import load_file
+from coop_perception.engines.precisions import Graphs
+from coop_perception.metrics import psnr
+from coop_perception.model.bundle import MANIFEST, load_bundle, sha256
+from coop_perception.sample_scene.drive import SampleDrive
+
+STREET = Path(__file__).resolve().parents[2] / "models" / "street"
+CAPABILITIES = ("8.6", "8.9", "12.0")
+ADA = Gpu(name="L40S", compute_capability="8.9", memory=48 << 30)
+
+
+@pytest.fixture(scope="session")
+def rtx() -> str:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX (tensorrt-rtx-cu13) is not installed")
+    return "tensorrt_rtx"
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two images, which calibrate in a moment."""
+    folder = tmp_path_factory.mktemp("images")
+    drive = SampleDrive(3, 480, 360)
+    for index in range(2):
+        cv2.imwrite(str(folder / f"{index}.png"), drive.frame(40 * index).image[..., ::-1])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def halved() -> Graphs:
+    return Graphs(load_bundle(STREET), "fp16", for_tensorrt=True)
+
+
+@pytest.fixture(scope="session")
+def quantised(images: Path) -> Graphs:
+    return Graphs(load_bundle(STREET), "int8", for_tensorrt=False, images=images)
+
+
+@pytest.fixture(scope="session")
+def int8_file(quantised: Graphs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("int8")
+    return ensure(quantised.bundle, ["segmenter"], "onnxruntime", None, "int8", out, print, graphs=quantised)[
+        "segmenter"
+    ]
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Bundle:
+    return load_bundle(write_toy_bundle(tmp_path / "toy"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "cache"
+    monkeypatch.setenv("COOP_PERCEPTION_CACHE", str(directory))
+    return directory
+
+
+def build(bundle: Bundle, directory: Path | None = None, gpu: Gpu | str = "8.9", max_batch: int = 4) -> list[str]:
+    """Build the segmenter in FP32, unless it is handed over; what was said."""
+    said: list[str] = []
+    given = [handed_over(bundle.directory)]
+    ensure(bundle, ["segmenter"], "tensorrt_rtx", gpu, "fp32", directory, said.append, max_batch, also=given)
+    return said
+
+
+class _Recording:
+    """A module whose builders' configurations are kept."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self.configs = module, list[Any]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def Builder(self, logger: Any) -> Any:  # noqa: N802
+        builder, configs = self._module.Builder(logger), self.configs
+
+        class Recorder:
+            def create_builder_config(self) -> Any:
+                configs.append(builder.create_builder_config())
+                return configs[-1]
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(builder, name)
+
+        return Recorder()
+
+
+def test_fp32_is_no_tf32(rtx: str, toy: Bundle) -> None:
+    module: Any = _Recording(importlib.import_module(rtx))
+    source = toy.networks["segmenter"].path
+    build_engine(module, source, source.read_bytes(), "8.9", 1)
+    (config,) = module.configs
+    assert not config.get_flag(module.BuilderFlag.TF32)
+
+
+class TestStreet:
+    """All four graphs of the shipped bundle, FP16, for three generations of GPUs."""
+
+    @pytest.mark.parametrize("capability", CAPABILITIES)
+    def test_all_four_graphs_build_for_batches_of_one_to_four(
+        self, rtx: str, halved: Graphs, capability: str, tmp_path: Path
+    ) -> None:
+        said: list[str] = []
+        files = ensure(halved.bundle, CONTRACTS, rtx, capability, "fp16", tmp_path, said.append, 4, halved)
+        assert list(files) == list(CONTRACTS)
+        assert len(said) == 4
+        for name, file in files.items():
+            content = read_sidecar(file)
+            assert content["key"]["compute_capability"] == capability
+            assert content["key"]["max_batch"] == 4
+            assert content["facts"]["size"] == file.stat().st_size > 1e6
+            tensors = {tensor["name"]: tensor for tensor in content["facts"]["tensors"]}
+            assert list(tensors) == [*CONTRACTS[name].inputs, *CONTRACTS[name].outputs]
+            assert tensors["image"] == {
+                "name": "image",
+                "side": "input",
+                "dtype": "uint8",
+                "shape": [None, 360, 480, 3],
+            }
+            assert {tensor["shape"][0] for tensor in tensors.values()} == {None}
+        again = ensure(halved.bundle, CONTRACTS, rtx, capability, "fp16", tmp_path, said.append, 4, halved)
+        assert again == files
+        assert len(said) == 4
+
+    def test_fp32_takes_its_weights_from_the_file_beside_the_graph(self, rtx: str, tmp_path: Path) -> None:
+        said: list[str] = []
+        files = ensure(load_bundle(STREET), ["segmenter"], rtx, "8.9", "fp32", tmp_path, said.append)
+        assert files["segmenter"].stat().st_size > 10e6
+
+    def test_fp16_hardly_changes_what_comes_out(self, halved: Graphs) -> None:
+        networks = halved.bundle.networks
+        costs = precision_costs(
+            {name: network.path for name, network in networks.items()},
+            {name: halved.graph(name).shown for name in networks},
+            halved.frames.checking[:3],
+        )
+        assert costs.keys() == {FUSED, STAGED}
+        for cost in costs.values():
+            assert min(cost.mask, cost.mask_raw) > 0.999
+            assert cost.restored_psnr > 50
+
+    def test_most_of_a_graph_is_half(self, halved: Graphs) -> None:
+        model = onnx.load_from_string(halved.graph("cooperative").data)
+        convolutions = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+        kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+        assert {kinds[weights] for weights in convolutions if weights in kinds} == {TensorProto.FLOAT16}
+        ends = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+        assert ends["condition"] == TensorProto.FLOAT
+        assert ends["restored"] == TensorProto.UINT8
+        # Statistics that tell the condition: logarithms of small means, of which each network takes its own.
+        assert 0 < halved.graph("cooperative").kept < len(model.graph.node) / 5
+
+
+class TestRebuilding:
+    """On a bundle whose networks build in a moment."""
+
+    def test_an_engine_that_fits_is_not_built_again(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        assert len(build(toy)) == 1
+        assert build(toy) == []
+        assert build(toy, gpu=ADA) == []
+
+    def test_a_changed_bundle_is_built_again_and_why(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        build(toy)
+        path = toy.networks["segmenter"].path
+        model = onnx.load(path)
+        helper.set_model_props(model, {"weights_sha256": "others"})
+        onnx.save(model, path)
+        manifest = yaml.safe_load((toy.directory / MANIFEST).read_text())
+        manifest["networks"]["segmenter"]["sha256"] = sha256(path)
+        edit_manifest(toy.directory, networks=manifest["networks"])
+        changed = load_bundle(toy.directory)
+        assert "built of another ONNX file: the bundle has changed" in build(changed)[0]
+        assert build(changed) == []
+
+    def test_a_new_version_builds_again(
+        self, rtx: str, toy: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        build(toy)
+        import tensorrt_rtx
+
+        monkeypatch.setattr(tensorrt_rtx, "__version__", "99.0")
+        assert ", 99.0 is installed" in build(toy)[0]
+
+    def test_a_damaged_engine_is_built_again(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        build(toy)
+        file = next(cache.glob("*.engine"))
+        file.write_bytes(file.read_bytes()[:-1])
+        assert "is damaged" in build(toy)[0]
+        assert build(toy) == []
+
+    def test_another_gpu_gets_an_engine_of_its_own(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        build(toy)
+        assert "only for compute capability 8.9" in build(toy, gpu="12.0")[0]
+        assert build(toy, gpu="8.9") == build(toy, gpu="12.0") == []
+
+    def test_an_engine_renamed_to_another_gpus_is_not_taken(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        build(toy)
+        for file in list(cache.glob("toy*")):
+            file.rename(file.with_name(file.name.replace("8.9", "8.6")))
+        assert "built for compute capability 8.9, not 8.6" in build(toy, gpu="8.6")[0]
+
+    def test_larger_batches_are_built_for(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        build(toy, max_batch=2)
+        assert "batches of up to 2, not 3" in build(toy, max_batch=3)[0]
+        assert build(toy, max_batch=1) == []
+
+    def test_engines_handed_over_with_the_bundle_are_taken(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        build(toy, handed_over(toy.directory))
+        assert build(toy) == []
+        assert not cache.exists()
+
+    def test_stale_ones_handed_over_are_named_and_left(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        build(toy, handed_over(toy.directory), max_batch=1)
+        said = build(toy)
+        assert "not used: it takes batches of up to 1, not 4" in said[0]
+        assert build(toy, handed_over(toy.directory), max_batch=1) == []
+
+    def test_a_build_that_is_killed_leaves_no_engine_and_no_lock(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        with builder(toy, "print('in the middle', flush=True) or input()") as process:
+            assert process.stdout is not None
+            assert "in the middle\n" in process.stdout
+            process.kill()
+        assert not list(cache.glob("toy*"))
+        assert "there is none yet" in build(toy)[0]
+
+    def test_two_at_once_build_once(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        with builder(toy) as first, builder(toy) as second:
+            said = first.communicate()[0] + second.communicate()[0]
+            assert first.returncode == second.returncode == 0
+        assert said.count("there is none yet") == 1
+
+
+class builder:  # noqa: N801
+    """A process that builds the toy's segmenter, tells why, and does something at each step."""
+
+    def __init__(self, bundle: Bundle, at_step: str = "None") -> None:
+        code = f"""
+import pathlib
+from coop_perception.model.bundle import load_bundle
+from coop_perception.engines.files import ensure
+ensure(load_bundle(pathlib.Path({str(bundle.directory)!r})), ["segmenter"], "tensorrt_rtx", "8.9", "fp32", None, print,
+       progress=lambda phase, done, steps: {at_step})
+"""
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> subprocess.Popen[str]:
+        return self._process.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._process.__exit__(*error)
+
+
+class TestErrors:
+    def test_operators_that_tensorrt_has_not_are_named(self, rtx: str, toy: Bundle, tmp_path: Path) -> None:
+        write(toy, [node("Unique", "first"), node("Det", "det"), node("FooBar", "", domain="my.ops")])
+        with pytest.raises(EngineError) as error:
+            build(load_bundle(toy.directory), tmp_path)
+        assert str(toy.networks["segmenter"].path) in str(error.value)
+        assert "operator Unique is not supported (nodes first)" in str(error.value)
+        assert "operator Det is not supported (nodes det)" in str(error.value)
+        assert "operator FooBar is not supported (nodes without a name)" in str(error.value)
+        assert not list(tmp_path.glob("*.engine"))
+
+    def test_a_node_that_it_has_but_not_so_is_told_with_its_reason(self, rtx: str, toy: Bundle, tmp_path: Path) -> None:
+        cast = helper.make_node("Cast", ["image"], ["y"], name="between", to=TensorProto.FLOAT)
+        back = helper.make_node("Cast", ["y"], ["z"], name="bytes", to=TensorProto.UINT8)
+        write(toy, [cast, back, node("Abs", "abs", given="z")])
+        with pytest.raises(EngineError, match=r"Cast bytes: .*does not support UINT8 types for intermediate tensors"):
+            build(load_bundle(toy.directory), tmp_path)
+
+    def test_a_gpu_that_it_does_not_build_for_is_named_with_those_it_does(
+        self, rtx: str, toy: Bundle, tmp_path: Path
+    ) -> None:
+        with pytest.raises(
+            EngineError, match=r"not build for compute capability 9\.0, only for 7\.5, .*12\.0.*tensorrt"
+        ):
+            build(toy, tmp_path, gpu="9.0")
+
+    def test_a_missing_module_says_what_to_install(self, toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+        with pytest.raises(EngineError, match="pip install tensorrt-rtx-cu13"):
+            build(toy)
+
+    def test_a_missing_onnx_matters_only_where_graphs_are_converted(
+        self, rtx: str, toy: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def segmenter() -> None:
+            ensure(toy, ["segmenter"], rtx, "8.9", "fp16", None, print)
+
+        segmenter()
+        for module in [name for name in sys.modules if name.startswith("coop_perception.engines.half")]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        segmenter()
+        next(cache.glob("*.engine")).unlink()
+        with pytest.raises(EngineError, match=r"fp16 needs the Python package onnx: .*; pip install onnx"):
+            segmenter()
+
+    def test_a_graph_that_cannot_be_converted_is_named(self, rtx: str, toy: Bundle, cache: Path) -> None:
+        toy.networks["cooperative"].path.write_bytes(b"no graph")
+        with pytest.raises(EngineError, match=r"cooperative\.onnx: cannot be converted to fp16: "):
+            ensure(toy, ["cooperative"], rtx, "8.9", "fp16", None, print)
+
+    def test_a_dynamic_size_is_named(self, rtx: str, toy: Bundle, tmp_path: Path) -> None:
+        write(toy, [helper.make_node("Cast", ["image"], ["y"], to=TensorProto.FLOAT)], size=["h", "w"])
+        with pytest.raises(EngineError, match=r"input 'image' has the shape \[-1, -1, -1, 3\].* fixed"):
+            build(load_bundle(toy.directory), tmp_path)
+
+    def test_a_damaged_graph_is_said(self, rtx: str, toy: Bundle, tmp_path: Path) -> None:
+        toy.networks["segmenter"].path.write_bytes(b"no graph")
+        with pytest.raises(EngineError, match=r"segmenter.onnx: .* cannot take this graph: .*Failed to parse"):
+            build(toy, tmp_path)
+
+
+def node(kind: str, name: str, given: str = "image", domain: str = "") -> onnx.NodeProto:
+    return helper.make_node(kind, [given], [f"{kind}_of_{given}"], name=name, domain=domain)
+
+
+def write(toy: Bundle, nodes: list[onnx.NodeProto], size: list[str | int] | None = None) -> None:
+    """Another graph for the toy's segmenter, which gives what the last node does."""
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *(size or [24, 32]), 3])
+    result = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "segmenter", [image], [result])
+    path = toy.networks["segmenter"].path
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    manifest = yaml.safe_load((toy.directory / MANIFEST).read_text())
+    manifest["networks"]["segmenter"]["sha256"] = sha256(path)
+    edit_manifest(toy.directory, networks=manifest["networks"])
+
+
+class TestInt8:
+    def test_convolutions_are_quantised(self, int8_file: Path) -> None:
+        producers = {node.output[0]: node.op_type for node in onnx.load(int8_file).graph.node}
+        convolutions = [node for node in onnx.load(int8_file).graph.node if node.op_type == "Conv"]
+        assert convolutions
+        assert {producers[node.input[1]] for node in convolutions} == {"DequantizeLinear"}
+
+    @pytest.mark.parametrize("backend", ON_CPU)
+    def test_the_file_runs_and_agrees(self, int8_file: Path, quantised: Graphs, backend: str) -> None:
+        frame = quantised.frames.checking[0][None]
+        exact = cpu_session(quantised.bundle.networks["segmenter"].path).run(["mask_raw"], {"image": frame})[0]
+        found = load_file(backend, int8_file, 0, "int8").run({"image": frame}, ["mask_raw"])
+        assert np.mean(found["mask_raw"] == exact) > 0.97
+
+    def test_openvino_restores_with_the_file_as_onnx_runtime_does(self, quantised: Graphs, tmp_path: Path) -> None:
+        bundle = quantised.bundle
+        file = ensure(bundle, ["cooperative"], "openvino", None, "int8", tmp_path, print, graphs=quantised)[
+            "cooperative"
+        ]
+        frame = quantised.frames.checking[0][None]
+        exact = cpu_session(bundle.networks["cooperative"].path).run(["mask", "restored"], {"image": frame})
+        found = load_file("openvino", file, 0, "int8").run({"image": frame}, ["mask", "restored"])
+        assert np.mean(found["mask"] == exact[0]) > 0.97
+        assert psnr(exact[1][0], found["restored"][0]) > 35
+
+    def test_other_calibration_images_build_again(
+        self, quantised: Graphs, int8_file: Path, images: Path, tmp_path: Path
+    ) -> None:
+        folder, out = shutil.copytree(images, tmp_path / "images"), shutil.copytree(int8_file.parent, tmp_path / "out")
+        (folder / "1.png").unlink()
+        said: list[str] = []
+        others = Graphs(quantised.bundle, "int8", for_tensorrt=False, images=folder)
+        ensure(quantised.bundle, ["segmenter"], "onnxruntime", None, "int8", out, said.append, graphs=others)
+        assert "calibrated on other images" in said[0]
+
+    def test_tensorrt_takes_the_symmetric_kind(self, rtx: str, quantised: Graphs, images: Path, tmp_path: Path) -> None:
+        symmetric = Graphs(quantised.bundle, "int8", for_tensorrt=True, images=images)
+        file = ensure(quantised.bundle, ["segmenter"], rtx, "8.9", "int8", tmp_path, print, graphs=symmetric)[
+            "segmenter"
+        ]
+        assert file.stat().st_size == facts(file)["size"]
+
+
+class TestCommand:
+    def test_builds_all_four_and_tells_what_the_precision_costs(
+        self, rtx: str, toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "engines"
+        arguments = ["--bundle", str(toy.directory), "--backend", rtx, "--compute-capability", "8.6,12.0"]
+        main([*arguments, "--precision", "fp16", "--out", str(out)])
+        assert sorted(file.name for file in out.glob("*.engine")) == sorted(
+            f"toy-{name}-tensorrt_rtx-{one}-fp16.engine" for name in CONTRACTS for one in ("8.6", "12.0")
+        )
+        told = capsys.readouterr().err
+        assert "100.000%" in told
+        assert "not by the engines" in told
+        assert "warning" not in told
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["--backend", "tensorrt_rtx", "--compute-capability", "8.9", "--bundle", "nowhere"], "nowhere"),
+            (["--backend", "tensorrt_rtx", "--compute-capability", "3.5"], "does not build for compute capability 3.5"),
+            (
+                ["--backend", "onnxruntime", "--precision", "int8", "--calibration", "nowhere"],
+                "nowhere: no such folder",
+            ),
+            (["--backend", "tensorrt_rtx"], "--compute-capability"),
+            (["--backend", "openvino", "--precision", "int8", "--compute-capability", "8.9"], "are for CPUs"),
+        ],
+    )
+    def test_fails_in_one_line(
+        self,
+        rtx: str,
+        toy: Bundle,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        arguments: list[str],
+        complaint: str,
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)  # no GPU, wherever this runs
+        with pytest.raises(SystemExit) as stopped:
+            main(["--bundle", str(toy.directory), "--out", str(tmp_path), *arguments])
+        assert complaint in str(stopped.value)
+        assert str(stopped.value).startswith("build_engines: ")
+        assert "\n" not in str(stopped.value)
+
+    @pytest.mark.parametrize("value", ["8", "8.x", "8.9,", "Ada"])
+    def test_a_mistaken_compute_capability_is_said(self, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            main(["--backend", "tensorrt_rtx", "--compute-capability", value])
+        assert "expected one as 8.9" in capsys.readouterr().err
+
+    def test_backends_that_load_onnx_need_nothing(self, toy: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+        main(["--bundle", str(toy.directory), "--backend", "onnxruntime", "--precision", "fp32"])
+        assert "nothing needs building" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cost", "excessive"),
+    [
+        (Cost(0.999, 0.999, 0.99, 50.0), False),
+        (Cost(0.98, 0.999, 0.99, 50.0), True),
+        (Cost(0.999, 0.98, 0.99, 50.0), True),
+        (Cost(0.999, 0.999, 0.99, 34.0), True),
+    ],
+)
+def test_what_is_warned_of(cost: Cost, excessive: bool) -> None:
+    assert cost.excessive() == excessive
+
+
+def test_calibration_takes_a_folder_apart(images: Path) -> None:
+    found = calibration_frames(load_bundle(STREET), images)
+    assert found.calibrating
+    assert found.checking
+    assert {frame.shape for frame in (*found.calibrating, *found.checking)} == {(360, 480, 3)}

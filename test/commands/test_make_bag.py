@@ -1,0 +1,262 @@
+"""The command make_bag."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from coop_perception.classes import IGNORE_ID
+from coop_perception.commands.make_bag import main
+from coop_perception.degradations import CONDITIONS
+from coop_perception.images import decode, to_mask
+from coop_perception.recordings.cameras import find_image_topic
+from coop_perception.recordings.messages import CAMERA_INFO_TYPE, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
+from coop_perception.recordings.recording import Recording
+from coop_perception.sample_scene.drive import SampleDrive
+
+HEIGHT, WIDTH = 24, 32
+STREET = np.repeat([0, 1, 3, 3], HEIGHT // 4)[:, np.newaxis] + np.zeros((1, WIDTH), np.uint8)
+"""Sky above a building above the road."""
+
+
+def write_pairs(folder: Path, count: int = 3) -> tuple[Path, Path]:
+    images, labels = folder / "images", folder / "labels"
+    images.mkdir(parents=True)
+    labels.mkdir()
+    for index in range(count):
+        picture = np.random.default_rng(index).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        cv2.imwrite(str(images / f"f{index}.png"), picture)
+        label = STREET.astype(np.uint8)
+        label[0, 0] = 11
+        cv2.imwrite(str(labels / f"f{index}.png"), label)
+    return images, labels
+
+
+def make(out: Path, *arguments: object) -> dict[str, list[Any]]:
+    """The messages of the recording that the command makes, by topic, with the time at which each was logged."""
+    main(["--out", str(out), *map(str, arguments)])
+    found: dict[str, list[Any]] = {}
+    with Recording(out) as recording:
+        for message in recording.messages():
+            found.setdefault(message.topic, []).append((message.stamp_ns, recording.deserialize(message)))
+    return found
+
+
+def refusal(out: Path, *arguments: object) -> str:
+    """The one line with which the command refuses; it leaves nothing behind."""
+    before = sorted(out.parent.rglob("*"))
+    with pytest.raises(SystemExit) as error:
+        main(["--out", str(out), *map(str, arguments)])
+    text = str(error.value.code)
+    assert text.startswith("make_bag: ")
+    assert "\n" not in text
+    assert sorted(out.parent.rglob("*")) == before
+    return text
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_sample_drive(tmp_path, storage):
+    found = make(tmp_path / "drive", "--frames", 3, "--rate", 10, "--storage", storage)
+    assert {topic: len(messages) for topic, messages in found.items()} == {
+        "/front/image_raw": 3,
+        "/front/camera_info": 3,
+        "/front/reference/image": 3,
+        "/front/reference/mask": 3,
+    }
+    first = found["/front/image_raw"][0][0]
+    for messages in found.values():
+        assert [stamp for stamp, _ in messages] == [first, first + 10**8, first + 2 * 10**8]
+        for stamp, message in messages:
+            assert message.header.stamp.sec * 10**9 + message.header.stamp.nanosec == stamp
+            assert message.header.frame_id == "front_optical_frame"
+            assert (message.width, message.height) == (480, 360)
+    clear = [decode(message) for _, message in found["/front/image_raw"]]
+    np.testing.assert_array_equal(clear, [decode(message) for _, message in found["/front/reference/image"]])
+    assert (clear[0] != clear[2]).any()
+    masks = [to_mask(message) for _, message in found["/front/reference/mask"]]
+    assert set(np.unique(masks)) <= {*range(11), IGNORE_ID}
+    info = found["/front/camera_info"][0][1]
+    assert info.k[0] == info.p[0] > 100
+    with Recording(tmp_path / "drive") as recording:
+        assert find_image_topic(recording) == "/front/image_raw"
+
+
+def test_fog_in_the_sample_drive_hides_what_is_far(tmp_path):
+    found = make(tmp_path / "drive", "--frames", 1, "--condition", "fog", "--level", 1)
+    foggy, clear = (decode(found[topic][0][1]) for topic in ("/front/image_raw", "/front/reference/image"))
+    depth = SampleDrive(0, 480, 360, 15).frame(0).depth
+    beta = CONDITIONS["fog"].levels[0]
+    assert np.abs(foggy[depth < 10].astype(int) - clear[depth < 10]).max() <= 255 * (1 - np.exp(-beta * 10)) + 1
+    assert np.ptp(foggy[np.isinf(depth)], axis=0).max() <= 1 < np.ptp(clear[np.isinf(depth)], axis=0).max()
+
+
+def test_equal_arguments_give_equal_recordings_and_seeds_differ(tmp_path):
+    images, _ = write_pairs(tmp_path)
+    arguments = ("--images", images, "--condition", "gaussian_noise", "--level", 1)
+    first, second, other = (
+        [decode(message) for _, message in make(tmp_path / name, *arguments, "--seed", seed)["/front/image_raw"]]
+        for name, seed in (("a", 4), ("b", 4), ("c", 5))
+    )
+    np.testing.assert_array_equal(first, second)
+    assert (first[0] != other[0]).any()
+
+
+@pytest.mark.parametrize("condition", list(CONDITIONS))
+def test_conditions_change_the_image_and_leave_the_reference(tmp_path, condition):
+    images, labels = write_pairs(tmp_path)
+    arguments = ("--images", images, "--labels", labels, "--frames", 1)
+    clear = make(tmp_path / "clear", *arguments)
+    adverse = make(tmp_path / "adverse", *arguments, "--condition", condition, "--level", 1)
+    worse = make(tmp_path / "worse", *arguments, "--condition", condition, "--level", len(CONDITIONS[condition].levels))
+
+    def image(found: dict[str, list[Any]], topic: str) -> np.ndarray:
+        return decode(found[topic][0][1]).astype(float)
+
+    reference = image(clear, "/front/reference/image")
+    np.testing.assert_array_equal(image(adverse, "/front/reference/image"), reference)
+    np.testing.assert_array_equal(image(worse, "/front/reference/image"), reference)
+    errors = [np.square(image(found, "/front/image_raw") - reference).mean() for found in (clear, adverse, worse)]
+    assert errors[0] == 0 < errors[1] < errors[2]
+
+
+def test_folder_with_labels(tmp_path):
+    images, labels = write_pairs(tmp_path)
+    found = make(tmp_path / "bag", "--images", images, "--labels", labels, "--camera", "car/left")
+    assert sorted(found) == [
+        f"/car/left/{name}" for name in ("camera_info", "image_raw", "reference/image", "reference/mask")
+    ]
+    for index, (_, message) in enumerate(found["/car/left/image_raw"]):
+        expected = cv2.cvtColor(cv2.imread(str(images / f"f{index}.png")), cv2.COLOR_BGR2RGB)
+        np.testing.assert_array_equal(decode(message), expected)
+        assert message.header.frame_id == "car_left_optical_frame"
+    mask = to_mask(found["/car/left/reference/mask"][0][1])
+    assert mask[0, 0] == IGNORE_ID
+    np.testing.assert_array_equal(mask[1:], STREET[1:])
+    info = found["/car/left/camera_info"][0][1]
+    assert (info.width, info.height, info.k[2]) == (WIDTH, HEIGHT, (WIDTH - 1) / 2)
+
+
+def test_folder_without_labels_has_no_reference_mask(tmp_path):
+    images, _ = write_pairs(tmp_path)
+    found = make(tmp_path / "bag", "--images", images, "--frames", 2)
+    assert {topic: len(messages) for topic, messages in found.items()} == {
+        "/front/image_raw": 2,
+        "/front/camera_info": 2,
+        "/front/reference/image": 2,
+    }
+
+
+def test_compressed(tmp_path):
+    images, labels = write_pairs(tmp_path)
+    found = make(tmp_path / "bag", "--images", images, "--labels", labels, "--compressed")
+    with Recording(tmp_path / "bag") as recording:
+        assert {topic: info.type for topic, info in recording.topics.items()} == {
+            "/front/image_raw/compressed": COMPRESSED_IMAGE_TYPE,
+            "/front/camera_info": CAMERA_INFO_TYPE,
+            "/front/reference/image": IMAGE_TYPE,
+            "/front/reference/mask": IMAGE_TYPE,
+        }
+    assert decode(found["/front/image_raw/compressed"][0][1]).shape == (HEIGHT, WIDTH, 3)
+
+
+def broken_image(images: Path, labels: Path) -> str:
+    (images / "f1.png").write_bytes(b"\x89PNG\r\n")
+    return "f1.png"
+
+
+def missing_label(images: Path, labels: Path) -> str:
+    (labels / "f1.png").unlink()
+    return "f1.png"
+
+
+def label_of_another_size(images: Path, labels: Path) -> str:
+    cv2.imwrite(str(labels / "f1.png"), np.zeros((HEIGHT, WIDTH + 1), np.uint8))
+    return "33x24"
+
+
+def unknown_label(images: Path, labels: Path) -> str:
+    cv2.imwrite(str(labels / "f1.png"), np.full((HEIGHT, WIDTH), 12, np.uint8))
+    return "12"
+
+
+def coloured_label(images: Path, labels: Path) -> str:
+    cv2.imwrite(str(labels / "f1.png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    return "one channel"
+
+
+def another_size(images: Path, labels: Path) -> str:
+    cv2.imwrite(str(images / "f1.png"), np.zeros((HEIGHT, WIDTH + 2, 3), np.uint8))
+    cv2.imwrite(str(labels / "f1.png"), np.zeros((HEIGHT, WIDTH + 2), np.uint8))
+    return "34x24"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [broken_image, missing_label, label_of_another_size, unknown_label, coloured_label, another_size],
+)
+def test_bad_pairs_are_named(tmp_path, spoil):
+    images, labels = write_pairs(tmp_path)
+    found = spoil(images, labels)
+    text = refusal(tmp_path / "bag", "--images", images, "--labels", labels, "--condition", "fog", "--level", 1)
+    assert "f1.png" in text
+    assert found in text
+
+
+def test_options_that_do_not_go_together(tmp_path):
+    images, labels = write_pairs(tmp_path)
+    out = tmp_path / "bag"
+    assert "labels" in refusal(out, "--images", images, "--condition", "fog")
+    assert "--images" in refusal(out, "--labels", labels)
+    assert "--condition" in refusal(out, "--level", 1)
+    for level in (0, len(CONDITIONS["fog"].levels) + 1):
+        assert f"levels 1 to {len(CONDITIONS['fog'].levels)}" in refusal(out, "--condition", "fog", "--level", level)
+    assert "no such folder" in refusal(out, "--images", tmp_path / "absent")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "holds no image" in refusal(out, "--images", empty)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--rate", "0"), ("--rate", "inf"), ("--frames", "0"), ("--frames", "x"), ("--seed", "-1"), ("--camera", "../x")],
+)
+def test_impossible_values_are_usage_errors(tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit) as error:
+        main(["--out", str(tmp_path / "bag"), *arguments])
+    assert error.value.code == 2
+    assert f"argument {arguments[0]}: " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_earlier_recordings_are_replaced_on_demand_only(tmp_path):
+    images, _ = write_pairs(tmp_path)
+    out = tmp_path / "bag"
+    make(out, "--images", images, "--frames", 1)
+    assert "--force" in refusal(out, "--images", images)
+    assert len(make(out, "--images", images, "--force")["/front/image_raw"]) == 3
+    assert "no recording" in refusal(images, "--images", images, "--force")
+
+
+def test_a_killed_run_leaves_no_recording(tmp_path):
+    out = tmp_path / "bag"
+    run = "from coop_perception.commands.make_bag import main; main()"
+    arguments = [sys.executable, "-c", run, "--out", str(out), "--frames", "100000"]
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+    try:
+        while not any(path.stat().st_size > 2**20 for path in tmp_path.rglob("*.mcap")):
+            with pytest.raises(subprocess.TimeoutExpired):  # it is still at work
+                process.wait(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not out.exists()
+    images, _ = write_pairs(tmp_path)
+    make(out, "--images", images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "images", "labels"]

@@ -1,0 +1,351 @@
+"""evaluate_bag and demo on small recordings whose scores are known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+import pytest
+from node_harness import DOMAIN, NODE, client, environment, node_process
+from rclpy.serialization import serialize_message
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from small_recording import COUNT, SECOND, picture, write_bag
+from toy_bundle import HEIGHT, WIDTH, edit_manifest, write_toy_bundle
+
+from coop_perception.camera import Intrinsics
+from coop_perception.commands import evaluate_bag
+from coop_perception.evaluation.evaluation import Evaluation, EvaluationError
+from coop_perception.evaluation.results import finish
+from coop_perception.evaluation.scoring import Scores
+from coop_perception.metrics import psnr
+from coop_perception.model.bundle import load_bundle
+from coop_perception.recordings.frames import frames, header_stamp, with_header_stamp
+from coop_perception.recordings.messages import (
+    CAMERA_INFO_TYPE,
+    IMAGE_TYPE,
+    camera_info_message,
+    image_message,
+)
+from coop_perception.recordings.recording import Recording
+from coop_perception.recordings.writer import RecordingWriter
+from coop_perception.ros.lifecycle_client import bring_up
+from coop_perception_msgs.msg import ImageCondition, ModelInfo, ModelNetwork
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_toy_bundle(tmp_path / "toy")
+
+
+def run(*arguments: object) -> None:
+    evaluate_bag.main([str(argument) for argument in arguments])
+
+
+def check_scores(summary: dict, stages: Collection[str] = ("segmenter", "refinement", "restoration")) -> None:
+    raw = np.mean([np.mean(picture(i)[..., 0] == picture(i)[..., 1]) for i in range(COUNT)])
+    assert summary["mask"]["pa"] == summary["mask"]["miou"] == 1.0
+    assert summary["mask_raw"]["pa"] == pytest.approx(raw)
+    assert summary["image_restored"] == {"psnr": 100.0, "ssim": 1.0}
+    expected = np.mean([psnr(255 - picture(i), picture(i)) for i in range(COUNT)])
+    assert summary["image_degraded"]["psnr"] == pytest.approx(expected)
+    assert set(summary["stages_ms"]) == set(stages)
+    assert summary["latency_ms"]["p50"] <= summary["latency_ms"]["p95"] <= summary["latency_ms"]["p99"]
+    assert summary["condition"]["most_likely"] == {"clear": COUNT}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_offline_scores(tmp_path: Path, bundle: Path, compressed: bool) -> None:
+    bag, out = write_bag(tmp_path / "bag", compressed=compressed), tmp_path / "out"
+    run("--bag", bag, "--bundle", bundle, "--out", out)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames"] == {"read": COUNT, "processed": COUNT, "dropped": 0}
+    check_scores(summary)
+    assert (out / "overview.png").stat().st_size > 0
+    assert (out / "report.html").stat().st_size > 0
+
+
+def test_malformed_frames_are_dropped_and_counted(tmp_path: Path, bundle: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(4):
+            message = image_message(picture(index), "rgb8", "front", index * SECOND)
+            if index == 2:
+                message.data = message.data[:-3]
+            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND)
+    run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["frames"] == {"read": 4, "processed": 3, "dropped": 1}
+    assert summary["dropped_by_reason"] == {"malformed": 1}
+    assert "mask" not in summary  # no reference, no score
+
+
+def test_a_cut_recording_is_evaluated_up_to_the_damage(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / "bag")
+    storage = next(bag.glob("*.mcap"))
+    storage.write_bytes(storage.read_bytes()[: storage.stat().st_size * 2 // 3])
+    run("--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert 0 < summary["frames"]["read"] < COUNT
+    assert "damaged recording" in " ".join(capsys.readouterr().err.split())
+
+
+def no_bag(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    return tmp_path / "none", bundle
+
+
+def without_images(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        info = camera_info_message(Intrinsics.from_fov(WIDTH, HEIGHT), "front", 0)
+        writer.write("/front/camera_info", info, CAMERA_INFO_TYPE, 0)
+    return tmp_path / "bag", bundle
+
+
+def two_cameras(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for camera in ("front", "rear"):
+            writer.write(f"/{camera}/image_raw", image_message(picture(0), "rgb8", camera, 0), IMAGE_TYPE, 0)
+    return tmp_path / "bag", bundle
+
+
+def altered_bundle(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    (bundle / "segmenter.onnx").write_bytes(b"no network")
+    return write_bag(tmp_path / "bag"), bundle
+
+
+def other_classes(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    edit_manifest(bundle, classes=[{"id": 0, "name": "Road", "rgb": [1, 2, 3]}])
+    return write_bag(tmp_path / "bag"), bundle
+
+
+def references_of_another_size(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        writer.write("/front/image_raw", image_message(picture(0), "rgb8", "front", 0), IMAGE_TYPE, 0)
+        mask = image_message(np.zeros((5, 5), np.uint8), "mono8", "front", 0)
+        writer.write("/front/reference/mask", mask, IMAGE_TYPE, 0)
+    return tmp_path / "bag", bundle
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        (no_bag, "there is no such recording"),
+        (without_images, "there is no image topic"),
+        (two_cameras, "has 2 image topics: /front/image_raw, /rear/image_raw; choose one with --image-topic"),
+        (altered_bundle, "segmenter.onnx: altered"),
+        (other_classes, "expected .* for 1 classes"),
+        (references_of_another_size, "frame 0, 0.0 s: reference mask: "),
+    ],
+)
+def test_what_cannot_be_evaluated_ends_in_one_line(
+    tmp_path: Path, bundle: Path, case: Callable[[Path, Path], tuple[Path, Path]], says: str
+) -> None:
+    bag, bundle = case(tmp_path, bundle)
+    with pytest.raises(SystemExit, match=says) as stopped:
+        run("--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    assert str(stopped.value.code).startswith("evaluate_bag: ")
+    assert "\n" not in str(stopped.value.code)
+
+
+def test_frames_without_stamps_are_all_read(tmp_path: Path, bundle: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(5):
+            mask = image_message(np.ascontiguousarray(picture(index)[..., 1]), "mono8", "front", 0)
+            writer.write("/front/image_raw", image_message(picture(index), "rgb8", "front", 0), IMAGE_TYPE, index)
+            writer.write("/front/reference/mask", mask, IMAGE_TYPE, index)
+    run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["frames"]["processed"] == 5
+    assert summary["mask"]["pa"] == 1.0
+
+
+def test_a_frame_that_is_unaccounted_for_is_an_error(tmp_path: Path, bundle: Path) -> None:
+    summary = {"recording": "r", "image_topic": "/t", "mode": "live", "bundle": {"name": "b"}, "backend": "x"}
+    summary |= {"frames": {"read": 3, "processed": 1, "dropped": 1}, "dropped_by_reason": {"superseded": 1}, "fps": 1.0}
+    summary |= {"device": "y", "latency_ms": {"p50": 1.0, "p95": 1.0, "p99": 1.0}, "stages_ms": {}}
+    loaded = load_bundle(bundle)
+    evaluation = Evaluation(summary, Scores(loaded.classes), [], [])
+    with pytest.raises(EvaluationError, match="1 of 3 frames are unaccounted for"):
+        finish(evaluation, loaded, tmp_path / "out")
+
+
+def write_recorded_outputs(path: Path, bundle: Path, answered: int) -> Path:
+    """What a recorder beside the toy bundle's node writes: outputs 25 ms after their frames, of the first ones only."""
+    types = get_typestore(Stores.ROS2_JAZZY)
+    write_bag(path)
+    with Recording(path) as recording:
+        inputs = list(recording.messages())
+    shutil.rmtree(path)
+    networks = [
+        ModelNetwork(name=name, sha256=network.sha256) for name, network in load_bundle(bundle).networks.items()
+    ]
+    info = ModelInfo(bundle_name="toy", bundle_path="/there", backend="onnxruntime", device="cpu", networks=networks)
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+
+        def write(topic: str, raw: bytes, kind: str, logged: int) -> None:
+            own = kind.startswith("coop_perception_msgs")
+            found = [connection for connection in writer.connections if connection.topic == topic]
+            definition = {"msgdef": "", "rihs01": "unknown"} if own else {"typestore": types}
+            writer.write(found[0] if found else writer.add_connection(topic, kind, **definition), logged, raw)
+
+        model = "coop_perception_msgs/msg/ModelInfo"
+        write("/coop_perception/model_info", serialize_message(info), model, inputs[0].stamp_ns)
+        for message in inputs:
+            write(message.topic, message.raw, message.type, message.stamp_ns)
+            index = (message.stamp_ns - 100 * SECOND) // (SECOND // 10)
+            if message.topic != "/front/image_raw" or index >= answered:
+                continue
+            image = picture(index)
+            for name, pixels, encoding in (
+                ("mask_raw", image[..., 0], "mono8"),
+                ("mask", image[..., 1], "mono8"),
+                ("image_restored", 255 - image, "rgb8"),
+            ):
+                output = image_message(np.ascontiguousarray(pixels), encoding, "front", message.stamp_ns)
+                raw = bytes(types.serialize_cdr(output, IMAGE_TYPE))
+                write(f"/front/coop/{name}", raw, IMAGE_TYPE, message.stamp_ns + 25_000_000)
+            condition = serialize_message(ImageCondition(most_likely="clear", strength=0.5))
+            kind = "coop_perception_msgs/msg/ImageCondition"
+            write("/front/coop/condition", condition, kind, message.stamp_ns + 25_000_000)
+    return path
+
+
+@pytest.mark.parametrize("answered", [COUNT, COUNT - 3])
+def test_outputs_recorded_beside_the_node_are_scored(tmp_path: Path, bundle: Path, answered: int) -> None:
+    bag = write_recorded_outputs(tmp_path / "bag", bundle, answered)
+    run("--recorded", "--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["mode"] == "recorded"
+    assert summary["frames"] == {"read": COUNT, "processed": answered, "dropped": COUNT - answered}
+    assert summary["dropped_by_reason"] == ({"unanswered": 3} if answered < COUNT else {})
+    assert summary["latency_ms"]["p50"] == pytest.approx(25.0)
+    assert summary["mask"]["pa"] == 1.0
+    if answered == COUNT:
+        check_scores(summary, stages=())
+
+
+def test_recordings_without_outputs_or_of_another_bundle_are_refused(tmp_path: Path, bundle: Path) -> None:
+    with pytest.raises(SystemExit, match=r"does not hold /front/coop/mask_raw, .* record:=DIR"):
+        run("--recorded", "--bag", write_bag(tmp_path / "inputs"), "--bundle", bundle, "--out", tmp_path / "out")
+    bag = write_recorded_outputs(tmp_path / "bag", bundle, COUNT)
+    other = write_toy_bundle(tmp_path / "other", width=2 * WIDTH)
+    with pytest.raises(SystemExit, match="/coop_perception runs bundle /there, whose networks are not those of"):
+        run("--recorded", "--bag", bag, "--bundle", other, "--out", tmp_path / "out")
+
+
+def run_demo(tmp_path: Path, bag: Path, bundle: Path) -> subprocess.CompletedProcess[str]:
+    options = ["--bag", str(bag), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "coop_perception.commands.demo", *options]
+    return subprocess.run(command, env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_demo_plays_through_a_real_node_and_accounts_for_every_frame(
+    tmp_path: Path, bundle: Path, compressed: bool
+) -> None:
+    bag, out = write_bag(tmp_path / "bag", "left/cam", compressed), tmp_path / "out"
+    done = run_demo(tmp_path, bag, bundle)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    counts = summary["frames"]
+    assert counts["read"] == COUNT == counts["processed"] + counts["dropped"]
+    assert counts["processed"] > 0
+    assert summary["mode"] == "live"
+    if counts["processed"] == COUNT:  # a machine that keeps up with 10 frames/s
+        check_scores(summary)
+    assert summary["mask"]["pa"] == 1.0
+    with Recording(out / "outputs") as outputs:
+        assert set(outputs.topics) == {f"/left/cam/coop/{name}" for name in ("mask", "mask_raw", "image_restored")}
+        assert outputs.topics["/left/cam/coop/mask"].count >= counts["processed"]
+
+
+def test_demo_takes_a_malformed_first_frame_as_a_dropped_one(tmp_path: Path, bundle: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(4):
+            message = image_message(picture(index), "rgb8", "front", index * SECOND)
+            if index == 0:
+                message.data = message.data[:-3]
+            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND // 10)
+    done = run_demo(tmp_path, tmp_path / "bag", bundle)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["dropped_by_reason"]["malformed"] == 1
+
+
+def test_demo_names_an_encoding_that_nobody_knows(tmp_path: Path, bundle: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        message = image_message(picture(0), "rgb8", "front", 0)
+        message.encoding = "rgb7"
+        writer.write("/front/image_raw", message, IMAGE_TYPE, 0)
+    done = run_demo(tmp_path, tmp_path / "bag", bundle)
+    assert done.returncode == 1
+    assert "rgb7" in done.stderr
+
+
+def test_demo_says_why_a_node_does_not_come_up(tmp_path: Path, bundle: Path) -> None:
+    bag = write_bag(tmp_path / "bag")
+    edit_manifest(bundle, classes=[{"id": 0, "name": "Road", "rgb": [1, 2, 3]}])
+    done = run_demo(tmp_path, bag, bundle)
+    assert done.returncode == 1
+    assert "configure failed" in done.stderr
+    assert "for 1 classes" in " ".join(done.stderr.split())
+
+
+def test_frames_group_messages_by_header_stamp_though_logged_apart(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index, (topic, stamp, logged) in enumerate(
+            [("/a", 1, 10), ("/a", 2, 20), ("/b", 1, 30), ("/b", 2, 40), ("/a", 3, 50)]
+        ):
+            writer.write(topic, image_message(picture(index), "rgb8", "f", stamp), IMAGE_TYPE, logged)
+    with Recording(tmp_path / "bag") as recording:
+        groups = [(stamp, sorted(group)) for stamp, group in frames(recording, ["/a", "/b"])]
+    assert groups == [(1, ["/a", "/b"]), (2, ["/a", "/b"]), (3, ["/a"])]
+
+
+@pytest.mark.parametrize("little", [True, False])
+def test_header_stamp_in_both_byte_orders(little: bool) -> None:
+    raw = bytes([0, 1 if little else 0, 0, 0]) + struct.pack("<iI" if little else ">iI", 7, 8) + b"rest"
+    assert header_stamp(raw) == 7 * SECOND + 8
+    assert header_stamp(with_header_stamp(raw, 9 * SECOND + 1)) == 9 * SECOND + 1
+    assert with_header_stamp(raw, 9)[12:] == b"rest"
+
+
+def test_a_full_disk_while_recording_is_one_clear_error_and_the_node_lives_on(tmp_path: Path, bundle: Path) -> None:
+    """No file of the recording process may grow beyond 1.2 MB, which is that of three frames: an error of a full disk's
+    kind."""
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(20):
+            large = np.repeat(np.repeat(picture(index), 12, 0), 12, 1)
+            message = image_message(large, "rgb8", "front", index * SECOND // 10)
+            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND // 10)
+    limited = (
+        "import resource, sys; from coop_perception.commands import evaluate_bag; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, resource.RLIM_INFINITY)); evaluate_bag.main()"
+    )
+    options = ["--live", "--bag", str(tmp_path / "bag"), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
+    reliable = {
+        "qos_overrides./front/image_raw.subscription.reliability": "reliable",
+        "qos_overrides./front/image_raw.subscription.history": "keep_all",
+    }
+    with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", bundle=str(bundle), **reliable):
+        bring_up(ours.node, ours.executor, NODE)
+        done = subprocess.run(
+            [sys.executable, "-c", limited, *options],
+            env=environment(DOMAIN),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ours.state() == "active"
+    assert done.returncode == 1
+    assert "recording failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    with Recording(tmp_path / "out/outputs_incomplete") as kept:
+        assert kept.topics["/front/coop/mask"].count > 0

@@ -1,0 +1,198 @@
+"""Bundles: what is whole loads, and everything else is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import TensorProto, helper
+from toy_bundle import CONDITIONS, HEIGHT, WIDTH, edit_manifest, open_pipeline, rewrite_network, write_toy_bundle
+
+from coop_perception.classes import CAMVID_CLASSES
+from coop_perception.engines import EngineError
+from coop_perception.model.bundle import MANIFEST, BundleError, load_bundle, sha256
+from coop_perception.model.pipeline import OUTPUTS, FrameError
+from coop_perception.resources import default_bundle
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return write_toy_bundle(tmp_path / "toy")
+
+
+def test_manifest_comes_back_as_written(directory: Path) -> None:
+    bundle = load_bundle(directory)
+    assert (bundle.name, bundle.height, bundle.width, bundle.conditions) == ("toy", HEIGHT, WIDTH, CONDITIONS)
+    assert bundle.classes == CAMVID_CLASSES
+
+
+def test_missing_manifest(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"bundle\.yaml: not found"):
+        load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "{", "\x00"])
+def test_manifest_that_is_no_mapping(directory: Path, text: str) -> None:
+    (directory / MANIFEST).write_text(text)
+    with pytest.raises(BundleError, match=r"bundle\.yaml"):
+        load_bundle(directory)
+
+
+@pytest.mark.parametrize("field", ["format", "name", "classes", "ignore_id", "input", "conditions", "networks"])
+def test_every_field_is_needed(directory: Path, field: str) -> None:
+    edit_manifest(directory, **{field: None})
+    with pytest.raises(BundleError, match=f"no field '{field}'"):
+        load_bundle(directory)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("format", 99, "format is 99"),
+        ("format", "1", "format is '1'"),
+        ("ignore_id", 11, "ignore_id is 11"),
+        ("input", {"height": 0, "width": 32}, "input height is 0"),
+        ("classes", [{"id": 1, "name": "Road", "rgb": [0, 0, 0]}], "class ids are"),
+        ("classes", [{"id": 0, "name": "Road", "rgb": [0, 0, 300]}], "classes: each needs"),
+        ("classes", [{"id": i, "name": "Road", "rgb": [0, 0, 0]} for i in range(2)], "names repeat"),
+        ("conditions", ["fog"], "conditions are"),
+    ],
+)
+def test_values_that_cannot_be(directory: Path, field: str, value: object, says: str) -> None:
+    edit_manifest(directory, **{field: value})
+    with pytest.raises(BundleError, match=says):
+        load_bundle(directory)
+
+
+def test_weights_that_graphs_share_are_checked(directory: Path) -> None:
+    (directory / "weights.bin").write_bytes(b"weights")
+    edit_manifest(directory, weights={"file": "weights.bin", "sha256": sha256(directory / "weights.bin")})
+    load_bundle(directory)
+    (directory / "weights.bin").write_bytes(b"Weights")
+    with pytest.raises(BundleError, match=r"weights\.bin: altered"):
+        load_bundle(directory)
+    (directory / "weights.bin").unlink()
+    with pytest.raises(BundleError, match=r"weights\.bin: missing"):
+        load_bundle(directory)
+
+
+def test_missing_and_altered_files(directory: Path) -> None:
+    path = directory / "restoration.onnx"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(BundleError, match=r"restoration\.onnx: altered"):
+        load_bundle(directory)
+    path.unlink()
+    with pytest.raises(BundleError, match=r"restoration\.onnx: missing"):
+        load_bundle(directory)
+
+
+def test_tensor_names_of_the_manifest_are_checked(directory: Path) -> None:
+    manifest = yaml.safe_load((directory / MANIFEST).read_text())
+    manifest["networks"]["segmenter"]["outputs"] = ["logits"]
+    edit_manifest(directory, networks=manifest["networks"])
+    with pytest.raises(BundleError, match="segmenter outputs are"):
+        load_bundle(directory)
+
+
+def test_class_list_that_disagrees_with_the_graphs(directory: Path) -> None:
+    classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in CAMVID_CLASSES[:7]]
+    edit_manifest(directory, classes=classes)
+    with pytest.raises(BundleError, match=r"'probabilities' is float32 \[any, 11, 24, 32\], expected .* for 7 classes"):
+        open_pipeline(directory)
+
+
+def test_input_size_that_disagrees_with_the_graphs(directory: Path) -> None:
+    edit_manifest(directory, input={"height": 48, "width": 64})
+    with pytest.raises(BundleError, match=r"'image' is uint8 \[any, 24, 32, 3\], expected uint8 \[any, 48, 64, 3\]"):
+        open_pipeline(directory)
+
+
+def test_graph_without_a_tensor_of_the_contract(directory: Path) -> None:
+    spec = helper.make_tensor_value_info("picture", TensorProto.UINT8, ["N", HEIGHT, WIDTH, 3])
+    out = helper.make_tensor_value_info("restored", TensorProto.UINT8, ["N", HEIGHT, WIDTH, 3])
+    graph = helper.make_graph([helper.make_node("Identity", ["picture"], ["restored"])], "g", [spec], [out])
+    rewrite_network(
+        directory, "restoration", helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    )
+    with pytest.raises(BundleError, match=r"restoration has no input 'image'; its inputs are \['picture'\]"):
+        open_pipeline(directory)
+
+
+def test_file_that_is_no_onnx(directory: Path) -> None:
+    rewrite_network(directory, "segmenter", onnx.ModelProto())
+    with pytest.raises(EngineError, match=r"segmenter\.onnx: ONNX Runtime .* cannot load it"):
+        open_pipeline(directory)
+
+
+def frame(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 11, (height, width, 3), dtype=np.uint8)
+
+
+def test_outputs_are_the_networks(directory: Path) -> None:
+    pipeline, image = open_pipeline(directory), frame()
+    (result,) = pipeline.run([image], OUTPUTS)
+    np.testing.assert_array_equal(result.mask_raw, image[..., 0])
+    np.testing.assert_array_equal(result.mask, image[..., 1])
+    np.testing.assert_array_equal(result.confidence, image[..., 2])
+    np.testing.assert_array_equal(result.restored, 255 - image)
+    assert result.condition is not None
+    assert result.condition.tolist() == pytest.approx(
+        [1 - image[..., 0].mean() / 255, image[..., 0].mean() / 255], abs=1e-6
+    )
+    assert result.strength == pytest.approx(image[..., 1].mean() / 255, abs=1e-6)
+    assert list(result.stages_ms) == ["segmenter", "refinement", "restoration"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stages"),
+    [
+        (["mask_raw"], ["segmenter"]),
+        (["mask"], ["segmenter", "refinement"]),
+        (["condition"], ["segmenter", "refinement"]),
+        (["restored"], ["segmenter", "refinement", "restoration"]),
+    ],
+)
+def test_only_what_is_wanted_is_computed(directory: Path, wanted: list[str], stages: list[str]) -> None:
+    (result,) = open_pipeline(directory).run([frame()], wanted)
+    assert list(result.stages_ms) == stages
+    assert [name for name in OUTPUTS if getattr(result, name) is not None] == wanted
+
+
+def test_batch_gives_what_single_frames_give(directory: Path) -> None:
+    pipeline = open_pipeline(directory)
+    frames = [frame(seed=1), frame(50, 70, seed=2), frame(seed=3)]
+    for batched, image in zip(pipeline.run(frames, OUTPUTS), frames, strict=True):
+        (single,) = pipeline.run([image], OUTPUTS)
+        for name in OUTPUTS:
+            np.testing.assert_array_equal(getattr(batched, name), getattr(single, name))
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_masks_come_out_at_the_frames_size_and_in_place(directory: Path, factor: int) -> None:
+    """Every network pixel becomes a block of factor x factor pixels exactly: nothing shifts by half a pixel."""
+    small = frame()
+    large = np.repeat(np.repeat(small, factor, 0), factor, 1)
+    (result,) = open_pipeline(directory).run([large], OUTPUTS)
+    np.testing.assert_array_equal(result.mask, large[..., 1])
+    assert result.restored is not None
+    assert result.restored.shape == large.shape
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_frames_that_are_none(directory: Path, bad: np.ndarray) -> None:
+    with pytest.raises(FrameError, match="expected uint8"):
+        open_pipeline(directory).run([bad], ["mask"])
+
+
+def test_default_bundle_is_whole() -> None:
+    bundle = load_bundle(default_bundle())
+    open_pipeline(bundle.directory).warm_up()
+    assert sum(file.stat().st_size for file in bundle.directory.iterdir()) < 20e6
+    for network in bundle.networks.values():
+        assert b"site-packages" not in network.path.read_bytes(), "the exporter's notes of its machine"

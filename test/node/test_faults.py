@@ -1,0 +1,362 @@
+"""What may go wrong around a node on a vehicle, each with real processes and DDS (but for the ten thousand)."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import rclpy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from node_harness import (
+    DOMAIN,
+    NODE,
+    RELIABLE,
+    Client,
+    client,
+    connected,
+    environment,
+    image_message,
+    node_process,
+    pixels,
+    publish_until,
+    set_parameters,
+    settle,
+)
+from onnx import TensorProto, helper, numpy_helper
+from rclpy.context import Context
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from toy_bundle import open_pipeline, rewrite_network, write_toy_bundle
+
+from coop_perception.contracts import Bundle
+from coop_perception.images import ImageError, decode, to_mask
+from coop_perception.model.pipeline import Result
+from coop_perception.node.settings import NodeParameters
+from coop_perception.node.statistics import CameraStatistics
+from coop_perception.node.worker import Channel, Worker
+from coop_perception.ros.lifecycle_client import bring_up
+from coop_perception_msgs.msg import DropCount
+
+MESSAGES = 10_000
+A_BATCH = 20
+FAILS_AT = 200
+
+
+def strange(draw: st.DrawFn) -> Image | CompressedImage:
+    """An image message that may be right in all, some or none of its fields."""
+    header = Header(frame_id=draw(st.sampled_from(["", "front", "\u00e9" * 50])))
+    header.stamp.sec = draw(st.sampled_from([0, 1, -(2**31), 2**31 - 1]))
+    header.stamp.nanosec = draw(st.sampled_from([0, 5, 999_999_999, 2**32 - 1]))
+    if draw(st.booleans()):
+        message = CompressedImage(header=header, format=draw(st.sampled_from(["jpeg", "png", "", "rgb8; jpeg", "\0"])))
+        magic = draw(st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]))
+        message.data = magic + draw(st.binary(max_size=64))
+        return message
+    height, width = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+    encodings = ["rgb8", "mono8", "mono16", "bayer_rggb8", "nv12", "yuv422", "rgba16", "32FC1", "?", ""]
+    encoding = draw(st.sampled_from(encodings))
+    step = draw(st.one_of(st.just(3 * width), st.just(width), st.integers(0, 64), st.just(2**32 - 1)))
+    length = draw(st.one_of(st.just(min(step, 64) * height), st.integers(0, 300)))
+    huge = draw(st.sampled_from([False] * 9 + [True]))
+    return Image(
+        header=header,
+        height=2**32 - 1 if huge else height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=draw(st.sampled_from([0, 1, 255])),
+        step=step,
+        data=bytes(length),
+    )
+
+
+MALFORMED = st.composite(strange)()
+
+
+class Outputs:
+    """Somebody watches the mask; what is published is let go."""
+
+    def wanted(self) -> set[str]:
+        return {"mask"}
+
+    def publish(
+        self, header: Header, frame: np.ndarray, result: Result, bundle: Bundle, info: object, parameters: object
+    ) -> None:
+        assert result.mask is not None
+        assert result.mask.shape == frame.shape[:2]
+
+
+class Announcing(CameraStatistics):
+    """Tells when a frame's fate is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = threading.Semaphore(0)
+        self.newest: tuple[float, Mapping[str, float]] = 0.0, {}
+
+    def processed(self, latency_ms: float, stages_ms: Mapping[str, float]) -> None:
+        super().processed(latency_ms, stages_ms)
+        self.newest = latency_ms, stages_ms
+        self.done.release()
+
+    def dropped(self, reason: str) -> None:
+        super().dropped(reason)
+        self.done.release()
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker, Channel]]:
+    context = Context()
+    rclpy.init(args=["--ros-args", "--log-level", "fatal"], context=context, domain_id=DOMAIN)
+    node = Node("worker", context=context)
+    pipeline = open_pipeline(write_toy_bundle(tmp_path_factory.mktemp("worker") / "toy"))
+    channel = Channel(Outputs())
+    channel.statistics = Announcing()
+    it = Worker(node, {"front": channel}, lambda: pipeline, NodeParameters(node))
+    yield it, channel
+    it.stop()
+    node.destroy_node()
+    context.shutdown()
+
+
+@settings(max_examples=MESSAGES // A_BATCH, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(MALFORMED, min_size=A_BATCH, max_size=A_BATCH))
+def test_ten_thousand_malformed_messages_are_each_counted(
+    worker: tuple[Worker, Channel], messages: list[Image | CompressedImage]
+) -> None:
+    """In-process, through the worker thread: each is processed or counted as malformed, none as unforeseen."""
+    it, channel = worker
+    before, malformed = channel.statistics.summary(), 0
+    for message in messages:
+        try:
+            decode(message)
+        except ImageError:
+            malformed += 1
+        it.put("front", message)
+        assert channel.statistics.done.acquire(timeout=60)
+    after = channel.statistics.summary()
+    assert after.received == before.received + A_BATCH
+    assert after.dropped.get("malformed", 0) == before.dropped.get("malformed", 0) + malformed
+    assert after.processed == before.processed + A_BATCH - malformed
+    assert set(after.dropped) <= {"malformed"}
+
+
+def test_the_stages_of_a_frame_are_told_in_order_and_within_its_latency(worker: tuple[Worker, Channel]) -> None:
+    it, channel = worker
+    it.put("front", image_message(pixels(0, 480, 640), 1))
+    assert channel.statistics.done.acquire(timeout=60)
+    latency_ms, stages_ms = channel.statistics.newest
+    assert list(stages_ms) == ["decode", "segmenter", "refinement", "publish"]
+    assert all(ms > 0 for ms in stages_ms.values())
+    assert sum(stages_ms.values()) <= latency_ms
+
+
+def test_what_changes_while_a_batch_is_in_work_is_for_the_next_one(bundle: Path) -> None:
+    """The first camera's results are published, whereupon all that is dynamic changes; the second one's come after."""
+    context = Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    node = Node("worker", context=context)
+    parameters = NodeParameters(node)
+    assert parameters.set({"batch_window_ms": 1000.0}) == ""
+    seen: list[tuple[Mapping[str, object], Result]] = []
+
+    class Changing:
+        def wanted(self) -> set[str]:
+            return {"confidence", "restored"}
+
+        def publish(self, header: Header, frame: np.ndarray, result: Result, *others: object) -> None:
+            seen.append((others[-1], result))
+            changed = {"refinement": False, "restoration": False, "overlay_opacity": 0.25, "jpeg_quality": 10}
+            assert parameters.set(changed) == ""
+
+    channels = {camera: Channel(Changing()) for camera in ("front", "rear")}
+    for channel in channels.values():
+        channel.statistics = Announcing()
+    pipeline = open_pipeline(bundle)
+    it = Worker(node, channels, lambda: pipeline, parameters)
+    before = parameters.snapshot()
+    for camera in channels:  # they wait for each other: one batch
+        it.put(camera, image_message(pixels(), 1))
+    for channel in channels.values():
+        assert channel.statistics.done.acquire(timeout=60)
+    it.stop()
+    node.destroy_node()
+    context.shutdown()
+    assert [given for given, _ in seen] == [before, before]
+    assert all(result.confidence is not None and result.restored is not None for _, result in seen)
+
+
+def test_malformed_messages_over_dds(active: Callable[..., Client]) -> None:
+    """Of what DDS itself lets through."""
+    messages: list[Image] = []
+
+    @settings(max_examples=300, database=None, derandomize=True)
+    @given(MALFORMED)
+    def collect(message: Image | CompressedImage) -> None:
+        if isinstance(message, Image):
+            messages.append(message)
+
+    collect()
+    ours = active()
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a mask")
+    assert len(messages) > 100
+    settle(ours, "front")
+    expected = ours.status("front").frames_received
+    for number, message in enumerate(messages, 1):
+        publisher.publish(message)
+        if number % 50 == 0:  # not to overrun the subscription's history
+            ours.wait(lambda n=number: ours.status("front").frames_received >= expected + n, f"{number} received")
+    publish_until(
+        ours, publisher, image_message(pixels(3), 7), lambda: masks[-1].header.stamp.sec == 7, "a mask after all that"
+    )
+    settle(ours, "front")
+    assert ours.status("front").frames_received > expected + len(messages)
+    assert ours.dropped("front", DropCount.MALFORMED) > 0
+    assert ours.dropped("front", DropCount.FAILED) == 0
+    np.testing.assert_array_equal(to_mask(masks[-1]), pixels(3)[..., 1])
+
+
+def failing(directory: Path) -> Path:
+    """A toy bundle whose segmenter looks red up in a table of FAILS_AT entries: beyond them the engine raises."""
+    proto = onnx.load(write_toy_bundle(directory) / "segmenter.onnx")
+    node = next(n for n in proto.graph.node if n.output[0] == "mask_raw")
+    proto.graph.node.remove(node)
+    proto.graph.initializer.append(numpy_helper.from_array(np.arange(FAILS_AT, dtype=np.uint8), "table"))
+    proto.graph.node.extend(
+        [
+            helper.make_node("Cast", list(node.input), ["red_index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "red_index"], ["mask_raw"]),
+        ]
+    )
+    rewrite_network(directory, "segmenter", proto)
+    return directory
+
+
+def test_an_engine_that_raises_in_the_middle(active: Callable[..., Client], tmp_path: Path, node_log: Path) -> None:
+    """Its frames are counted and said; those before and after are served, and the other camera's in the same batch."""
+    ours = active(bundle=str(failing(tmp_path / "failing")), cameras="[front, rear]", batch_window_ms="300.0")
+    masks = {camera: ours.listen(Image, f"/{camera}/coop/mask_raw") for camera in ("front", "rear")}
+    publishers = {camera: connected(ours, Image, f"/{camera}/image_raw") for camera in masks}
+    for camera, publisher in publishers.items():
+        publish_until(ours, publisher, image_message(pixels(), 1), lambda c=camera: bool(masks[c]), "a first mask")
+    fatal = pixels(1)
+    fatal[3, 4, 0] = FAILS_AT
+    before = ours.dropped("front", DropCount.FAILED)
+    for second in range(2, 7):
+        publishers["front"].publish(image_message(fatal, second))
+        publishers["rear"].publish(image_message(pixels(second), second))
+        ours.wait(lambda s=second: masks["rear"][-1].header.stamp.sec == s, "the other camera's mask")
+        np.testing.assert_array_equal(to_mask(masks["rear"][-1]), pixels(second)[..., 0])
+    ours.wait(lambda: ours.dropped("front", DropCount.FAILED) == before + 5, "each failure counted")
+    assert masks["front"][-1].header.stamp.sec == 1
+    publishers["front"].publish(image_message(pixels(), 7))
+    ours.wait(lambda: masks["front"][-1].header.stamp.sec == 7, "a mask after the failures")
+    assert "frame failed: EngineError" in node_log.read_text()
+
+
+SUBSCRIBER = """
+import rclpy
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("recorder")
+for topic in ("mask", "image_restored"):
+    node.create_subscription(Image, f"/front/coop/{topic}", lambda message: print("got", flush=True), 1)
+"""
+SPINS, SLEEPS = "rclpy.spin(node)", "import signal; signal.pause()"
+
+
+@pytest.fixture
+def no_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In it, what a stopped process has not read keeps its place in the writer's segment, and now and then none is left
+    for the others: Fast DDS's doing, whatever the node does."""
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+
+
+def test_a_subscriber_that_never_reads_holds_nobody_up(active: Callable[..., Client]) -> None:
+    """It is there, with reliable subscriptions, and never takes a message."""
+    serves_others(active(), SLEEPS, lambda subscriber: None)
+
+
+def test_a_subscriber_that_is_stopped_holds_nobody_up(no_shared_memory: None, active: Callable[..., Client]) -> None:
+    """Its process, with reliable subscriptions and all."""
+    serves_others(active(), SPINS, lambda subscriber: subscriber.send_signal(signal.SIGSTOP))
+
+
+def serves_others(ours: Client, then: str, do: Callable[[subprocess.Popen[bytes]], None]) -> None:
+    """While the other subscriber does what it does; the frames are large enough to fill any buffer."""
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    large = pixels(0, 480, 640)
+    command = [sys.executable, "-c", SUBSCRIBER + then]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(DOMAIN)) as subscriber:
+        try:
+            assert subscriber.stdout is not None
+            publish_until(ours, publisher, image_message(large, 1), lambda: bool(masks), "a mask")
+            ours.wait(lambda: ours.node.count_subscribers("/front/coop/image_restored") > 0, "the other subscriber")
+            do(subscriber)
+            for second in range(2, 62):
+                publisher.publish(image_message(large, second))
+                ours.wait(lambda s=second: masks[-1].header.stamp.sec == s, f"mask {second} for the one that reads")
+            ours.wait(lambda: ours.status("front").frames_processed > 60, "a status that counts them all")
+        finally:
+            subscriber.kill()
+
+
+def test_parameters_hammered_while_frames_flow(active: Callable[..., Client]) -> None:
+    ours = active()
+    masks = ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a mask")
+    rng = random.Random(0)
+    for second in range(2, 102):
+        publisher.publish(image_message(pixels(), second))
+        name, value, right = rng.choice(
+            [
+                ("overlay_opacity", rng.random(), True),
+                ("jpeg_quality", rng.randint(1, 100), True),
+                ("batch_window_ms", rng.random(), True),
+                ("max_age", 0.0, True),
+                ("restoration", rng.random() < 0.5, True),
+                ("refinement", True, True),
+                ("jpeg_quality", rng.randint(101, 1000), False),
+                ("max_age", -1.0, False),
+                ("restoration", 1, False),
+                ("cameras", ["left"], False),
+                ("no_such_parameter", 1, False),
+            ]
+        )
+        assert (set_parameters(ours, **{name: value}) == "") == right, (name, value)
+    ours.wait(lambda: masks[-1].header.stamp.sec == 101, "the last frame's mask")
+    seconds = [mask.header.stamp.sec for mask in masks]
+    assert seconds == sorted(seconds)
+    assert set_parameters(ours, refinement=False) == ""
+    publisher.publish(image_message(pixels(), 102))
+    ours.wait(lambda: masks[-1].header.stamp.sec == 102, "a mask")
+    np.testing.assert_array_equal(to_mask(masks[-1]), pixels()[..., 0])
+
+
+def test_a_node_that_is_killed_and_started_again(bundle: Path, tmp_path: Path) -> None:
+    with client(DOMAIN) as ours:
+        parameters = {"bundle": str(bundle), **RELIABLE}
+        with node_process(DOMAIN, tmp_path / "first.log", **parameters) as first:
+            bring_up(ours.node, ours.executor, NODE)
+            first.send_signal(signal.SIGKILL)
+            assert first.wait(30) == -signal.SIGKILL
+        # What is left of its topics and services in the graph leaves with its lease; the new one is found beside it.
+        # By itself, for a client could not tell which of the two answers it.
+        with node_process(DOMAIN, tmp_path / "second.log", "--autostart", **parameters):
+            masks = ours.listen(Image, "/front/coop/mask")
+            publisher = ours.node.create_publisher(Image, "/front/image_raw", 10)
+            ours.spin()
+            publish_until(ours, publisher, image_message(pixels(), 1), lambda: bool(masks), "a mask of the second one")

@@ -1,0 +1,144 @@
+"""Folders of labelled images: what is read, and what is said of damage."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass, parse_classes
+from coop_perception.image_files import DatasetError, read_image
+from coop_perception.recordings.labelled_folders import Pair, label_ids, read_label, read_pair
+
+ALL = {i: i for i in range(256)}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("labels") / "label.png"
+
+
+def indexed(mask: np.ndarray, palette: np.ndarray, **options: object) -> bytes:
+    image = Image.fromarray(mask, "P")
+    image.putpalette(palette.tobytes())
+    stream = io.BytesIO()
+    image.save(stream, "PNG", **options)
+    return stream.getvalue()
+
+
+@given(arrays(np.uint8, (4, 5)), st.randoms(use_true_random=False))
+def test_indexed_png_is_read_as_its_indices(path: Path, mask: np.ndarray, random: object) -> None:
+    """With any palette of distinct colours: OpenCV shows them, the file means the indices."""
+    codes = random.sample(range(2**24), 256)  # type: ignore[attr-defined]
+    palette = np.array([[code >> 16, code >> 8 & 255, code & 255] for code in codes], np.uint8)
+    path.write_bytes(indexed(mask, palette))
+    assert np.array_equal(read_label(path, ALL), mask)
+
+
+def test_indexed_png_with_transparency_and_few_colours(path: Path) -> None:
+    mask = np.array([[0, 1], [2, 1]], np.uint8)
+    path.write_bytes(indexed(mask, np.array([[0, 0, 0], [9, 9, 9], [9, 9, 8]], np.uint8), bits=2, transparency=0))
+    assert np.array_equal(read_label(path, ALL), mask)
+
+
+@given(st.dictionaries(st.integers(0, 255), st.integers(0, 255), min_size=1), st.data())
+def test_values_become_the_ids_they_stand_for(path: Path, ids: dict[int, int], data: st.DataObject) -> None:
+    label = data.draw(arrays(np.uint8, (3, 4), elements=st.sampled_from(sorted(ids))))
+    cv2.imwrite(str(path), label)
+    assert np.array_equal(read_label(path, ids), np.vectorize(ids.get)(label))
+
+
+def test_void_is_camvids_alone() -> None:
+    assert label_ids(CAMVID_CLASSES)[11] == label_ids(CAMVID_CLASSES)[255] == IGNORE_ID
+    other = tuple(SemanticClass(c.id, c.name + "!", c.rgb) for c in CAMVID_CLASSES)
+    assert 11 not in label_ids(other)
+
+
+def colour_label(path: Path) -> str:
+    cv2.imwrite(str(path), np.zeros((4, 5, 3), np.uint8))
+    return r"is uint8 of shape \(4, 5, 3\); a label is one channel"
+
+
+def sixteen_bits(path: Path) -> str:
+    cv2.imwrite(str(path), np.zeros((4, 5), np.uint16))
+    return "is uint16"
+
+
+def unknown_id(path: Path) -> str:
+    cv2.imwrite(str(path), np.array([[0, 12, 200]], np.uint8))
+    return r"holds label ids \[12, 200\]; expected 0..10, or 11, 255 \(not scored\)"
+
+
+def empty(path: Path) -> str:
+    path.write_bytes(b"")
+    return "cannot be decoded as an image; copy or download it again"
+
+
+def cut_png(path: Path) -> str:
+    whole = cv2.imencode(".png", np.arange(4096, dtype=np.uint16).astype(np.uint8).reshape(64, 64))[1].tobytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return "cannot be decoded as an image; copy or download it again"
+
+
+def missing(path: Path) -> str:
+    path.unlink(missing_ok=True)
+    return "cannot be read: No such file"
+
+
+@pytest.mark.parametrize("damage", [colour_label, sixteen_bits, unknown_id, empty, cut_png, missing])
+def test_labels_that_cannot_be_used(path: Path, damage: object) -> None:
+    says = damage(path)  # type: ignore[operator]
+    with pytest.raises(DatasetError, match=f"label.png: {says}"):
+        read_label(path)
+
+
+def photograph(height: int, width: int) -> np.ndarray:
+    return cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8), (0, 0), 2)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.995])
+def test_jpeg_that_was_cut_off(tmp_path: Path, share: float) -> None:
+    """OpenCV would fill the rest with grey."""
+    whole = cv2.imencode(".jpg", photograph(120, 160))[1].tobytes()
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DatasetError, match=r"cut.jpg: is cut off; copy or download it again"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "option", [{}, {"progressive": True}, {"exif": b"Exif\0\0thumbnail: \xff\xd8 \xff\xda \xff\xd9"}]
+)
+def test_whole_jpegs_are_not_taken_for_cut_ones(tmp_path: Path, option: dict[str, object]) -> None:
+    path = tmp_path / "whole.jpg"
+    Image.fromarray(photograph(40, 60)).save(path, **option)
+    path.write_bytes(path.read_bytes() + b"\0\0appended")
+    assert read_image(path).shape == (40, 60, 3)
+
+
+def test_images_are_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.fromarray(np.full((2, 3, 3), (200, 10, 20), np.uint8)).save(path)
+    assert np.array_equal(read_image(path)[0, 0], (200, 10, 20))
+
+
+def test_image_and_label_of_different_size(tmp_path: Path) -> None:
+    pair = Pair(tmp_path / "image.png", tmp_path / "label.png")
+    cv2.imwrite(str(pair.image), np.zeros((4, 6, 3), np.uint8))
+    cv2.imwrite(str(pair.label), np.zeros((4, 5), np.uint8))
+    with pytest.raises(DatasetError, match=r"label.png: is 5x4, its image 6x4"):
+        read_pair(pair)
+
+
+@given(st.lists(st.tuples(st.text(min_size=1), st.tuples(*[st.integers(0, 255)] * 3)), min_size=1, max_size=255))
+def test_classes_are_what_was_listed(entries: list[tuple[str, tuple[int, int, int]]]) -> None:
+    entries = list(dict(entries).items())
+    parsed = parse_classes([{"id": i, "name": name, "rgb": list(rgb)} for i, (name, rgb) in enumerate(entries)])
+    assert parsed == tuple(SemanticClass(i, name, rgb) for i, (name, rgb) in enumerate(entries))
