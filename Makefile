@@ -28,7 +28,7 @@ demo: setup  ## the whole job on a recording [BAG=dir] [TOPIC=name], results in 
 	$(RUN) $(VENV)/demo $(if $(BAG),--bag "$(BAG)") $(if $(TOPIC),--topic "$(TOPIC)") --out out/demo
 
 test: setup-training  ## all tests
-	$(RUN) $(VENV)/python -m pytest test training/test
+	$(RUN) $(VENV)/python -m pytest --numprocesses=auto --dist=worksteal test training/test
 
 lint: setup-training  ## ruff and mypy
 	$(VENV)/ruff check

@@ -58,7 +58,7 @@ class Camera:
     counts: Counter[str] = field(default_factory=Counter)
     """`received`, `published`, and by reason what was dropped."""
     reported: int = 0
-    """Drops that the log already tells of."""
+    """Drops that are in the log already."""
     assumed: set[str] = field(default_factory=set)
     """What the log already says about what stands in for what is not known."""
 

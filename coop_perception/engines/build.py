@@ -1,7 +1,7 @@
 """TensorRT engines out of ONNX graphs: one way for tensorrt 10.3 and later, 11, and tensorrt_rtx.
 
 Networks are strongly typed: the graph says what is computed in which precision. Needs no GPU where the module can be
-told a compute capability, as tensorrt_rtx can; tensorrt builds for the GPU that is there.
+given a compute capability, as tensorrt_rtx can; tensorrt builds for the GPU that is there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from coop_perception.engines.modules import made
 from coop_perception.engines.tensorrt_log import log_of
 
 Progress = Callable[[str, int, int], None]
-"""Told the name of a phase of the build, steps done and steps of it."""
+"""Called with the name of a phase of the build, steps done and steps of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _tensor(module: ModuleType, side: str, tensor: Any) -> dict[str, Any]:
 
 
 def _monitor(module: ModuleType, progress: Progress) -> Any:
-    """The module's progress monitor. Phases nest; only the outermost are told."""
+    """The module's progress monitor. Phases nest; only the outermost are reported."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

@@ -20,7 +20,7 @@ from coop_perception.sample_scene.drive import SampleDrive
 
 SAMPLE_DRIVES = "sample drives"
 MOST_IMAGES = 64
-"""Of a folder, evenly spread over its names: more cost time and tell little."""
+"""Of a folder, evenly spread over its names: more cost time and change little."""
 FRAME_STEP = 7
 """Frames of a sample drive between two that are taken: what they show differs."""
 

@@ -64,7 +64,7 @@ def memory_in_use() -> tuple[int, int]:
     """Bytes of the GPU's memory: those that all its users hold together, and all there are.
 
     Raises:
-        EngineError: the runtime cannot tell.
+        EngineError: the runtime does not say.
     """
     free, total = call("cudaMemGetInfo")
     return total - free, total

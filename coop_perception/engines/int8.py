@@ -41,7 +41,7 @@ def quantize(model: onnx.ModelProto, feeds: Sequence[Feed], symmetric: bool) -> 
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, given)
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of each frame
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints a line for each frame
             quantize_static(
                 given,
                 result,

@@ -123,5 +123,5 @@ def _spec(port: ov.ConstOutput) -> TensorSpec:
 def _first_line(error: Exception) -> str:
     """What went wrong, without the places in OpenVINO's source that it names first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (told or lines or [type(error).__name__])[0]
+    reasons = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (reasons or lines or [type(error).__name__])[0]

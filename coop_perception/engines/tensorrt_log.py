@@ -1,4 +1,4 @@
-"""What TensorRT says of itself: it returns None or False where it fails, and tells its logger why."""
+"""What TensorRT says of itself: it returns None or False where it fails, and its logger gets why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEPT = 20
 
 
 class Log:
-    """TensorRT's logger and the warnings and errors it was told.
+    """TensorRT's logger and the warnings and errors it received.
 
     Args:
         module: tensorrt or tensorrt_rtx.

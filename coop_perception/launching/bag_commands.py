@@ -35,7 +35,7 @@ CAMERA_TOPICS = (
 """Recorded of each camera. Overlay and compressed image follow from these: not computed for a recorder alone."""
 NODE_TOPICS = (topics.MODEL_INFO, topics.STATUS)
 DISCOVERY_S = 3.0
-"""How long a player waits for those who listen to find it."""
+"""How long a player waits for its subscribers to find it."""
 
 
 def record_command(directory: str, cameras: Sequence[str], namespace: str = "") -> list[str]:

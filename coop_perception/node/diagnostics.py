@@ -18,7 +18,7 @@ from coop_perception.node.statistics import WINDOW_S, Summary
 from coop_perception_msgs.msg import DropCount
 
 PERIOD_S = 1.0
-"""Between two messages: seldom enough to cost nothing, often enough that a problem is told within 5 s."""
+"""Between two messages: seldom enough to cost nothing, often enough that a problem is reported within 5 s."""
 KEEPS_UP = 0.5
 """WARN where less than this share of a camera's frames is processed for being superseded."""
 AHEAD_S = 1.0
@@ -110,7 +110,7 @@ def _engines(node: str, pipeline: Pipeline, stages: Mapping[str, bool]) -> Diagn
 
 
 def _gpu_memory(engine: Engine) -> dict[str, str]:
-    """Of everybody's together; nothing where the engine runs on the CPU or the GPU does not tell."""
+    """Of everybody's together; nothing where the engine runs on the CPU or the GPU does not say."""
     if engine.device == cpu_name():
         return {}
     try:

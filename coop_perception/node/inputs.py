@@ -59,9 +59,9 @@ class CameraInput:
             silence_s: since the last image, or since activation.
         """
         silent = silence_s > SILENT_S
-        no_image = self._image.tell(self._image.why_silent() if silent else "")
+        no_image = self._image.report(self._image.why_silent() if silent else "")
         if self._info.arrived:
-            self._info.tell("")
+            self._info.report("")
         if self._info.arrived or silent or not self._image.arrived:
             self._without_info = None
             return Missing(no_image)
@@ -69,7 +69,7 @@ class CameraInput:
         self._without_info = self._without_info or now
         if now - self._without_info < SILENT_S:
             return Missing()
-        no_info = self._info.tell(f"no camera_info: {self._info.why_silent()}")
+        no_info = self._info.report(f"no camera_info: {self._info.why_silent()}")
         return Missing(camera_info=no_info, info_published=self._info.published())
 
     def destroy(self) -> None:
@@ -106,7 +106,7 @@ class _Input:
         """Whether anybody does, in whatever way."""
         return bool(self._node.get_publishers_info_by_topic(self.topic))
 
-    def tell(self, problem: str) -> str:
+    def report(self, problem: str) -> str:
         """Log a problem that is new, and that one is over; returns it."""
         if problem and problem != self._problem:
             self.logger.warning(problem)

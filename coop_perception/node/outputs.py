@@ -97,7 +97,7 @@ class CameraOutputs:
             header: the frame's.
             frame: uint8 [H,W,3] RGB.
             result: what the bundle's networks say of it.
-            bundle: for its classes and conditions; one that knows none but `clear` has no condition to tell.
+            bundle: for its classes and conditions; one that knows none but `clear` has no condition to publish.
             info: the camera's, for this frame.
             parameters: the node's, of which overlay_opacity and jpeg_quality are used.
         """

@@ -40,7 +40,7 @@ def batch_loader(
     # forked: in a fork, OpenCV would wait for threads that did not come along.
     cv2.setNumThreads(1)
     return DataLoader(
-        _Told(samples),
+        _Checked(samples),
         batch_sampler=[list(indices) for indices in shares],
         num_workers=worker_count(device, processes),
         prefetch_factor=4,
@@ -57,7 +57,7 @@ def worker_count(device: torch.device, processes: int) -> int:
     return min(max(1, cores // 4 if device.type == "cpu" else cores - 1), MAX_WORKERS)
 
 
-class _Told(Dataset[Sample | DatasetError]):
+class _Checked(Dataset[Sample | DatasetError]):
     """Samples, or why there is none."""
 
     def __init__(self, samples: Dataset[Sample]) -> None:

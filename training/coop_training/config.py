@@ -225,7 +225,7 @@ class TrainConfig(_Section):
 
     @property
     def all_conditions(self) -> tuple[str, ...]:
-        """As networks tell them, in the order of their outputs."""
+        """In the order of the networks' outputs."""
         return ("clear", *self.conditions)
 
     @field_validator("conditions")
@@ -249,12 +249,12 @@ class TrainConfig(_Section):
 
     @model_validator(mode="after")
     def _tells_restoration_the_condition(self) -> TrainConfig:
-        told = self.variant == "fast" and self.guidance != "none"
-        if told and self.stages.refinement is None and self.start_from is None:
+        conditioned = self.variant == "fast" and self.guidance != "none"
+        if conditioned and self.stages.refinement is None and self.start_from is None:
             for name in ("restoration", "joint"):
                 if getattr(self.stages, name) is not None:
                     raise ValueError(
-                        f"stages.{name} is told the condition by the refinement, which nothing trains: give "
+                        f"stages.{name} is conditioned on the estimate of the refinement, which nothing trains: give "
                         "stages.refinement, or start_from, or guidance: none"
                     )
         return self

@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def argument_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
-    """What every evaluation is told."""
+    """What every evaluation needs to know."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--bundle", type=Path, required=True, help="model bundle")
     parser.add_argument("--images", type=Path, required=True, help="folder of clear images")
@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
     needs_depth = [name for name in arguments.conditions if CONDITIONS[name].needs_depth]
     if needs_depth and street_ids(bundle.classes) is None:
         raise DatasetError(
-            f"{arguments.bundle}: {', '.join(needs_depth)} need depth, which is told from labels of streets, and these "
-            "classes are of something else; name the other --conditions"
+            f"{arguments.bundle}: {', '.join(needs_depth)} need depth, which is estimated from labels of streets, and "
+            "these classes are of something else; name the other --conditions"
         )
     items = paired_items(arguments.images, arguments.labels, class_list(bundle.classes), bool(needs_depth))
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -36,9 +36,9 @@ class UnreadFrames(Sequence[LabelledFrame]):
 def load_frames(config: DataConfig, conditions: Sequence[str] = tuple(CONDITIONS)) -> Sequence[LabelledFrame]:
     """All training frames: the data set's, then the sample drives'.
 
-    A data set that takes at most `config.memory_gb`, as its first frame tells, is read at once and held; of a larger
-    one, a frame is read each time that it is asked for. Depth is read, or told from labels, where one of `conditions`
-    needs it.
+    A data set that takes at most `config.memory_gb`, by its first frame, is read at once and held; of a larger
+    one, a frame is read each time that it is asked for. Depth is read, or estimated from labels, where one of
+    `conditions` needs it.
 
     Raises:
         DatasetError: a file is missing or cannot be used, or there is no frame at all.

@@ -37,7 +37,7 @@ def run_stage(
         run: what it is part of.
         name: the stage's.
         stage: what is trained.
-        facts: what the progress file's header tells besides how far it is.
+        facts: what the progress file's header says besides how far it is.
         interrupt: looked at after each step.
 
     Returns:

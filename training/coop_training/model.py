@@ -38,7 +38,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 class Unguided(nn.Module):
-    """A restoration that is told nothing of the scene: every class is as likely as the others. Called as it is."""
+    """A restoration whose guidance says nothing of the scene: all classes are equally likely. Called as it is."""
 
     def __init__(self, restoration: nn.Module) -> None:
         super().__init__()
@@ -80,25 +80,27 @@ class Cooperative(nn.Module):
 
     def refine(self, image: Tensor, given: Tensor) -> tuple[Tensor, Estimate]:
         """Refinement as deployed: S_r of an image [N,3,H,W] in 0..1 and its S_d, both probabilities, and the condition,
-        which where it can be is told by S_r."""
+        estimated from S_r too where the variant can."""
         logits, condition, strength, _ = self.refinement(image, given)
         refined = logits.float().softmax(1)
         if isinstance(self.refinement, Refinement):
             return refined, self.refinement.estimate(image, refined)
         return refined, Estimate(condition.float().softmax(1), strength.float())
 
-    def restore(self, image: Tensor, refined: Tensor, told: Estimate | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Restoration as deployed: told the condition by the refinement, which hears the classes and has been fitted on
-        whole frames, or, where it is known already, by `told`. Arguments and results as `Restoration`'s.
+    def restore(
+        self, image: Tensor, refined: Tensor, estimate: Estimate | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Restoration as deployed: conditioned on the refinement's estimate, which knows the classes and has been
+        fitted to whole frames, or on the one given. Arguments and results as `Restoration`'s.
 
-        Restorations that know no conditions, and one without guidance, are told nothing.
+        Restorations that know no conditions, and one without guidance, receive no estimate.
         """
         if not isinstance(self.restoration, Restoration):
             result: tuple[Tensor, Tensor, Tensor] = self.restoration(image, refined)
             return result
         assert isinstance(self.refinement, Refinement)  # of the same variant
         restored: tuple[Tensor, Tensor, Tensor] = self.restoration(
-            image, refined, told or self.refinement.estimate(image, refined)
+            image, refined, estimate or self.refinement.estimate(image, refined)
         )
         return restored
 

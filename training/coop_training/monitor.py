@@ -1,4 +1,4 @@
-"""What is told of a stage while it runs: progress bar, logs, panels."""
+"""What a stage shows of itself while it runs: progress bar, logs, panels."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Monitor:
         self.run, self.stage, self.steps = run, stage, run.settings(stage).steps
         self.losses: dict[str, float] = {}
         """The last logged, means over processes."""
-        tells = run.fabric.is_global_zero
-        self._log = StageLog(run.out, stage, first) if tells else None
+        reports = run.fabric.is_global_zero
+        self._log = StageLog(run.out, stage, first) if reports else None
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=run.console, disable=not tells)
+        self._bar = Progress(*columns, console=run.console, disable=not reports)
         self._task = self._bar.add_task(stage, total=self.steps, completed=first)
         self._window = time.monotonic()
         self._begun = self._window - seconds

@@ -13,7 +13,7 @@ from coop_training.model import Cooperative
 from coop_training.networks.cost import Cost, cost
 
 HEIGHT, WIDTH = 512, 1024
-"""The size that costs are told for, in pixels."""
+"""The size that costs are given for, in pixels."""
 
 
 def deployed_costs(model: Cooperative) -> dict[str, Cost]:
@@ -22,12 +22,12 @@ def deployed_costs(model: Cooperative) -> dict[str, Cost]:
     segmentation = torch.empty(1, model.classes, HEIGHT // 4, WIDTH // 4, device="meta")
     refined = torch.empty(1, model.classes, HEIGHT // model.stride, WIDTH // model.stride, device="meta")
     pixels = torch.empty(1, HEIGHT, WIDTH, 3, dtype=torch.uint8, device="meta")
-    told = cost(RestorationGraph(model, HEIGHT, WIDTH), (pixels, refined))  # the condition, by refinement's encoder
+    deployed = cost(RestorationGraph(model, HEIGHT, WIDTH), (pixels, refined))  # with refinement's encoder
     own = isinstance(model.segmenter, OnnxSegmenter)
     return {
         **({} if own else {"segmenter": cost(model.segmenter, (image,))}),
         "refinement": cost(model.refinement, (image, segmentation)),
-        "restoration": replace(cost(model.restoration, (image, refined)), macs=told.macs),
+        "restoration": replace(cost(model.restoration, (image, refined)), macs=deployed.macs),
     }
 
 

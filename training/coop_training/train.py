@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def is_first_process() -> bool:
-    """Of those that Fabric starts for several devices; told before and after Fabric is there."""
+    """Of those that Fabric starts for several devices; known before and after Fabric is there."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""A tiny data set, a configuration for it, and coop-train on them."""
+"""Fixtures of a tiny run: its data and configuration, coop-train on them, what it leaves, and the bundle of that."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import pytest
-import yaml
-from coop_training import train
-
-from coop_perception.sample_scene.drive import SampleDrive
-
-HEIGHT, WIDTH = 96, 128
+import torch
+from coop_training import export, monitor, train
+from once import once
+from smoke_run import run, write_config, write_frames
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,42 +18,53 @@ def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["COOP_PERCEPTION_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def share_of_the_cores() -> None:
+    """Workers side by side would otherwise each compute on all of them."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+
+
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four frames of a sample drive in CamVid's layout, one of them of a drive to be held out."""
-    root = tmp_path_factory.mktemp("data")
-    for folder in ("images/train", "labels/train"):
-        (root / folder).mkdir(parents=True)
-    drive = SampleDrive(3, WIDTH, HEIGHT)
-    for index, name in enumerate(("a_0", "a_1", "a_2", "held_3")):
-        frame = drive.frame(10 * index)
-        cv2.imwrite(str(root / f"images/train/{name}.png"), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
-        cv2.imwrite(str(root / f"labels/train/{name}.png"), frame.mask)
-    return root
+    return once(tmp_path_factory, "data", write_frames)
 
 
 @pytest.fixture
 def config_file(root: Path, tmp_path: Path) -> Path:
-    stage = {"steps": 3, "batch": 2}
-    config = {
-        "name": "smoke",
-        "height": HEIGHT,
-        "width": WIDTH,
-        "data": {"root": str(root), "exclude": ["held"], "sample_drives": 0, "crop": [64, 96]},
-        "estimator": {"frames": 6, "steps": 5},
-        "stages": dict.fromkeys(("segmenter", "refinement", "restoration", "joint"), stage),
-    }
-    path = tmp_path / "smoke.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
+    return write_config(tmp_path / "smoke.yaml", root)
 
 
 @pytest.fixture
-def coop_train(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def coop_train(config_file: Path) -> Callable[..., int]:
     """coop_train(out, *arguments) → exit status."""
+    return lambda out, *arguments: run(train.main, "--config", config_file, "--out", out, *arguments)
 
-    def command(out: Path, *arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["coop-train", "--config", str(config_file), "--out", str(out), *arguments])
-        return train.main()
 
-    return command
+@pytest.fixture(scope="session")
+def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run of all stages leaves, every step in its log. Not to be changed."""
+
+    def make(directory: Path) -> None:
+        config = write_config(directory / "smoke.yaml", root)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(monitor, "LOG_EVERY", 1)
+            assert run(train.main, "--config", config, "--out", directory / "run") == 0
+
+    return once(tmp_path_factory, "trained", make) / "run"
+
+
+@pytest.fixture(scope="session")
+def exported(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of all stages, `run`, and of the bundle that coop-export makes of it, `bundle`. An export takes
+    a minute; not to be changed."""
+
+    def make(directory: Path) -> None:
+        config = write_config(directory / "smoke.yaml", root)
+        # Such steps that the segmenter's classes are apart by more than an export rounds.
+        wide = "--set=stages.segmenter.learning_rate=1e-2"
+        assert run(train.main, "--config", config, "--out", directory / "run", wide) == 0
+        checkpoint = directory / "run" / "joint.safetensors"
+        assert run(export.main, "--checkpoint", checkpoint, "--out", directory / "bundle") == 0
+
+    return once(tmp_path_factory, "exported", make)

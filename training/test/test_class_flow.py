@@ -100,5 +100,5 @@ def test_camvids_void_is_not_scored(tmp_path: Path, scored: Evaluation) -> None:
 
 
 def test_fog_is_refused_for_what_is_no_street(scored: Evaluation) -> None:
-    with pytest.raises(DatasetError, match="own: fog need depth, which is told from labels of streets"):
+    with pytest.raises(DatasetError, match="own: fog need depth, which is estimated from labels of streets"):
         scored(OWN, "jpeg", "fog")

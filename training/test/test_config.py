@@ -82,7 +82,10 @@ def test_any_value_can_be_set(name: str, seed: int, clear: float) -> None:
         ),
         ("stages.joint.steps=few", "stages.joint.steps: Input should be a valid integer"),
         ("ema=1", "ema: Input should be less than 1, found 1"),
-        ("stages.refinement=null", "stages.restoration is told the condition by the refinement, which nothing trains"),
+        (
+            "stages.refinement=null",
+            "stages.restoration is conditioned on the estimate of the refinement, which nothing trains",
+        ),
         ("seed=-1", "seed: Input should be greater than or equal to 0, found -1"),
         ("data.first_seed=-1", "data.first_seed: Input should be greater than or equal to 0, found -1"),
     ],

@@ -56,10 +56,9 @@ def test_an_image_unlike_all_others_is_not_told_the_more_surely() -> None:
     torch.testing.assert_close(estimator(far[None])[0], estimator(far[None] + 1e6 * estimator.spread)[0])
 
 
-def test_it_is_fitted_when_refinement_has_been_trained(coop_train: Callable[..., int], tmp_path: Path) -> None:
-    assert coop_train(tmp_path) == 0
+def test_it_is_fitted_when_refinement_has_been_trained(trained: Path) -> None:
     fitted = {
-        name: {key: value for key, value in load_file(tmp_path / f"{name}.safetensors").items() if "estimator" in key}
+        name: {key: value for key, value in load_file(trained / f"{name}.safetensors").items() if "estimator" in key}
         for name in ("segmenter", "refinement", "restoration", "joint")
     }
     weight = "refinement.estimator.condition.1.weight"
@@ -71,10 +70,9 @@ def test_it_is_fitted_when_refinement_has_been_trained(coop_train: Callable[...,
 
 
 def test_fitting_can_be_interrupted_and_ends_the_same(
-    coop_train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coop_train: Callable[..., int], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only = ("--set=stages.restoration=null", "--set=stages.joint=null")
-    assert coop_train(tmp_path / "whole", *only) == 0
     collect = fitting.collect
 
     def interrupted(*arguments: object) -> object:
@@ -86,5 +84,5 @@ def test_fitting_can_be_interrupted_and_ends_the_same(
         assert coop_train(tmp_path / "parts", *only) == 130
     assert not (tmp_path / "parts" / "refinement.safetensors").exists()
     assert coop_train(tmp_path / "parts", *only, "--resume") == 0
-    parts, whole = (load_file(tmp_path / name / "refinement.safetensors") for name in ("parts", "whole"))
+    parts, whole = (load_file(out / "refinement.safetensors") for out in (tmp_path / "parts", trained))
     assert all(torch.equal(parts[key], whole[key]) for key in whole)

@@ -271,7 +271,7 @@ def broken(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "says"),
     [
-        ("depth", "toy: fog need depth, which is told from labels of streets"),
+        ("depth", "toy: fog need depth, which is estimated from labels of streets"),
         ("pair", "3.png: has no label"),
         ("ids", "3.png: holds label ids"),
         ("void", "no pixel of 5 labels is of a class"),

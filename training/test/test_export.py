@@ -23,7 +23,9 @@ from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
 from coop_training.onnx_graphs import store_weights_halved
 from coop_training.pixels import largest, to_float
+from once import once
 from onnx import TensorProto, helper, numpy_helper, parser
+from smoke_run import run
 from torch import nn
 from toy_bundle import open_pipeline
 
@@ -89,14 +91,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """As the command exports it, with engines beside it where they can be built: an export takes a minute."""
-    directory = tmp_path_factory.mktemp("bundles") / "random"
-    command = ["coop-export", "--checkpoint", str(checkpoint), "--out", str(directory)]
-    if find_spec("tensorrt_rtx"):
-        command += ["--engines", "8.9", "--engine-precision", "fp32"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", command)
-        assert export.main() == 0
-    return load_bundle(directory)
+    engines = ("--engines", "8.9", "--engine-precision", "fp32") if find_spec("tensorrt_rtx") else ()
+
+    def make(directory: Path) -> None:
+        assert run(export.main, "--checkpoint", checkpoint, "--out", directory / "random", *engines) == 0
+
+    return load_bundle(once(tmp_path_factory, "random", make) / "random")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a report is told about single frames."""
+"""What a report shows of single frames."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from coop_training.adapters.network import INPUT, OUTPUT
 from coop_training.onnx_graphs import IR_VERSION, OPSET
 
 LABEL_CERTAINTY = 0.9
-"""What a label map's word counts for: it tells no probability, and refinement must be able to overrule it."""
+"""What a label map's word counts for: it holds no probability, and refinement must be able to overrule it."""
 LABEL_CELL = 4
 """Pixels, on either side, that a label map's probabilities are averaged over: refinement works at that resolution."""
 EVEN = 1e-6

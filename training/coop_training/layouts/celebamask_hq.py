@@ -59,7 +59,7 @@ def _partition(mapping: Path, split: str) -> list[int]:
         return sorted(int(row[0]) for row in rows if int(row[1]) in SPLITS[split])
     except (OSError, ValueError, IndexError) as error:
         raise DatasetError(
-            f"{mapping}: cannot be read ({error}); it is part of CelebAMask-HQ.zip and tells the splits"
+            f"{mapping}: cannot be read ({error}); it is part of CelebAMask-HQ.zip and names the splits"
         ) from error
 
 

@@ -25,8 +25,8 @@ _STREET_NAMES = {name.lower(): name for name in _CAMVID} | {
     "motorcycle": "Bicyclist",
     "bicycle": "Bicyclist",
 }
-"""Class names of Cityscapes and its kin, in lower case → CamVid's. Lorries and buses are left out: the horizon is told
-by the height of cars."""
+"""Class names of Cityscapes and its kin, in lower case → CamVid's. Lorries and buses are left out: the horizon is
+estimated by the height of cars."""
 
 
 def street_ids(classes: Sequence[SemanticClass]) -> dict[int, int] | None:

@@ -52,7 +52,7 @@ def voc_items(root: Path, split: str, classes: ClassList, depth: bool) -> list[I
 
 
 def read_frame(pair: Pair, classes: ClassList, depth: bool) -> LabelledFrame:
-    """A frame of a camera without calibration; `depth`: told from the labels.
+    """A frame of a camera without calibration; `depth`: estimated from the labels.
 
     Raises:
         DatasetError: a file cannot be used, or the two differ in size.

@@ -1,6 +1,6 @@
 """Classical restoration before the bundle's segmenter, scored as coop-evaluate scores a bundle.
 
-The filters are told the condition and its level, which is more than a bundle is told.
+The filters are given the condition and its level, which is more than a bundle receives.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Classical restorations, one for each condition, which they are told: the oracle that no vehicle has.
+"""Classical restorations, one for each condition, which they are given: the oracle that no vehicle has.
 
 Every filter takes (image uint8 [H,W,3] RGB, the level's parameter, its settings) and returns uint8 [H,W,3]. BM3D is not
 among them: its implementation on PyPI is not free software.
@@ -72,7 +72,7 @@ def deblock(image: Pixels, quality: float, sigma_color: float, sigma_space: floa
 
 
 def register(image: Pixels, shift: float) -> Pixels:
-    """Red and blue moved to where phase correlation finds them best aligned with green; the shift is not told.
+    """Red and blue moved to where phase correlation finds them best aligned with green; the shift is not given.
 
     Source: Kuglin, Hines, "The Phase Correlation Image Alignment Method", 1975.
     """

@@ -1,0 +1,47 @@
+"""A tiny data set and a configuration for it, and commands as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+import yaml
+
+from coop_perception.sample_scene.drive import SampleDrive
+
+HEIGHT, WIDTH = 96, 128
+
+
+def write_frames(root: Path) -> None:
+    """Four frames of a sample drive in CamVid's layout, one of them of a drive to be held out."""
+    for folder in ("images/train", "labels/train"):
+        (root / folder).mkdir(parents=True)
+    drive = SampleDrive(3, WIDTH, HEIGHT)
+    for index, name in enumerate(("a_0", "a_1", "a_2", "held_3")):
+        frame = drive.frame(10 * index)
+        cv2.imwrite(str(root / f"images/train/{name}.png"), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(root / f"labels/train/{name}.png"), frame.mask)
+
+
+def write_config(path: Path, root: Path) -> Path:
+    """Three steps of each stage on the frames below `root`."""
+    stage = {"steps": 3, "batch": 2}
+    config = {
+        "name": "smoke",
+        "height": HEIGHT,
+        "width": WIDTH,
+        "data": {"root": str(root), "exclude": ["held"], "sample_drives": 0, "crop": [64, 96]},
+        "estimator": {"frames": 6, "steps": 5},
+        "stages": dict.fromkeys(("segmenter", "refinement", "restoration", "joint"), stage),
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def run(command: Callable[[], int], *arguments: object) -> int:
+    """A command's exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["command", *map(str, arguments)])
+        return command()
