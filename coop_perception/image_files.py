@@ -16,15 +16,17 @@ class DatasetError(ValueError):
     """A data set that cannot be used; the message names the file."""
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files in a folder, in no order.
+def image_files(folder: Path, below: bool = False) -> list[Path]:
+    """The image files in a folder, in no order; with `below` those in folders inside it, too.
 
     Raises:
         DatasetError: the folder is missing or holds no image.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
-    files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    files = [
+        path for path in (folder.rglob("*") if below else folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES
+    ]
     if not files:
         raise DatasetError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return files

@@ -182,3 +182,65 @@ def percentiles(values: list[float]) -> tuple[float, float, float]:
         return float("nan"), float("nan"), float("nan")
     p50, p95, p99 = np.percentile(values, (50, 95, 99))
     return float(p50), float(p95), float(p99)
+
+
+def confidence_counts(
+    reference: npt.NDArray[np.integer],
+    prediction: npt.NDArray[np.integer],
+    confidence: npt.NDArray[np.uint8],
+    ignore_id: int = IGNORE_ID,
+) -> npt.NDArray[np.int64]:
+    """How often each confidence was given, and how often rightly. Counts of several images add up to the set's.
+
+    Args:
+        reference: integers [H,W], ``ignore_id`` where a pixel is not scored.
+        prediction: integers of the same shape.
+        confidence: uint8 of the same shape; 255 = certain.
+        ignore_id: id of unscored pixels in the reference.
+
+    Returns:
+        int64 [256, 2]: pixels of each confidence, and those of them that have their true class.
+    """
+    scored = reference != ignore_id
+    given = confidence[scored]
+    right = given[prediction[scored] == reference[scored]]
+    return np.stack([np.bincount(given, minlength=256), np.bincount(right, minlength=256)], 1).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far confidence is what it says. All in 0..1."""
+
+    ece: float
+    """Expected calibration error: the mean distance of confidence from accuracy over 15 equal bins (Guo et al., "On
+    Calibration of Modern Neural Networks", ICML 2017)."""
+    risk_coverage: tuple[tuple[float, float], ...]
+    """(coverage, risk): the share of wrong pixels among the most confident share of all (Geifman and El-Yaniv,
+    "Selective Classification for Deep Neural Networks", NeurIPS 2017)."""
+
+
+_ECE_BINS = 15
+_COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+
+
+def calibration(counts: npt.NDArray[np.int64]) -> Calibration:
+    """Calibration of a whole set from its pooled :func:`confidence_counts`.
+
+    Raises:
+        ValueError: no pixel was scored.
+    """
+    total = int(counts[:, 0].sum())
+    if total == 0:
+        raise ValueError("no pixel was scored: the reference masks hold nothing but unlabelled pixels")
+    confidence = np.arange(256) / 255
+    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
+    given = np.bincount(bins, counts[:, 0] * confidence, _ECE_BINS)
+    right = np.bincount(bins, counts[:, 1], _ECE_BINS)
+    # Most confident first; within one confidence the wrong ones are spread evenly.
+    covered = np.concatenate([[0], counts[::-1, 0].cumsum()]) / total
+    wrong = np.concatenate([[0], (counts[::-1, 0] - counts[::-1, 1]).cumsum()]) / total
+    risks = np.interp(_COVERAGES, covered, wrong) / np.array(_COVERAGES)
+    return Calibration(
+        ece=float(np.abs(given - right).sum() / total),
+        risk_coverage=tuple(zip(_COVERAGES, (float(risk) for risk in risks), strict=True)),
+    )

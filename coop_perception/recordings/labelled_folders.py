@@ -29,14 +29,14 @@ class Pair:
         return self.image.stem
 
 
-def find_pairs(images: Path, labels: Path | None) -> list[Pair]:
-    """Pairs in order of file name.
+def find_pairs(images: Path | Sequence[Path], labels: Path | None) -> list[Pair]:
+    """Pairs in order of file name, of a folder of images or of these.
 
     Raises:
         DatasetError: a folder is missing or has no image, two images share a stem, or an image has no label.
     """
     found: dict[str, Path] = {}
-    for path in sorted(image_files(images)):
+    for path in sorted(image_files(images) if isinstance(images, Path) else images):
         if path.stem in found:
             raise DatasetError(
                 f"{path}: has the same stem as {found[path.stem].name}; names must be unique without suffix"
@@ -52,6 +52,39 @@ def find_pairs(images: Path, labels: Path | None) -> list[Pair]:
             + (f" (nor have {len(missing) - 1} other images)" if len(missing) > 1 else "")
         )
     return [Pair(path, label_files[stem]) for stem, path in found.items()]
+
+
+def find_references(images: Path, references: Path) -> dict[Path, Path]:
+    """The clean image of each degraded one, by file name, in order of the degraded ones' names; folders may hold more
+    folders.
+
+    Their stems are the same, or one is the other with more before or behind it, as `rain-001` and `norain-001`, or
+    `aachen_000000` and `aachen_000000_foggy_beta_0.01`. Of several such clean images the longest stem is meant.
+
+    Raises:
+        DatasetError: a folder is missing or has no image, two clean images share a stem, or a degraded one has no clean
+            one, or several.
+    """
+    clean: dict[str, Path] = {}
+    for path in sorted(image_files(references, below=True)):
+        if path.stem in clean:
+            raise DatasetError(f"{path}: has the same stem as {clean[path.stem]}; names must be unique without suffix")
+        clean[path.stem] = path
+    pairs = {}
+    for path in sorted(image_files(images, below=True)):
+        stem = path.stem
+        fitting = [stem] if stem in clean else [s for s in clean if stem.startswith(s) or s.endswith(stem)]
+        if not fitting:
+            raise DatasetError(
+                f"{path}: has no clean image in {references}; expected one of the same stem, or of part of it"
+            )
+        longest = sorted(fitting, key=len)[-2:]
+        if len(longest) == 2 and len(longest[0]) == len(longest[1]):
+            raise DatasetError(
+                f"{path}: may belong to {clean[longest[0]].name} or to {clean[longest[1]].name}; rename it"
+            )
+        pairs[path] = clean[longest[-1]]
+    return pairs
 
 
 def label_ids(classes: Sequence[SemanticClass]) -> dict[int, int]:

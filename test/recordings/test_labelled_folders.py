@@ -15,7 +15,7 @@ from PIL import Image
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass, parse_classes
 from coop_perception.image_files import DatasetError, read_image
-from coop_perception.recordings.labelled_folders import Pair, label_ids, read_label, read_pair
+from coop_perception.recordings.labelled_folders import Pair, find_references, label_ids, read_label, read_pair
 
 ALL = {i: i for i in range(256)}
 
@@ -142,3 +142,36 @@ def test_classes_are_what_was_listed(entries: list[tuple[str, tuple[int, int, in
     entries = list(dict(entries).items())
     parsed = parse_classes([{"id": i, "name": name, "rgb": list(rgb)} for i, (name, rgb) in enumerate(entries)])
     assert parsed == tuple(SemanticClass(i, name, rgb) for i, (name, rgb) in enumerate(entries))
+
+
+def images(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), np.zeros((4, 4, 3), np.uint8))
+    return folder
+
+
+def test_references_are_found_by_name(tmp_path: Path) -> None:
+    clean = ("norain-001.png", "norain-002.png", "aachen/aachen_1.png", "aachen/aachen_1_2.png")
+    degraded = ("rain-001.png", "rain-002.jpg", "aachen/aachen_1_foggy_0.01.png", "aachen/aachen_1_2_foggy.png")
+    given, clear = images(tmp_path / "given", *degraded), images(tmp_path / "clean", *clean)
+    pairs = {path.name: reference.name for path, reference in find_references(given, clear).items()}
+    assert pairs == {
+        "rain-001.png": "norain-001.png",
+        "rain-002.jpg": "norain-002.png",
+        "aachen_1_foggy_0.01.png": "aachen_1.png",
+        "aachen_1_2_foggy.png": "aachen_1_2.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "clean", "says"),
+    [
+        ("b.png", ["a.png"], "b.png: has no clean image in .*clean; expected one of the same stem"),
+        ("x.png", ["ax.png", "bx.png"], r"x.png: may belong to [ab]x.png or to [ab]x.png; rename it"),
+        ("a.png", ["a.png", "deeper/a.jpg"], "has the same stem as"),
+    ],
+)
+def test_references_that_are_none(tmp_path: Path, given: str, clean: list[str], says: str) -> None:
+    with pytest.raises(DatasetError, match=says):
+        find_references(images(tmp_path / "given", given), images(tmp_path / "clean", *clean))

@@ -1,4 +1,5 @@
-"""coop-evaluate: a bundle's scores on labelled images, clear and under every condition and level.
+"""coop-evaluate: a bundle's scores on images, clear and under every condition and level of a suite, or on ready-made
+pairs of degraded and clean images.
 
 Writes results.json, results.md (tables) and panels/<condition>.png into the folder of results.
 """
@@ -8,19 +9,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from coop_perception.contracts import STAGES
+from coop_perception.contracts import STAGES, Bundle
 from coop_perception.degradations import CONDITIONS
 from coop_perception.engines import EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.model.pipeline import Pipeline
+from coop_perception.recordings.labelled_folders import find_references
+from coop_training.cases import PUBLISHED, READY_MADE, SUITE_NAMES, Case, published_cases, ready_made_case, suite_cases
 from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
+from coop_training.label_sets import LabelSets, read_label_sets
 from coop_training.layouts.class_lists import class_list
 from coop_training.layouts.depth import street_ids
 from coop_training.layouts.folders import paired_items
+from coop_training.layouts.frame import Item, LabelledFrame, ReadyMade
 from coop_training.panels import write_panels
 from coop_training.results import write_results
 from coop_training.tables import report, summary
@@ -28,6 +35,20 @@ from coop_training.tables import report, summary
 
 def main() -> int:
     parser = argument_parser("coop-evaluate", __doc__)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--suite",
+        choices=SUITE_NAMES,
+        default=PUBLISHED,
+        help="published: the conditions and levels of literature (default); realistic: what real optics, sensors, "
+        "codecs and weather do; mixed: two to four of these at once",
+    )
+    what.add_argument(
+        "--references",
+        type=Path,
+        help="folder of clean images, or of folders of them: --images are then degraded already, each named as its "
+        "clean image with more words before or behind; --labels are named as the clean images",
+    )
     parser.add_argument(
         "--restore-then-segment",
         action="store_true",
@@ -49,18 +70,27 @@ def argument_parser(prog: str, description: str | None) -> argparse.ArgumentPars
     """What every evaluation needs to know."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--bundle", type=Path, required=True, help="model bundle")
-    parser.add_argument("--images", type=Path, required=True, help="folder of clear images")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images, clear ones without --references")
     parser.add_argument(
         "--labels",
         type=Path,
-        required=True,
-        help="folder of their labels: the bundle's class ids, 255 = not scored; paired by file stem",
+        help="folder of their labels: the bundle's class ids, 255 = not scored; paired by file stem (default: none; "
+        "masks are not scored)",
     )
     parser.add_argument(
-        "--conditions", type=_conditions, default=list(CONDITIONS), help="comma-separated names, or all (default)"
+        "--label-sets",
+        type=Path,
+        help="YAML file for labels that are coarser than the bundle's classes: the classes that each label stands for",
+    )
+    parser.add_argument(
+        "--conditions",
+        type=_conditions,
+        default=list(CONDITIONS),
+        help="of the suite published: comma-separated names, or all (default)",
     )
     parser.add_argument("--limit", type=positive, help="so many of the images, evenly spread, for a quick look")
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
+    parser.set_defaults(suite=PUBLISHED, references=None)
     return parser
 
 
@@ -72,29 +102,71 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
     """
     # Images are scored side by side: one thread for each network's run costs less than sharing every run out.
     bundle = load_bundle(arguments.bundle)
+    sets = read_label_sets(arguments.label_sets, bundle.classes) if arguments.label_sets else None
+    cases = _cases(arguments, bundle, sets)
+    items = _items(arguments, bundle, sets)
     pipeline = Pipeline(bundle, load_engines(bundle, STAGES, EngineSettings("onnxruntime", threads=1)))
-    needs_depth = [name for name in arguments.conditions if CONDITIONS[name].needs_depth]
-    if needs_depth and street_ids(bundle.classes) is None:
-        raise DatasetError(
-            f"{arguments.bundle}: {', '.join(needs_depth)} need depth, which is estimated from labels of streets, and "
-            "these classes are of something else; name the other --conditions"
-        )
-    items = paired_items(arguments.images, arguments.labels, class_list(bundle.classes), bool(needs_depth))
     arguments.out.mkdir(parents=True, exist_ok=True)
     evaluation = evaluate(
         select(items, arguments.limit),
-        arguments.conditions,
+        cases,
         method(pipeline),
         bundle.classes,
         bundle=bundle.name,
         method_name=name,
+        suite=READY_MADE if arguments.references else arguments.suite,
         known=bundle.conditions,
+        merge=sets.merge if sets else None,
     )
+    if arguments.labels and evaluation.results.clean.raw is None:
+        raise DatasetError(
+            f"{arguments.labels}: no pixel of {evaluation.results.images} labels is of a class: there is nothing to "
+            "score; leave --labels out to score images alone"
+        )
     write_results(arguments.out / "results.json", evaluation.results)
     (arguments.out / "results.md").write_text(report(evaluation.results))
     write_panels(arguments.out / "panels", evaluation.samples, bundle.classes)
     print(summary(evaluation.results))
     print(arguments.out / "results.md")
+
+
+def _cases(arguments: argparse.Namespace, bundle: Bundle, sets: LabelSets | None) -> list[Case]:
+    if arguments.references:
+        return [ready_made_case()]
+    if arguments.suite != PUBLISHED:
+        return suite_cases(arguments.suite)
+    needs_depth = [name for name in arguments.conditions if CONDITIONS[name].needs_depth]
+    if needs_depth and arguments.labels and sets is None and street_ids(bundle.classes) is None:
+        raise DatasetError(
+            f"{arguments.bundle}: {', '.join(needs_depth)} need depth, which is estimated from labels of streets, and "
+            "these classes are of something else; name the other --conditions"
+        )
+    return published_cases(arguments.conditions)
+
+
+def _items(arguments: argparse.Namespace, bundle: Bundle, sets: LabelSets | None) -> list[Item]:
+    """Clear frames with their labels, if any, and with the degraded images that come ready-made."""
+    classes = class_list(bundle.classes)
+    label_ids = sets.label_ids if sets else classes.label_ids
+    # Depth is estimated from labels of the bundle's own classes; otherwise it is that of an empty street.
+    depth = arguments.labels is not None and sets is None and street_ids(bundle.classes) is not None
+    if arguments.references is None:
+        return paired_items(arguments.images, arguments.labels, replace(classes, label_ids=label_ids), depth)
+    pairs = find_references(arguments.images, arguments.references)
+    clean = {path.stem: path for path in pairs.values()}
+    frames = {
+        item.name: item
+        for item in paired_items(
+            sorted(clean.values()), arguments.labels, replace(classes, label_ids=label_ids), depth=False
+        )
+    }
+    return [
+        Item(image.stem, partial(_with_ready_made, frames[reference.stem], image)) for image, reference in pairs.items()
+    ]
+
+
+def _with_ready_made(clean: Item, degraded: Path) -> LabelledFrame:
+    return replace(clean.read(), ready_made=(ReadyMade(READY_MADE, 1.0, degraded),))
 
 
 def positive(text: str) -> int:

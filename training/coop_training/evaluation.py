@@ -5,68 +5,60 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from coop_perception.classes import SemanticClass
-from coop_perception.degradations import CONDITIONS, degrade
+from coop_perception.classes import IGNORE_ID, SemanticClass
 from coop_perception.evaluation.report.frames import Sample
 from coop_perception.image_files import DatasetError
-from coop_perception.metrics import confusion_matrix, mean_psnr, psnr, segmentation_scores, ssim
+from coop_perception.metrics import (
+    calibration,
+    confidence_counts,
+    confusion_matrix,
+    mean_psnr,
+    psnr,
+    segmentation_scores,
+    ssim,
+)
 from coop_perception.model.pipeline import Pipeline, Result
-from coop_training.layouts.frame import Item, LabelledFrame
-from coop_training.results import ConditionScores, ImageScores, MaskScores, Results, Scores, mean_scores, won_back
+from coop_training.cases import CLEAR, PUBLISHED, Case, Entry, Pixels
+from coop_training.layouts.frame import Item
+from coop_training.results import (
+    CHANGED_DB,
+    EXACT,
+    HARM_DB,
+    Calibration,
+    ConditionScores,
+    Harm,
+    ImageScores,
+    MaskScores,
+    Results,
+    Scores,
+    mean_scores,
+    with_won_back,
+)
 
-CLEAR = "clear"
 _CLEAR_SAMPLES = 4
-Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A condition at one of its levels, 1 to their number; ("clear", 0) leaves images as they are."""
-
-    condition: str
-    level: int = 0
-
-    @property
-    def strength(self) -> float:
-        """0 for clear, 1 at the last level: what the condition head is trained to say."""
-        return self.level / len(CONDITIONS[self.condition].levels) if self.level else 0.0
-
-
 Method = Callable[[Pixels, Case], Result]
 """What is scored: (degraded image uint8 [H,W,3], what was done to it) -> a result with mask_raw, mask and restored, and
-with condition and strength where the method estimates them. Called from several threads at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An image of a data set. `seed` is its number in the whole set, so that a part of it is degraded as the whole."""
-
-    item: Item
-    seed: int
-
-    def under(self, case: Case, frame: LabelledFrame) -> Pixels:
-        """The image as read, under a condition; equal calls give equal bytes."""
-        if not case.level:
-            return frame.image
-        depth = frame.depth.astype(np.float32) if frame.depth.size else None
-        return degrade(
-            frame.image, case.condition, case.level, seed=self.seed, depth=depth, intrinsics=frame.intrinsics
-        )
+with confidence, condition and strength where the method has them. Called from several threads at a time."""
+Merge = NDArray[np.uint8]
+"""uint8 [256]: the label that each of the bundle's class ids counts as, where labels are coarser than its classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """One image in one case: confusion matrices, (PSNR, SSIM), most likely condition and strength (None: no estimate),
-    and the pictures where they are to be shown."""
+    """One image in one case: its name, confusion matrices, counts of confidences, (PSNR, SSIM), most likely condition
+    and strength (None: no estimate), and the pictures where they are to be looked at."""
+
+    name: str
 
     raw: NDArray[np.int64]
     refined: NDArray[np.int64]
+    confidences: NDArray[np.int64] | None
     degraded: tuple[float, float]
     restored: tuple[float, float]
     condition: int | None
@@ -84,7 +76,7 @@ class Evaluation:
 
 def cooperative(pipeline: Pipeline) -> Method:
     """Masks refined and images restored by a bundle."""
-    return lambda image, case: pipeline.run([image], ("mask_raw", "mask", "restored", "condition"))[0]
+    return lambda image, case: pipeline.run([image], ("mask_raw", "mask", "confidence", "restored", "condition"))[0]
 
 
 def restore_then_segment(pipeline: Pipeline, restore: Callable[[Pixels, Case], Pixels] | None = None) -> Method:
@@ -117,83 +109,94 @@ def spread(count: int, wanted: int) -> list[int]:
 
 def evaluate(
     entries: Sequence[Entry],
-    conditions: Sequence[str],
+    cases: Sequence[Case],
     method: Method,
     classes: Sequence[SemanticClass],
     *,
     bundle: str,
     method_name: str,
+    suite: str = PUBLISHED,
     known: Sequence[str] = (),
+    merge: Merge | None = None,
 ) -> Evaluation:
     """Scores a method. As many images at a time as the process may use cores; the outcome does not depend on that.
 
     Args:
-        entries: labelled images, at least one; with depth where a condition needs it.
-        conditions: names in `CONDITIONS`.
+        entries: images, at least one; those without labels have masks of IGNORE_ID alone.
+        cases: what is done to each, beside nothing.
         method: what is scored.
         classes: of the masks.
         bundle: name of the bundle whose segmenter is used.
         method_name: how refined and restored came about, in words.
+        suite: name of the cases together.
         known: the conditions that `Result.condition` tells apart, in its order.
+        merge: where labels are coarser than classes.
 
     Raises:
         DatasetError: an image or label cannot be used.
         EngineError: a network failed.
     """
-    cases = [Case(CLEAR)]
-    cases += [Case(name, level) for name in conditions for level in range(1, len(CONDITIONS[name].levels) + 1)]
-    shown = {case: _shown(case, len(entries)) for case in cases}
+    cases = [Case(CLEAR), *cases]
+    picked_of = {case: _picked(case, cases, len(entries)) for case in cases}
+    ids = len(classes) if merge is None else int(merge[merge != IGNORE_ID].max()) + 1
 
     def score(index: int) -> list[_Score]:
-        picked = {case for case in cases if index in shown[case]}
-        return list(_score_image(entries[index], cases, picked, method, len(classes)))
+        picked = {case for case in cases if index in picked_of[case]}
+        return list(_score_image(entries[index], cases, picked, method, ids, merge))
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as executor:
         by_image = executor.map(score, range(len(entries)))
         columns = zip(*track(by_image, f"evaluating {bundle}, {method_name}", total=len(entries)), strict=True)
         scores = dict(zip(cases, columns, strict=True))
-    if not any(one.raw.any() for one in scores[Case(CLEAR)]):
-        raise DatasetError(f"no pixel of {len(entries)} labels is of a class: there is nothing to score")
 
-    samples: dict[str, list[Sample]] = {name: [] for name in (CLEAR, *conditions)}
+    samples: dict[str, list[Sample]] = {case.condition: [] for case in cases}
     for case, of_case in scores.items():
         samples[case.condition] += [one.sample for one in of_case if one.sample is not None]
     clean = _pool(scores[Case(CLEAR)], Case(CLEAR), known)
     by_condition = {}
-    for name in conditions:
+    for name in dict.fromkeys(case.condition for case in cases[1:]):
         levels = [_pool(of_case, case, known) for case, of_case in scores.items() if case.condition == name]
-        levels = [level.model_copy(update={"won_back": won_back(clean, level)}) for level in levels]
-        average = mean_scores(levels)
-        average = average.model_copy(update={"won_back": won_back(clean, average)})
+        levels = [with_won_back(clean, level) for level in levels]
+        average = with_won_back(clean, mean_scores(levels))
         by_condition[name] = ConditionScores(**average.model_dump(), levels=levels)
+    adverse = {case.condition for case in cases if not case.clear}
     results = Results(
         bundle=bundle,
         method=method_name,
+        suite=suite,
         images=len(entries),
         clean=clean,
         conditions=by_condition,
-        # The mean of the estimates' shares says nothing.
-        mean=mean_scores(list(by_condition.values())).model_copy(update={"estimates": None}) if by_condition else None,
+        mean=_mean_over([of for name, of in by_condition.items() if name in adverse]),
+        mean_without_exact=_mean_over(
+            [of for name, of in by_condition.items() if name in adverse and name not in EXACT]
+        ),
     )
     return Evaluation(results, samples)
 
 
-def _shown(case: Case, images: int) -> list[int]:
-    """Which images' results in this case are kept to be looked at."""
+def _mean_over(conditions: Sequence[ConditionScores]) -> Scores | None:
+    """The mean of the estimates' shares says nothing."""
+    return mean_scores(conditions).model_copy(update={"estimates": None}) if conditions else None
+
+
+def _picked(case: Case, cases: Sequence[Case], images: int) -> list[int]:
+    """Which images' results in this case are kept to be looked at: another one for each level."""
     if not case.level:
         return spread(images, min(_CLEAR_SAMPLES, images))
-    return [spread(images, len(CONDITIONS[case.condition].levels))[case.level - 1]]
+    levels = sum(other.condition == case.condition for other in cases)
+    return [spread(images, levels)[case.level - 1]]
 
 
 def _score_image(
-    entry: Entry, cases: Sequence[Case], picked: set[Case], method: Method, classes: int
+    entry: Entry, cases: Sequence[Case], picked: set[Case], method: Method, ids: int, merge: Merge | None
 ) -> Iterator[_Score]:
     """One image in every case, in order."""
     frame = entry.item.read()
 
-    def image_scores(other: Pixels) -> tuple[float, float]:
+    def image_scores(reference: Pixels, other: Pixels) -> tuple[float, float]:
         try:
-            return psnr(frame.image, other), ssim(frame.image, other)
+            return psnr(reference, other), ssim(reference, other)
         except ValueError as error:
             raise DatasetError(f"{entry.item.name}: {error}") from error
 
@@ -205,13 +208,18 @@ def _score_image(
         assert result.restored is not None
         sample = None
         if case in picked:
-            title = f"level {case.level}" if case.level else entry.item.name
+            title = case.label if case.level else entry.item.name
             sample = Sample(title, degraded, result.mask_raw, result.mask, result.restored, frame.image, frame.mask)
+        raw, refined = (mask if merge is None else merge[mask] for mask in (result.mask_raw, result.mask))
+        reference = degraded if case.clear else frame.image  # in a clear image nothing is to be mended
+        confidence = result.confidence
         yield _Score(
-            raw=confusion_matrix(frame.mask, result.mask_raw, classes),
-            refined=confusion_matrix(frame.mask, result.mask, classes),
-            degraded=image_scores(degraded),
-            restored=image_scores(result.restored),
+            name=entry.item.name,
+            raw=confusion_matrix(frame.mask, raw, ids),
+            refined=confusion_matrix(frame.mask, refined, ids),
+            confidences=None if confidence is None else confidence_counts(frame.mask, refined, confidence),
+            degraded=image_scores(reference, degraded),
+            restored=image_scores(reference, result.restored),
             condition=None if result.condition is None else int(result.condition.argmax()),
             strength=result.strength,
             sample=sample,
@@ -222,20 +230,39 @@ def _pool(scores: Sequence[_Score], case: Case, known: Sequence[str]) -> Scores:
     """Scores of one case over all images."""
     estimates = [known[one.condition] for one in scores if one.condition is not None]
     errors = [abs(one.strength - case.strength) for one in scores if one.strength is not None]
-    judged = bool(estimates) and case.condition in known
+    truth = CLEAR if case.clear else case.condition
+    judged = bool(estimates) and truth in known
+    gains = [one.restored[0] - one.degraded[0] for one in scores]
+    worst = int(np.argmin(gains))
+    confidences = [one.confidences for one in scores if one.confidences is not None]
+    counts = np.sum(confidences, axis=0) if confidences else np.zeros((256, 2), np.int64)
     return Scores(
+        name=case.label if case.level else None,
         raw=_mask_scores([one.raw for one in scores]),
         refined=_mask_scores([one.refined for one in scores]),
         degraded=_image_scores([one.degraded for one in scores]),
         restored=_image_scores([one.restored for one in scores]),
+        calibration=Calibration.model_validate(asdict(calibration(counts))) if counts.any() else None,
+        harm=None
+        if case.clear
+        else Harm(
+            share=float(np.mean([gain < -HARM_DB for gain in gains])),
+            worst=gains[worst],
+            worst_image=scores[worst].name,
+        ),
+        changed=float(np.mean([one.restored[0] < CHANGED_DB for one in scores])) if case.clear else None,
         estimates={name: estimates.count(name) / len(estimates) for name in known} if estimates else None,
-        recognised=estimates.count(case.condition) / len(estimates) if judged else None,
-        strength_error=float(np.mean(errors)) if judged and errors else None,
+        recognised=estimates.count(truth) / len(estimates) if judged else None,
+        strength_error=float(np.mean(errors)) if judged and errors and not case.variant else None,
     )
 
 
-def _mask_scores(matrices: Sequence[NDArray[np.int64]]) -> MaskScores:
-    scores = segmentation_scores(np.sum(matrices, axis=0))
+def _mask_scores(matrices: Sequence[NDArray[np.int64]]) -> MaskScores | None:
+    """None where no pixel has a label."""
+    pooled = np.sum(matrices, axis=0)
+    if not pooled.any():
+        return None
+    scores = segmentation_scores(pooled)
     return MaskScores(pa=scores.pa, mpa=scores.mpa, miou=scores.miou, fwiou=scores.fwiou)
 
 

@@ -34,16 +34,40 @@ class ImageScores(_Record):
     ssim: float
 
 
+class Calibration(_Record):
+    """Of the refined mask's confidence (see `coop_perception.metrics.Calibration`)."""
+
+    ece: float
+    risk_coverage: list[tuple[float, float]]
+
+
+class Harm(_Record):
+    """Images whose restored one is further from the reference than the input is, by more than HARM_DB."""
+
+    share: float
+    worst: float
+    """dB by which the worst image was changed; above 0 where none was made worse."""
+    worst_image: str
+
+
 class Scores(_Record):
     """One condition at one level, or the mean of several. What does not exist is None, and left out of the file."""
 
-    raw: MaskScores
-    """The segmenter's mask of the image as it is."""
-    refined: MaskScores
+    name: str | None = None
+    """Of the level."""
+    raw: MaskScores | None = None
+    """The segmenter's mask of the image as it is; None without labels."""
+    refined: MaskScores | None = None
     degraded: ImageScores
     restored: ImageScores
     won_back: float | None = None
     """(refined - raw) / (clean raw - raw) of the mIoU; None where the condition costs nothing."""
+    won_back_of_refined: float | None = None
+    """The same against the clean image's refined mask."""
+    calibration: Calibration | None = None
+    harm: Harm | None = None
+    changed: float | None = None
+    """Share of clear images that come back at less than CHANGED_DB of what they were; None of adverse ones."""
     estimates: dict[str, float] | None = None
     """Share of images for which each condition was the most likely one."""
     recognised: float | None = None
@@ -53,7 +77,7 @@ class Scores(_Record):
 
 
 class ConditionScores(Scores):
-    """Averaged over levels, but `won_back`, which is that of the averages."""
+    """Averaged over levels, but `won_back`, which is that of the averages, and `harm`, which is of all."""
 
     levels: list[Scores]
 
@@ -64,22 +88,52 @@ class Results(_Record):
     bundle: str
     method: str
     """How `refined` and `restored` came about."""
+    suite: str = "published"
     images: int
     clean: Scores
     conditions: dict[str, ConditionScores]
     mean: Scores | None = None
-    """Over conditions; None without any."""
+    """Over conditions; None without any. Not over clear images of other cameras."""
+    mean_without_exact: Scores | None = None
+    """Over those that no filter undoes exactly: without chromatic aberration and impulses."""
+
+
+HARM_DB = 0.3
+CHANGED_DB = 40.0
+EXACT = ("chromatic_aberration", "impulse_noise", "aberration_shift", "aberration_radial", "impulses_random")
+"""Conditions and families whose undoing is a filter's, of up to infinite gain: they would rule any mean."""
 
 
 def mean_scores(scores: Sequence[Scores]) -> Scores:
-    """Every number the mean over those that have it."""
-    return Scores.model_validate(_mean([one.model_dump(include=set(Scores.model_fields)) for one in scores]))
+    """Every number the mean over those that have it; harm of all together."""
+    fields = set(Scores.model_fields) - {"name", "harm", "calibration"}
+    mean = Scores.model_validate(_mean([one.model_dump(include=fields) for one in scores]))
+    harms = [one.harm for one in scores if one.harm is not None]
+    eces = [one.calibration for one in scores if one.calibration is not None]
+    update: dict[str, object] = {}
+    if harms:
+        worst = min(harms, key=lambda harm: harm.worst)
+        update["harm"] = worst.model_copy(update={"share": float(np.mean([harm.share for harm in harms]))})
+    if eces:
+        curves = np.mean([one.risk_coverage for one in eces], axis=0)
+        update["calibration"] = Calibration(
+            ece=float(np.mean([one.ece for one in eces])), risk_coverage=[(float(a), float(b)) for a, b in curves]
+        )
+    return mean.model_copy(update=update)
 
 
-def won_back(clean: Scores, scores: Scores) -> float | None:
-    """Of the mIoU that a condition costs the segmenter, the share that refinement gains; None where it costs none."""
-    cost = clean.raw.miou - scores.raw.miou
+def won_back(clean: MaskScores | None, scores: Scores) -> float | None:
+    """Of the mIoU that a condition costs the segmenter against a clean image's mask, the share that refinement gains;
+    None where it costs none."""
+    if clean is None or scores.raw is None or scores.refined is None:
+        return None
+    cost = clean.miou - scores.raw.miou
     return (scores.refined.miou - scores.raw.miou) / cost if cost > 0 else None
+
+
+def with_won_back(clean: Scores, scores: Scores) -> Scores:
+    shares = {"won_back": won_back(clean.raw, scores), "won_back_of_refined": won_back(clean.refined, scores)}
+    return scores.model_copy(update=shares)
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -103,7 +157,7 @@ def read_results(path: Path) -> Results:
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    if isinstance(values[0], Mapping):
-        return {key: _mean([value[key] for value in values]) for key in values[0]}
-    numbers = [value for value in values if value is not None]
-    return float(np.mean(numbers)) if numbers else None
+    known = [value for value in values if value is not None]
+    if known and isinstance(known[0], Mapping):
+        return {key: _mean([value[key] for value in known]) for key in known[0]}
+    return float(np.mean(known)) if known else None

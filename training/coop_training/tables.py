@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from coop_perception.degradations import CONDITIONS
-from coop_training.results import ImageScores, MaskScores, Results, Scores
+from coop_training.results import HARM_DB, ImageScores, MaskScores, Results, Scores
 
 DASH = "–"
 CLEAN = "clean"
@@ -15,17 +14,20 @@ CLEAN = "clean"
 def report(results: Results) -> str:
     """All that there is to say of one evaluation."""
     sections = [
-        f"# {results.bundle}, {results.method}: {results.images} images",
+        f"# {results.bundle}, {results.method}, {results.suite}: {results.images} images",
         "Means over each condition's levels. Masks are scored on the confusion matrix pooled over all images, over the "
         "classes present in the reference; PSNR (dB) and SSIM are means over images.",
         "## Summary",
         summary(results),
         "Won back: the share of the mIoU lost to the condition that refinement regains, "
-        "(refined − raw) / (clean raw − raw).",
+        "(refined − raw) / (clean raw − raw); behind the stroke against the clean image's refined mask. Harmed: the "
+        f"share of images whose restored one is more than {HARM_DB} dB further from the reference than the input, and "
+        "by how much the worst was changed.",
         "## Segmentation and restoration (the paper's Table 1)",
         segmentation_and_restoration(results),
         "## Restoration (the paper's Table 2)",
         restoration({"restored": [results]}),
+        *(["## Confidence of refined masks", calibration(results)] if results.clean.calibration else []),
         *(["## Condition estimate", estimates(results)] if results.clean.estimates else []),
         *(["## Levels", levels(results)] if results.conditions else []),
     ]
@@ -37,15 +39,19 @@ def summary(results: Results) -> str:
     rows = [
         [
             name,
-            *_gain(100 * scores.raw.miou, 100 * scores.refined.miou, 1),
-            percent(scores.won_back),
-            *_gain(scores.degraded.psnr, scores.restored.psnr, 2, input_is_perfect=name == CLEAN),
+            *_miou_gain(scores),
+            _won_back(scores),
+            *_gain(scores.degraded.psnr, scores.restored.psnr, 2, input_is_perfect=scores.changed is not None),
+            _harm(scores),
             percent(scores.recognised),
         ]
         for name, scores in _rows(results)
     ]
     return markdown(
-        ["condition", "mIoU raw, %", "refined", "gain", "won back", "PSNR degraded", "restored", "gain", "recognised"],
+        [
+            *("condition", "mIoU raw, %", "refined", "gain", "won back"),
+            *("PSNR degraded", "restored", "gain", "harmed, worst", "recognised"),
+        ],
         rows,
     )
 
@@ -53,8 +59,8 @@ def summary(results: Results) -> str:
 def segmentation_and_restoration(results: Results) -> str:
     """Two rows per condition: as it is, and refined and restored (`_Re`)."""
 
-    def row(name: str, mask: MaskScores, image: ImageScores | None) -> list[str]:
-        masks = [f"{value:.4f}" for value in (mask.pa, mask.mpa, mask.miou, mask.fwiou)]
+    def row(name: str, mask: MaskScores | None, image: ImageScores | None) -> list[str]:
+        masks = [f"{value:.4f}" for value in (mask.pa, mask.mpa, mask.miou, mask.fwiou)] if mask else [DASH] * 4
         return [name, *masks, *(_image_cells([image]) if image else [DASH, DASH])]
 
     rows = [
@@ -102,19 +108,34 @@ def levels(results: Results) -> str:
     rows = [
         [
             name,
-            f"{level} ({CONDITIONS[name].levels[level - 1]:g})",
-            *_gain(100 * scores.raw.miou, 100 * scores.refined.miou, 1),
+            scores.name or "",
+            *_miou_gain(scores),
             percent(scores.won_back),
-            *_gain(scores.degraded.psnr, scores.restored.psnr, 2),
+            *_gain(scores.degraded.psnr, scores.restored.psnr, 2, input_is_perfect=scores.changed is not None),
             f"{scores.degraded.ssim:.4f}",
             f"{scores.restored.ssim:.4f}",
+            _harm(scores),
+            _ece(scores),
             percent(scores.recognised),
         ]
         for name, condition in results.conditions.items()
-        for level, scores in enumerate(condition.levels, 1)
+        for scores in condition.levels
     ]
     header = ["condition", "level", "mIoU raw, %", "refined", "gain", "won back", "PSNR degraded", "restored", "gain"]
-    return markdown([*header, "SSIM degraded", "restored", "recognised"], rows)
+    return markdown([*header, "SSIM degraded", "restored", "harmed, worst", "ECE", "recognised"], rows)
+
+
+def calibration(results: Results) -> str:
+    """One row per condition: the expected calibration error of the refined mask's confidence, and its risk at each
+    coverage."""
+    rows = [
+        [name, _ece(scores), *(percent(risk) for _, risk in scores.calibration.risk_coverage)]
+        for name, scores in _rows(results)
+        if scores.calibration
+    ]
+    assert results.clean.calibration is not None
+    coverages = [f"{coverage:.0%}" for coverage, _ in results.clean.calibration.risk_coverage]
+    return markdown(["condition", "ECE", *(f"wrong of {coverage}" for coverage in coverages)], rows)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -144,8 +165,31 @@ def percent(share: float | None) -> str:
 
 
 def _rows(results: Results) -> list[tuple[str, Scores]]:
-    mean = [("mean of conditions", results.mean)] if results.mean and len(results.conditions) > 1 else []
-    return [(CLEAN, results.clean), *results.conditions.items(), *mean]
+    means = [("mean of conditions", results.mean), ("– without exact inverses", results.mean_without_exact)]
+    shown = [(name, mean) for name, mean in means if mean] if len(results.conditions) > 1 else []
+    return [(CLEAN, results.clean), *results.conditions.items(), *shown]
+
+
+def _miou_gain(scores: Scores) -> list[str]:
+    if scores.raw is None or scores.refined is None:
+        return [DASH] * 3
+    return _gain(100 * scores.raw.miou, 100 * scores.refined.miou, 1)
+
+
+def _won_back(scores: Scores) -> str:
+    if scores.won_back is None:
+        return DASH
+    return f"{percent(scores.won_back)} / {percent(scores.won_back_of_refined)}"
+
+
+def _harm(scores: Scores) -> str:
+    if scores.changed is not None:
+        return f"{scores.changed:.0%} changed"
+    return DASH if scores.harm is None else f"{scores.harm.share:.0%}, {scores.harm.worst:+.1f} dB"
+
+
+def _ece(scores: Scores) -> str:
+    return DASH if scores.calibration is None else f"{scores.calibration.ece:.3f}"
 
 
 def _gain(before: float, after: float, digits: int, input_is_perfect: bool = False) -> list[str]:

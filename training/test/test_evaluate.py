@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 from coop_training import evaluate as command
-from coop_training.evaluation import Case, Entry, Evaluation, Method, evaluate, select, spread
+from coop_training.cases import Case, Entry, published_cases, suite_cases
+from coop_training.evaluation import Evaluation, Method, evaluate, select, spread
 from coop_training.layouts.class_lists import published
 from coop_training.layouts.folders import paired_items
 from coop_training.layouts.frame import Item
-from coop_training.results import ResultsError, read_results, write_results
+from coop_training.results import EXACT, HARM_DB, ResultsError, read_results, write_results
 from coop_training.tables import report
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,7 +73,8 @@ def ideal(image: np.ndarray, case: Case) -> Result:
 
 
 def score(entries: list[Entry], method: Method, *conditions: str) -> Evaluation:
-    return evaluate(entries, conditions, method, CAMVID_CLASSES, bundle="none", method_name="a fake", known=KNOWN)
+    cases = published_cases(conditions)
+    return evaluate(entries, cases, method, CAMVID_CLASSES, bundle="none", method_name="a fake", known=KNOWN)
 
 
 def test_the_truth_scores_one_and_identity_restores_nothing(entries: list[Entry]) -> None:
@@ -124,9 +126,8 @@ def test_what_the_model_was_not_trained_on_cannot_be_recognised(entries: list[En
     def method(image: np.ndarray, case: Case) -> Result:
         return Result(mask_raw=MASK, mask=MASK, restored=image, condition=np.array([1.0, 0.0]), strength=0.0)
 
-    results = evaluate(
-        entries, ["jpeg"], method, CAMVID_CLASSES, bundle="none", method_name="", known=("clear", "fog")
-    ).results
+    cases, known = published_cases(["jpeg"]), ("clear", "fog")
+    results = evaluate(entries, cases, method, CAMVID_CLASSES, bundle="none", method_name="", known=known).results
     assert results.clean.recognised == 1
     assert results.conditions["jpeg"].recognised is None
     assert results.conditions["jpeg"].estimates == {"clear": 1, "fog": 0}
@@ -168,7 +169,7 @@ def test_spread_is_even(count: int, data: st.DataObject) -> None:
 
 def test_samples_show_each_level_on_another_image(entries: list[Entry]) -> None:
     samples = score(entries, ideal, "fog").samples
-    assert [sample.title for sample in samples["fog"]] == ["level 1", "level 2", "level 3"]
+    assert [sample.title for sample in samples["fog"]] == ["1 (0.005)", "2 (0.01)", "3 (0.02)"]
     assert len({sample.reference_image.tobytes() for sample in samples["fog"]}) == 3  # type: ignore[union-attr]
     assert all(np.array_equal(sample.image, sample.reference_image) for sample in samples["clear"])  # type: ignore[arg-type]
 
@@ -240,7 +241,7 @@ def test_command(options: list[object], tmp_path: Path, monkeypatch: pytest.Monk
         panels = cv2.imread(str(tmp_path / f"out/panels/{name}.png"))
         assert panels.shape[0] > rows * HEIGHT
         assert panels.shape[1] > 6 * WIDTH
-    assert "# toy, cooperative: 3 images" in (tmp_path / "out/results.md").read_text()
+    assert "# toy, cooperative, published: 3 images" in (tmp_path / "out/results.md").read_text()
 
 
 def test_restore_then_segment(options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,3 +306,106 @@ def test_bad_options(
     with pytest.raises(SystemExit):
         run(monkeypatch, *options, option, value)
     assert {"--conditions": "unknown condition 'snow'", "--limit": "above 0"}[option] in capsys.readouterr().err
+
+
+def test_harm_is_counted_image_by_image(entries: list[Entry]) -> None:
+    """Two of five images come back 1.9 dB further away, and clear ones changed."""
+    spoilt = {entry.item.read().image.tobytes() for entry in entries[1:3]}
+
+    def method(image: np.ndarray, case: Case) -> Result:
+        result = ideal(image, case)
+        if case.condition == "clear" and image.tobytes() in spoilt:
+            result.restored = image ^ 8
+        if case.condition == "gaussian_noise" and current[0] in (1, 2):
+            result.restored = np.full_like(image, 255)
+        return result
+
+    current = [0]
+    outcome = []
+    for index in range(5):
+        current[0] = index
+        outcome.append(score(entries[index : index + 1], method, "gaussian_noise").results)
+    assert [results.clean.changed for results in outcome] == [0, 1, 1, 0, 0]
+    assert [results.conditions["gaussian_noise"].harm.share for results in outcome] == [0, 1, 1, 0, 0]  # type: ignore[union-attr]
+    assert outcome[1].conditions["gaussian_noise"].harm.worst < -HARM_DB  # type: ignore[union-attr]
+    whole = score(entries, ideal, "gaussian_noise").results.conditions["gaussian_noise"].harm
+    assert whole is not None
+    assert (whole.share, whole.worst) == (0, 0)
+
+
+def test_a_confidence_that_is_true_is_calibrated(entries: list[Entry]) -> None:
+    """Certain where the mask is right, half certain where it is right every other time."""
+
+    def method(image: np.ndarray, case: Case) -> Result:
+        mask = MASK.copy()
+        mask[:, : WIDTH // 2 : 2] = 2
+        confidence = np.full_like(MASK, 255)
+        confidence[:, : WIDTH // 2] = 128
+        return Result(mask_raw=MASK, mask=mask, confidence=confidence, restored=image)
+
+    found = score(entries, method).results.clean.calibration
+    assert found is not None
+    assert found.ece < 0.002
+    risk = dict(found.risk_coverage)
+    assert (risk[0.5], risk[1.0]) == (0, pytest.approx(0.25))
+
+
+@pytest.mark.parametrize("suite", ["realistic", "mixed"])
+def test_suites_are_scored_by_families(entries: list[Entry], suite: str) -> None:
+    def method(image: np.ndarray, case: Case) -> Result:
+        return Result(mask_raw=MASK, mask=MASK, restored=image)
+
+    cases = suite_cases(suite)
+    results = evaluate(
+        entries[:1], cases, method, CAMVID_CLASSES, bundle="none", method_name="a fake", suite=suite
+    ).results
+    assert sum(len(of_family.levels) for of_family in results.conditions.values()) == len(cases)
+    names = [level.name for of_family in results.conditions.values() for level in of_family.levels]
+    assert all(names)
+    for family in results.conditions.values():
+        assert (family.harm is None) == (family.changed is not None)
+    if suite == "realistic":
+        camera = results.conditions["other_camera"]
+        assert camera.changed == 0  # what is left as it is is not changed, however it differs from the frame
+        assert results.mean is not None
+        adverse = [of for name, of in results.conditions.items() if name != "other_camera"]
+        assert results.mean.degraded.psnr == pytest.approx(np.mean([of.degraded.psnr for of in adverse]))
+        without = [of for name, of in results.conditions.items() if name not in (*EXACT, "other_camera")]
+        assert results.mean_without_exact is not None
+        assert results.mean_without_exact.degraded.psnr == pytest.approx(np.mean([of.degraded.psnr for of in without]))
+    assert len(cells(report(results).split("## Levels")[1], next(iter(results.conditions))))
+
+
+def test_ready_made_pairs(options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Degraded images named after the clean ones, which have the labels."""
+    degraded = tmp_path / "degraded"
+    degraded.mkdir()
+    for index in range(5):
+        image = cv2.imread(str(tmp_path / f"images/{index}.png"))
+        cv2.imwrite(str(degraded / f"{index}_foggy_beta_0.01.png"), image // 2)
+    pairs = ["--images", degraded, "--references", tmp_path / "images"]
+    bundle, out = options[:2], options[6:]
+    assert run(monkeypatch, *bundle, *pairs, "--labels", tmp_path / "labels", *out) == 0
+    results = read_results(tmp_path / "out/results.json")
+    assert (results.suite, results.images, list(results.conditions)) == ("ready_made", 5, ["ready_made"])
+    expected = np.mean([psnr(picture(index), picture(index) // 2) for index in range(5)])
+    assert results.conditions["ready_made"].degraded.psnr == pytest.approx(expected)
+    assert results.clean.raw is not None
+    assert run(monkeypatch, *bundle, *pairs, *out) == 0
+    assert read_results(tmp_path / "out/results.json").clean.raw is None
+    assert "–" in (tmp_path / "out/results.md").read_text()
+
+
+def test_coarse_labels(options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sky and building are one label, road and car another: what takes one for the other is right."""
+    for label in (tmp_path / "labels").iterdir():
+        cv2.imwrite(str(label), np.array([5, 5, 7, 7], np.uint8).repeat(HEIGHT // 4)[:, None].repeat(WIDTH, axis=1))
+    sets = tmp_path / "sets.yaml"
+    sets.write_text("5: [Sky, Building]\n7: [Road, Car]\n")
+    assert run(monkeypatch, *options, "--label-sets", sets, "--conditions", "jpeg") == 0
+    results = read_results(tmp_path / "out/results.json")
+    assert results.clean.raw is not None
+    assert results.clean.refined is not None
+    assert (results.clean.raw.pa, results.clean.refined.pa) == (1, 0.5)
+    sets.write_text("5: [Sky, Building]\n7: [Road, Lorry]\n")
+    assert run(monkeypatch, *options, "--label-sets", sets) == 1

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from coop_training.evaluation import Case
+from coop_training.cases import Case
 from coop_training.peers import choose, classical, settings, table
 from coop_training.peers.filters import Peer, deconvolve, register, remove_impulses
 from coop_training.peers.settings import SettingsError, read_settings

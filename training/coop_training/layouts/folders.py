@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +29,8 @@ def paired_folders(
     return items
 
 
-def paired_items(images: Path, labels: Path, classes: ClassList, depth: bool) -> list[Item]:
-    """Lists one folder of images with one of labels."""
+def paired_items(images: Path | Sequence[Path], labels: Path | None, classes: ClassList, depth: bool) -> list[Item]:
+    """Lists one folder of images, or these, with one of labels; None: without."""
     return [Item(pair.name, partial(read_frame, pair, classes, depth)) for pair in find_pairs(images, labels)]
 
 

@@ -19,8 +19,9 @@ from rich.progress import track
 from coop_perception.degradations import CONDITIONS
 from coop_perception.image_files import DatasetError
 from coop_perception.metrics import psnr
+from coop_training.cases import Case, Entry
 from coop_training.evaluate import positive
-from coop_training.evaluation import Case, Entry, select
+from coop_training.evaluation import select
 from coop_training.layouts.class_lists import published
 from coop_training.layouts.folders import paired_items
 from coop_training.peers.filters import PEERS

@@ -12,8 +12,9 @@ from coop_perception.degradations import CONDITIONS
 from coop_perception.engines import EngineError
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError
+from coop_training.cases import Case, Pixels
 from coop_training.evaluate import argument_parser, run
-from coop_training.evaluation import Case, Pixels, restore_then_segment
+from coop_training.evaluation import restore_then_segment
 from coop_training.peers.filters import PEERS
 from coop_training.peers.settings import Settings, SettingsError, read_settings
 

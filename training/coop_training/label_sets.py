@@ -1,0 +1,57 @@
+"""Labels that are coarser than a bundle's classes: each stands for a set of them.
+
+0: [Road]
+1: [Pavement]
+2: [Pedestrian, Bicyclist]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from coop_perception.classes import IGNORE_ID, SemanticClass
+from coop_perception.image_files import DatasetError
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSets:
+    """label_ids: value in label files → label, counted from 0, or IGNORE_ID. merge: uint8 [256], class id → label; 255
+    where a class is in no set, which is wrong wherever it is predicted."""
+
+    label_ids: Mapping[int, int]
+    merge: NDArray[np.uint8]
+
+
+def read_label_sets(path: Path, classes: Sequence[SemanticClass]) -> LabelSets:
+    """Read a YAML file of label values with the names of their classes; an empty list is not scored.
+
+    Raises:
+        DatasetError: the file is missing, is no such YAML, or names a class twice or one that is none.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DatasetError(f"{path}: cannot be read as YAML ({error})") from error
+    expected = "expected label values with lists of class names, as '0: [Road]'"
+    if not isinstance(raw, dict) or not raw:
+        raise DatasetError(f"{path}: {expected}")
+    ids = {c.name: c.id for c in classes}
+    label_ids = {IGNORE_ID: IGNORE_ID}
+    merge = np.full(256, IGNORE_ID, np.uint8)
+    for value, names in raw.items():
+        if not (isinstance(value, int) and 0 <= value < IGNORE_ID and isinstance(names, list)):
+            raise DatasetError(f"{path}: {value!r}: {names!r}; {expected}")
+        label_ids[value] = len(set(merge[merge != IGNORE_ID])) if names else IGNORE_ID
+        for name in names:
+            if name not in ids:
+                raise DatasetError(f"{path}: {value}: there is no class {name!r}; known: {', '.join(ids)}")
+            if merge[ids[name]] != IGNORE_ID:
+                raise DatasetError(f"{path}: {value}: class {name} is in another set already")
+            merge[ids[name]] = label_ids[value]
+    return LabelSets(label_ids, merge)
