@@ -39,6 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--force", action="store_true", help="replace an earlier recording at --out")
     add("--images", type=Path, metavar="DIR", help="folder of images, taken by name (default: the sample drive)")
     add("--labels", type=Path, metavar="DIR", help="folder of labels NAME.png: CamVid ids, 11 or 255 = not scored")
+    add(
+        "--references",
+        type=Path,
+        metavar="DIR",
+        help="folder of clean images: --images are adverse already, each named as its clean image with more before or "
+        "behind; --labels are named as the clean images",
+    )
     add("--condition", choices=tuple(CONDITIONS), help="adverse condition of the camera's images (default: clear)")
     add("--level", type=int, metavar="N", help="level of the condition, from 1 (mild); default 2")
     add("--rate", type=_number(float, 0.001), default=15.0, metavar="HZ", help="frames per second (default 15)")

@@ -121,12 +121,15 @@ class Pipeline:
         """
         wanted = {output for output in wanted if output in outputs_of(stages)}
         refine = "refinement" in stages and not wanted.isdisjoint(("restored", *_OF_REFINEMENT))
-        with self._begun(self._batch(frames)) as run:
+        batch = self._batch(frames)
+        with self._begun(batch) as run:
             if FUSED in self.engines and refine and "restored" in wanted:
                 self._stage(run, FUSED, self._given(FUSED, wanted))
             elif wanted:
                 self._staged(run, wanted, refine)
-            return [self._result(index, frame, run.values, run.stages_ms) for index, frame in enumerate(frames)]
+            return [
+                _result(frame, batch[index], index, run.values, run.stages_ms) for index, frame in enumerate(frames)
+            ]
 
     @contextmanager
     def _begun(self, batch: NDArray[np.uint8]) -> Iterator[_Run]:
@@ -186,33 +189,57 @@ class Pipeline:
             fitted.append(frame)
         return np.ascontiguousarray(fitted[0])[None] if len(fitted) == 1 else np.stack(fitted)
 
-    def _result(
-        self,
-        index: int,
-        frame: NDArray[np.uint8],
-        values: Mapping[str, Tensor],
-        stages_ms: dict[str, float],
-    ) -> Result:
-        size = (frame.shape[1], frame.shape[0])
 
-        def at_own_size(name: str, interpolation: int) -> NDArray[np.uint8] | None:
-            if name not in values:
-                return None
-            value = np.asarray(values[name][index], np.uint8)
-            if value.shape[1::-1] == size:
-                return value
-            return np.asarray(cv2.resize(value, size, interpolation=interpolation), np.uint8)
+def _result(
+    frame: NDArray[np.uint8],
+    given: NDArray[np.uint8],
+    index: int,
+    values: Mapping[str, Tensor],
+    stages_ms: dict[str, float],
+) -> Result:
+    """What the networks say of a frame, at its own size. `given`: the frame as they received it; `index`: its place in
+    the batch."""
+    size = (frame.shape[1], frame.shape[0])
 
-        # INTER_NEAREST_EXACT maps pixel centres to pixel centres; INTER_NEAREST would shift masks by half a pixel.
-        return Result(
-            mask_raw=at_own_size("mask_raw", cv2.INTER_NEAREST_EXACT),
-            mask=at_own_size("mask", cv2.INTER_NEAREST_EXACT),
-            confidence=at_own_size("confidence", cv2.INTER_LINEAR),
-            restored=at_own_size("restored", cv2.INTER_LINEAR),
-            condition=np.asarray(values["condition"][index], np.float32) if "condition" in values else None,
-            strength=float(values["strength"][index]) if "strength" in values else None,
-            stages_ms=stages_ms,
-        )
+    def at_own_size(name: str, interpolation: int) -> NDArray[np.uint8] | None:
+        if name not in values:
+            return None
+        value = np.asarray(values[name][index], np.uint8)
+        if value.shape[1::-1] == size:
+            return value
+        return np.asarray(cv2.resize(value, size, interpolation=interpolation), np.uint8)
+
+    # INTER_NEAREST_EXACT maps pixel centres to pixel centres; INTER_NEAREST would shift masks by half a pixel.
+    return Result(
+        mask_raw=at_own_size("mask_raw", cv2.INTER_NEAREST_EXACT),
+        mask=at_own_size("mask", cv2.INTER_NEAREST_EXACT),
+        confidence=at_own_size("confidence", cv2.INTER_LINEAR),
+        restored=changed(frame, given, np.asarray(values["restored"][index], np.uint8))
+        if "restored" in values
+        else None,
+        condition=np.asarray(values["condition"][index], np.float32) if "condition" in values else None,
+        strength=float(values["strength"][index]) if "strength" in values else None,
+        stages_ms=stages_ms,
+    )
+
+
+def changed(frame: NDArray[np.uint8], given: NDArray[np.uint8], restored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame with the change that restoration made at the networks' size, scaled to the frame's: its detail stays, and
+    a frame in which nothing was changed is itself, byte for byte.
+
+    Args:
+        frame: uint8 [H,W,3] RGB.
+        given: uint8 [h,w,3], the frame as the networks received it.
+        restored: uint8 [h,w,3], what they made of it.
+
+    Returns:
+        uint8 [H,W,3].
+    """
+    if restored.shape == frame.shape:
+        return restored
+    change = cv2.subtract(restored, given, dtype=cv2.CV_16S)
+    larger = cv2.resize(change, (frame.shape[1], frame.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.add(frame, larger, dtype=cv2.CV_8U), np.uint8)
 
 
 def _between(run: _Run, engine: Engine, outputs: Sequence[str]) -> dict[str, Tensor]:

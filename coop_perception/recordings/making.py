@@ -17,7 +17,7 @@ from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.degradations.depth import depth_from_labels
 from coop_perception.image_files import read_image
 from coop_perception.recordings.cameras import reference_image_topic, reference_mask_topic
-from coop_perception.recordings.labelled_folders import Pair, find_pairs, read_pair
+from coop_perception.recordings.labelled_folders import Pair, find_pairs, find_references, read_pair
 from coop_perception.recordings.messages import (
     CAMERA_INFO_TYPE,
     COMPRESSED_IMAGE_TYPE,
@@ -37,11 +37,13 @@ START_NS = 1_700_000_000 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """A clear image, uint8 [H,W,3] RGB, and what is known of it: mask uint8 [H,W], depth float32 [H,W] in metres."""
+    """A clear image, uint8 [H,W,3] RGB, and what is known of it: mask uint8 [H,W], depth float32 [H,W] in metres, and
+    how the camera saw it, where that is another image."""
 
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8] | None
-    depth: NDArray[np.float32] | None
+    depth: NDArray[np.float32] | None = None
+    seen: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Request:
     force: bool = False
     images: Path | None = None
     labels: Path | None = None
+    references: Path | None = None
     condition: str | None = None
     level: int | None = None
     rate: float = 15.0
@@ -79,18 +82,22 @@ def make_recording(request: Request) -> None:
     level = _level(request.condition, request.level)
     if request.labels is not None and request.images is None:
         raise ValueError("--labels are those of --images, which is missing")
+    if request.references is not None and (request.images is None or request.condition is not None):
+        raise ValueError("--references are the clean images of --images that are adverse already: without --condition")
     needs_depth = request.condition is not None and CONDITIONS[request.condition].needs_depth
     if needs_depth and request.images is not None and request.labels is None:
         raise ValueError(f"--condition {request.condition} needs depth, which comes from labels: give --labels as well")
     with RecordingWriter(request.out, request.storage, overwrite=request.force) as writer:
         if request.images is None:
             source = _sample_drive(request.seed, request.rate, request.frames or SAMPLE_FRAMES)
+        elif request.references is not None:
+            source = _ready_made(request.images, request.references, request.labels, request.frames)
         else:
             source = _folder(find_pairs(request.images, request.labels)[: request.frames], needs_depth)
         console = Console(stderr=True)
         frames = track(source.frames, "Recording", source.count, console=console)
         for index, frame in enumerate(frames):
-            image = frame.image
+            image = frame.image if frame.seen is None else frame.seen
             if request.condition is not None:
                 image = degrade(
                     image,
@@ -104,6 +111,7 @@ def make_recording(request: Request) -> None:
             stamp_ns = START_NS + round(index * 1e9 / request.rate)
             _write(writer, f"/{request.camera}", image, frame, source.intrinsics, stamp_ns, request.compressed)
     what = "clear" if request.condition is None else f"{request.condition} level {level}"
+    what = what if request.references is None else "as given"
     console.print(
         f"{request.out}: {source.count} frames, {what}, camera {request.camera}", highlight=False, soft_wrap=True
     )
@@ -163,6 +171,27 @@ def _folder(pairs: Sequence[Pair], needs_depth: bool) -> _Source:
             yield _Frame(image, None if pair.label is None else mask, depth)
 
     return _Source(frames(), len(pairs), intrinsics)
+
+
+def _ready_made(images: Path, references: Path, labels: Path | None, most: int | None) -> _Source:
+    """Adverse images with their clean ones, whose labels these are."""
+    found = list(find_references(images, references).items())[:most]
+    labelled = {pair.image: pair for pair in find_pairs(sorted({clean for _, clean in found}), labels)}
+    height, width = read_image(found[0][0]).shape[:2]
+
+    def frames() -> Iterator[_Frame]:
+        for adverse, clean in found:
+            image, mask = read_pair(labelled[clean])
+            seen = read_image(adverse)
+            for path, one in ((adverse, seen), (clean, image)):
+                if one.shape[:2] != (height, width):
+                    raise ValueError(
+                        f"{path}: is {one.shape[1]}x{one.shape[0]}, the first image {width}x{height}; one camera's "
+                        "images and their clean ones have one size"
+                    )
+            yield _Frame(image, None if labels is None else mask, seen=seen)
+
+    return _Source(frames(), len(found), Intrinsics.from_fov(width, height))
 
 
 def _level(condition: str | None, level: int | None) -> int:

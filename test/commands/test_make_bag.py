@@ -260,3 +260,31 @@ def test_a_killed_run_leaves_no_recording(tmp_path):
     images, _ = write_pairs(tmp_path)
     make(out, "--images", images)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "images", "labels"]
+
+
+def test_ready_made_pairs(tmp_path: Path) -> None:
+    """Adverse images as the camera's, clean ones and their labels as references."""
+    adverse, clean, labels = (tmp_path / name for name in ("adverse", "clean", "labels"))
+    for folder in (adverse, clean, labels):
+        folder.mkdir()
+    pictures = [np.random.default_rng(index).integers(0, 256, (16, 24, 3), np.uint8) for index in range(2)]
+    for index, image in enumerate(pictures):
+        cv2.imwrite(str(clean / f"{index}.png"), image[..., ::-1])
+        cv2.imwrite(str(adverse / f"{index}_rain.png"), (image // 2)[..., ::-1])
+        cv2.imwrite(str(labels / f"{index}.png"), np.full((16, 24), index, np.uint8))
+    out = tmp_path / "bag"
+    main(["--out", str(out), "--images", str(adverse), "--references", str(clean), "--labels", str(labels)])
+    with Recording(out) as recording:
+        found: dict[str, list[np.ndarray]] = {}
+        for message in recording.messages():
+            if message.type == "sensor_msgs/msg/Image":
+                decoded = recording.deserialize(message)
+                found.setdefault(message.topic, []).append(decoded.data.reshape(16, 24, -1))
+    np.testing.assert_array_equal(found["/front/image_raw"], [image // 2 for image in pictures])
+    np.testing.assert_array_equal(found["/front/reference/image"], pictures)
+    assert [np.unique(mask).tolist() for mask in found["/front/reference/mask"]] == [[0], [1]]
+    assert "without --condition" in refusal(out, "--images", adverse, "--references", clean, "--condition", "jpeg")
+    cv2.imwrite(str(clean / "1.png"), pictures[1][:8])
+    (labels / "1.png").unlink()
+    cv2.imwrite(str(labels / "1.png"), np.zeros((8, 24), np.uint8))
+    assert "is 24x8, the first image 24x16" in refusal(tmp_path / "other", "--images", adverse, "--references", clean)

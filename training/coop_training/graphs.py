@@ -30,7 +30,8 @@ class RefinementGraph(_Graph):
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         refined, estimate = self.model.refine(to_float(image), probabilities)
-        return refined, *to_mask(refined, self.height, self.width), estimate.posterior, estimate.strength
+        published = estimate.weakened()
+        return refined, *to_mask(refined, self.height, self.width), published.posterior, published.strength
 
 
 class RestorationGraph(_Graph):

@@ -99,10 +99,11 @@ class Cooperative(nn.Module):
             result: tuple[Tensor, Tensor, Tensor] = self.restoration(image, refined)
             return result
         assert isinstance(self.refinement, Refinement)  # of the same variant
-        restored: tuple[Tensor, Tensor, Tensor] = self.restoration(
-            image, refined, estimate or self.refinement.estimate(image, refined)
-        )
-        return restored
+        estimate = estimate or self.refinement.estimate(image, refined)
+        restored, condition, strength = self.restoration(image, refined, estimate)
+        if estimate.familiarity is not None:
+            restored = image + estimate.familiarity[:, None, None, None] * (restored - image)
+        return restored, condition, strength
 
     def parts(self) -> dict[str, nn.Module]:
         """All networks by name, as checkpoints hold them."""

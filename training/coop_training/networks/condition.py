@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -26,20 +26,33 @@ _JPEG_BLOCK = 8
 _FAR = 6.0
 """Standard deviations."""
 DROPOUT = 0.3
+TRUSTING = 2.0
+"""Logit from which a restoration is trusted wholly: odds of seven to one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What is taken to be wrong with the images of a batch: posterior [N,K], the probability of each condition, `clear`
-    first; strength [N] in 0..1."""
+    first; strength [N] in 0..1; familiarity [N] in 0..1, how far a restoration by it is trusted (None: wholly)."""
 
     posterior: Tensor
     strength: Tensor
+    familiarity: Tensor | None = None
 
     @property
     def strengths(self) -> Tensor:
         """By condition: its probability times the strength. [N,K]"""
         return self.posterior * self.strength[:, None]
+
+    def weakened(self) -> Estimate:
+        """As it is published: the less familiar an image is, the more of its probability goes to `clear`."""
+        if self.familiarity is None:
+            return self
+        of_clear = (1 - self.familiarity[:, None]) * F.one_hot(
+            torch.zeros_like(self.strength, dtype=torch.long), self.posterior.shape[1]
+        )
+        posterior = self.familiarity[:, None] * self.posterior + of_clear
+        return Estimate(posterior, self.familiarity * self.strength, self.familiarity)
 
 
 def local_statistics(image: Tensor) -> Tensor:
@@ -174,6 +187,10 @@ class Estimator(nn.Module):
     fitted to: hence dropout (Srivastava et al., 2014), which halved the log likelihood lost on such ones. Strengths are
     told by a smooth network of their own, as they are known exactly and dropout blurs them.
 
+    Neither knows what it has not met. So a third network, `familiar`, estimates from the statistics and what the other
+    two say of them whether restoration would mend or spoil the image; it is fitted to outcomes
+    (`coop_training.familiarity`), and until then trusts everything.
+
     Args:
         size: number of statistics S.
         conditions: names of the conditions, K of them, `clear` first.
@@ -193,6 +210,9 @@ class Estimator(nn.Module):
         self.register_buffer("spread", torch.ones(size))
         self.condition = perceptron(size, 128, 64, len(conditions), activation=nn.ReLU, dropout=DROPOUT)
         self.position = perceptron(size, 256, 128, len(conditions) - 1, activation=nn.SiLU)
+        self.familiar = perceptron(size + 2 * len(conditions), 128, 1, activation=nn.ReLU, dropout=DROPOUT)
+        nn.init.zeros_(self.familiar[-1].weight)
+        nn.init.constant_(self.familiar[-1].bias, TRUSTING)
         of_conditions = [bends(CONDITIONS[name].levels) for name in conditions[1:]]
         tables = torch.zeros(2, len(of_conditions), max((len(places) for places, _ in of_conditions), default=0))
         for index, pair in enumerate(of_conditions):
@@ -216,7 +236,19 @@ class Estimator(nn.Module):
         logits, strengths = self(statistics)
         posterior = logits.softmax(1)
         # Not padded with clear's 0: OpenVINO 2026.4 crashes on that before the clamp, compiling for one thread.
-        return Estimate(posterior, (posterior[:, 1:] * strengths.clamp(0, 1)).sum(1))
+        estimate = Estimate(posterior, (posterior[:, 1:] * strengths.clamp(0, 1)).sum(1))
+        return replace(estimate, familiarity=trust(self.outcome(statistics, estimate)))
+
+    def outcome(self, statistics: Tensor, estimate: Estimate) -> Tensor:
+        """The logit that restoration by the estimate leaves an image of these statistics no worse. [N]"""
+        given = torch.cat([self.standardised(statistics), estimate.posterior, estimate.strengths], 1)
+        logit: Tensor = self.familiar(given)
+        return logit[:, 0]
+
+
+def trust(logit: Tensor) -> Tensor:
+    """0 below -TRUSTING, where an image is left as it is to the last bit; 1 above TRUSTING; linear in between."""
+    return (logit / (2 * TRUSTING) + 0.5).clamp(0, 1)
 
 
 def perceptron(*widths: int, activation: type[nn.Module], dropout: float = 0.0) -> nn.Sequential:
