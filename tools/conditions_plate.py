@@ -1,9 +1,12 @@
-"""Draws docs/conditions.png, every condition at every level on the sample drive, and prints what each costs in PSNR."""
+"""Draws docs/conditions.png, every condition at every level on the sample drive, and docs/realistic.jpg, every variant
+of the realistic and the mixed suite; prints what each condition costs in PSNR."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from coop_perception.degradations import CONDITIONS, Condition, degrade
 from coop_perception.degradations.noise import gaussian_noise
+from coop_perception.degradations.realistic.suites import MIXED, REALISTIC
+from coop_perception.degradations.realistic.suites import Scene as VariantScene
 from coop_perception.metrics import psnr
 from coop_perception.sample_scene.drive import Frame, SampleDrive
 
@@ -35,27 +40,60 @@ SCENES = {"fog": Scene(5, 130), "rain": Scene(2, 20), "reflection": Scene(4, 130
 """Where it is not DETAIL: what happens in single pixels is shown pixel by pixel, weather as a whole."""
 
 
+REALISTIC_SCENE = Scene(5, 130)
+IN_A_ROW = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     picture: Image.Image
     caption: str
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Pictures under a title with a note behind it. places: how many fit into a row; 0: as many as there are."""
+
+    title: str
+    note: str
+    tiles: list[Tile]
+    places: int = 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/conditions.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder")
     arguments = parser.parse_args()
-    rows = [(condition, tiles(condition, SCENES.get(name, DETAIL))) for name, condition in CONDITIONS.items()]
-    picture = plate(rows)
+    rows = [
+        Row(name, condition.parameter, tiles(condition, SCENES.get(name, DETAIL)))
+        for name, condition in CONDITIONS.items()
+    ]
+    picture, path = plate(rows), arguments.out / "conditions.png"
     palette = picture.quantize(256, kmeans=3)  # less than half of the file, and dithered it shows no bands
-    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(arguments.out, optimize=True)
-    for condition, row in rows:
-        print(f"{condition.name:22}" + "".join(f"{tile.caption:>24}" for tile in row[1:]))
+    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    for row in rows:
+        print(f"{row.title:22}" + "".join(f"{tile.caption:>24}" for tile in row.tiles[1:]))
     clear = render(DETAIL)[0].image
     for sigma in CONDITIONS["gaussian_noise"].levels:
         noisy = gaussian_noise(clear, sigma, np.random.default_rng(0), "multiplicative")
         print(f"multiplicative noise {sigma}: {psnr(clear, noisy):.1f} dB")
-    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")
+    plate(list(suite_rows())).save(arguments.out / "realistic.jpg", quality=82, optimize=True)
+    for file in ("conditions.png", "realistic.jpg"):
+        print(f"{arguments.out / file}: {(arguments.out / file).stat().st_size / 1e6:.2f} MB")
+
+
+def suite_rows() -> Iterator[Row]:
+    """The variants of each family, and the mixtures, so many in a row; PSNR is the whole frame's."""
+    frame, drive = render(REALISTIC_SCENE)
+    scene = VariantScene(drive.intrinsics, frame.depth)
+    for family, variants in groupby((*REALISTIC, *MIXED), lambda variant: variant.family):
+        drawn = []
+        for variant in variants:
+            image = variant.apply(frame.image, scene, 3)
+            caption = f"{variant.name.removeprefix(family).strip()}   {psnr(frame.image, image):.1f} dB"
+            drawn.append(Tile(shown(image, REALISTIC_SCENE), caption))
+        for first in range(0, len(drawn), IN_A_ROW):
+            yield Row("" if first else family, "", drawn[first : first + IN_A_ROW], IN_A_ROW)
 
 
 def render(scene: Scene) -> tuple[Frame, SampleDrive]:
@@ -77,23 +115,25 @@ def shown(image: NDArray[np.uint8], scene: Scene) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image[scene.part]))
 
 
-def plate(rows: list[tuple[Condition, list[Tile]]]) -> Image.Image:
-    """One row per condition, its pictures as large as the width allows."""
+def plate(rows: list[Row]) -> Image.Image:
+    """Rows of pictures as large as the width allows."""
     heading, caption = ImageFont.load_default(17), ImageFont.load_default(13)
     strips = []
-    for condition, row in rows:
-        width = (WIDTH - GAP * (len(row) + 1)) // len(row)
-        height = round(width * row[0].picture.height / row[0].picture.width)
-        strip = Image.new("RGB", (WIDTH, HEADING + height + GAP), BACKGROUND)
+    for row in rows:
+        places = row.places or len(row.tiles)
+        width = (WIDTH - GAP * (places + 1)) // places
+        first = row.tiles[0].picture
+        height, top = round(width * first.height / first.width), HEADING if row.title else 0
+        strip = Image.new("RGB", (WIDTH, top + height + GAP), BACKGROUND)
         draw = ImageDraw.Draw(strip)
-        draw.text((GAP, 7), condition.name, TITLE, heading)
-        draw.text((GAP + 12 + heading.getlength(condition.name), 10), condition.parameter, TEXT, caption)
-        for index, tile in enumerate(row):
+        draw.text((GAP, 7), row.title, TITLE, heading)
+        draw.text((GAP + 12 + heading.getlength(row.title), 10), row.note, TEXT, caption)
+        for index, tile in enumerate(row.tiles):
             left = GAP + index * (width + GAP)
-            strip.paste(tile.picture.resize((width, height), Image.Resampling.LANCZOS), (left, HEADING))
-            box = (left, HEADING + height - 20, left + 14 + caption.getlength(tile.caption), HEADING + height)
+            strip.paste(tile.picture.resize((width, height), Image.Resampling.LANCZOS), (left, top))
+            box = (left, top + height - 20, left + 14 + caption.getlength(tile.caption), top + height)
             draw.rectangle(box, STRIP)
-            draw.text((left + 7, HEADING + height - 18), tile.caption, "white", caption)
+            draw.text((left + 7, top + height - 18), tile.caption, "white", caption)
         strips.append(strip)
     result = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips) + GAP), BACKGROUND)
     top = 0

@@ -43,7 +43,8 @@ def chromatic_aberration(image: UInt8Array, shift: float) -> UInt8Array:
         I_R(x, y) = R_R(x - s, y) \qquad I_G = R_G \qquad I_B(x, y) = R_B(x - s / 2, y)
 
     Source: distortion 23 of Ponomarenko et al., "Image database TID2013", Signal Processing: Image Communication 2015.
-    The levels are the paper's (Xia et al.), from generators made after that database.
+    The levels are those of the paper's text (Xia et al.); the generators of its authors (xiaweihao/SR-Net) move red by
+    level - 1 and green by level / 2 - 1 pixels instead, and blur both a little.
 
     Args:
         image: uint8 [H, W, 3] RGB; border columns are repeated where a channel moves away from them.

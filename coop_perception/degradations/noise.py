@@ -73,7 +73,8 @@ def impulse_noise(image: UInt8Array, density: float, rng: np.random.Generator) -
         P(I = 0) = P(I = 255) = \rho / 2, \qquad P(I = R) = 1 - \rho
 
     Source: distortion 6 of Ponomarenko et al., "Image database TID2013", Signal Processing: Image Communication 2015.
-    The levels are the paper's (Xia et al.), from generators made after that database.
+    The levels are those of generators made after that database. The paper (Xia et al.) has no such condition: the *IM*
+    of its Fig. 6 is an irregular mask.
 
     Args:
         image: uint8 [H, W, 3].

@@ -116,16 +116,17 @@ class TestRegistry:
         assert levels["rain"] == (0.005, 0.01, 0.015)
         assert levels["jpeg"] == (43, 12, 7, 4)
 
-    def test_the_document_has_what_the_registry_says(self) -> None:
+    @pytest.mark.parametrize("part", [(), ("--suites",)])
+    def test_the_document_has_what_the_registry_says(self, part: tuple[str, ...]) -> None:
         printed = subprocess.run(
-            [sys.executable, ROOT / "tools/conditions_document.py"],
+            [sys.executable, ROOT / "tools/conditions_document.py", *part],
             capture_output=True,
             text=True,
             check=True,
             cwd=ROOT,
         ).stdout
         assert printed in (ROOT / "docs/conditions.md").read_text(), (
-            "replace the end of docs/conditions.md by what this prints: python tools/conditions_document.py"
+            "replace that part of docs/conditions.md by what this prints: python tools/conditions_document.py (--suites)"
         )
 
     def test_every_condition_says_what_it_computes_and_where_that_comes_from(self) -> None:

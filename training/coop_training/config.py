@@ -105,8 +105,8 @@ Weight = Annotated[float, Field(ge=0)]
 class LossesConfig(_Section):
     """Weights of the terms of equations 1 and 4, and of the condition head; a term of weight 0 is not computed.
 
-    The cross-entropy has weight 1: equation 1 divided by its λ. Adversarial, perceptual and style weights are
-    EdgeConnect's, on which the paper builds; the paper gives none of its own.
+    The cross-entropy has weight 1: equation 1 divided by its λ. Adversarial, perceptual and style weights are those of
+    EdgeConnect, whose losses these look like; the paper gives none.
     """
 
     l1: Weight = 10.0

@@ -313,7 +313,7 @@ def test_deconvolution_leaves_alone_what_is_not_surely_blurred() -> None:
 
 @pytest.mark.parametrize("kernel", [np.ones((9, 1)), np.ones((1, 7)), np.eye(9), np.ones((5, 5))])
 def test_deconvolution_leaves_other_blurs_alone(kernel: np.ndarray) -> None:
-    """Of a box or a line, taken for the Gaussian of its variance, the filter would raise what is left of detail too far."""
+    """Of a box or a line, taken for the Gaussian of its variance, the filter would raise remaining detail too far."""
     places = np.indices(kernel.shape) - (np.array(kernel.shape) - 1)[:, None, None] / 2
     width = float(np.sqrt((kernel * (places**2).sum(0)).sum() / kernel.sum() / 2))
     image = street()[0].permute(1, 2, 0).numpy()

@@ -28,12 +28,16 @@ Effect = Callable[[UInt8Array, Scene, np.random.Generator], UInt8Array]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way in which an image is degraded. `family`: the variants that differ in their parameters alone. `clear`:
-    whether its result is a clear image of another camera, which nothing is to be mended in."""
+    """One way in which an image is degraded.
+
+    family: the variants that differ in their parameters alone. functions: what the effect is made of, with equation and
+    source. clear: whether its result is a clear image of another camera, which nothing is to be mended in.
+    """
 
     name: str
     family: str
     effect: Effect
+    functions: tuple[Callable[..., UInt8Array], ...] = ()
     clear: bool = False
 
     def apply(self, image: UInt8Array, scene: Scene, seed: int) -> UInt8Array:
@@ -50,8 +54,12 @@ class Variant:
         return self.effect(image, scene, np.random.default_rng((seed, zlib.crc32(self.name.encode()))))
 
 
-def _each(family: str, effects: Mapping[str, Effect], clear: bool = False) -> list[Variant]:
-    return [Variant(f"{family} {parameters}", family, effect, clear) for parameters, effect in effects.items()]
+def _each(
+    family: str, effects: Mapping[str, Effect], *functions: Callable[..., UInt8Array], clear: bool = False
+) -> list[Variant]:
+    return [
+        Variant(f"{family} {parameters}", family, effect, functions, clear) for parameters, effect in effects.items()
+    ]
 
 
 def _motion(length: float, degrees: float) -> Effect:
@@ -165,13 +173,20 @@ DUSK, WHITE, SAND = (0.62, 0.50, 0.46), (0.93, 0.94, 0.95), (0.80, 0.68, 0.50)
 
 REALISTIC: Sequence[Variant] = (
     *_each(
-        "motion_blur", {f"{n} px at {a}°": _motion(n, a) for n, a in ((4, 0), (9, 30), (9, 90), (15, 160), (25, 10))}
+        "motion_blur",
+        {f"{n} px at {a}°": _motion(n, a) for n, a in ((4, 0), (9, 30), (9, 90), (15, 160), (25, 10))},
+        optics.motion_blur,
     ),
-    *_each("defocus", {f"{radius} px": _defocus(radius) for radius in (1.0, 2.0, 3.5, 6.0)}),
-    *_each("anisotropic_blur", {"0.8 x 2": _anisotropic(0.8, 2, 20), "1 x 4": _anisotropic(1, 4, 70)}),
+    *_each("defocus", {f"{radius} px": _defocus(radius) for radius in (1.0, 2.0, 3.5, 6.0)}, optics.defocus),
+    *_each(
+        "anisotropic_blur",
+        {"0.8 x 2": _anisotropic(0.8, 2, 20), "1 x 4": _anisotropic(1, 4, 70)},
+        optics.anisotropic_blur,
+    ),
     *_each(
         "aberration_radial",
         {f"{red:g}, {blue:g} px": _radial(red, blue) for red, blue in ((0.6, -0.4), (1.5, -1), (-2, 1.5), (4, -3))},
+        optics.radial_aberration,
     ),
     *_each(
         "aberration_shift",
@@ -181,15 +196,26 @@ REALISTIC: Sequence[Variant] = (
             "3 px right": _shifted((3, 0), (1.5, 0)),
             "up and down": _shifted((0, 1.5), (0.3, -1)),
         },
+        optics.shifted_channels,
     ),
-    *_each("noise_poisson", {f"{n} e-": _noise(sensor.poisson_gauss, n, 6) for n in (4000, 1000, 300, 100)}),
-    *_each("noise_bayer", {f"{n} e-": _noise(sensor.bayer_noise, n, 6) for n in (4000, 1000, 300, 100)}),
-    *_each("noise_grey", {f"{n} e-": _noise(sensor.grey_noise, n, 6) for n in (1000, 200)}),
-    *_each("impulses_random", {f"{share:.1%}": _impulses(share) for share in (0.002, 0.02, 0.08)}),
-    *_each("jpeg_offset", {f"q{quality}": _jpeg(quality) for quality in (85, 60, 30, 10)}),
-    *_each("jpeg_twice", {"q40, q75": _jpeg_twice(40, 75), "q15, q50": _jpeg_twice(15, 50)}),
-    *_each("jpeg_scaled", {"q40 at 0.6": _jpeg_scaled(40, 0.6), "q25 at 1.5": _jpeg_scaled(25, 1.5)}),
-    *_each("webp", {f"q{quality}": _webp(quality) for quality in (80, 40, 8)}),
+    *_each(
+        "noise_poisson",
+        {f"{n} e-": _noise(sensor.poisson_gauss, n, 6) for n in (4000, 1000, 300, 100)},
+        sensor.poisson_gauss,
+    ),
+    *_each(
+        "noise_bayer", {f"{n} e-": _noise(sensor.bayer_noise, n, 6) for n in (4000, 1000, 300, 100)}, sensor.bayer_noise
+    ),
+    *_each("noise_grey", {f"{n} e-": _noise(sensor.grey_noise, n, 6) for n in (1000, 200)}, sensor.grey_noise),
+    *_each(
+        "impulses_random", {f"{share:.1%}": _impulses(share) for share in (0.002, 0.02, 0.08)}, sensor.random_impulses
+    ),
+    *_each("jpeg_offset", {f"q{quality}": _jpeg(quality) for quality in (85, 60, 30, 10)}, codec.jpeg_at),
+    *_each("jpeg_twice", {"q40, q75": _jpeg_twice(40, 75), "q15, q50": _jpeg_twice(15, 50)}, codec.jpeg_twice),
+    *_each(
+        "jpeg_scaled", {"q40 at 0.6": _jpeg_scaled(40, 0.6), "q25 at 1.5": _jpeg_scaled(25, 1.5)}, codec.jpeg_scaled
+    ),
+    *_each("webp", {f"q{quality}": _webp(quality) for quality in (80, 40, 8)}, codec.webp),
     *_each(
         "haze",
         {
@@ -199,6 +225,7 @@ REALISTIC: Sequence[Variant] = (
             "patchy 0.02/m": _haze(0.02, WHITE, 0.8),
             "dense 0.05/m": _haze(0.05, WHITE, 0.2),
         },
+        weather.haze,
     ),
     *_each(
         "rain_streaks",
@@ -208,16 +235,21 @@ REALISTIC: Sequence[Variant] = (
             "dense": _streaks(1200, 30, -15, 0.35),
             "heavy": _streaks(2500, 45, 10, 0.5),
         },
+        weather.streaks,
     ),
-    *_each("lens_drops", {"8 small": _drops(8, 10), "25": _drops(25, 16), "60 large": _drops(60, 22)}),
-    *_each("lens_dirt", {f"{share:.0%}": _covered(lens.dirt, share) for share in (0.04, 0.15, 0.3)}),
-    *_each("irregular_mask", {f"{share:.0%}": _covered(lens.irregular_mask, share) for share in (0.03, 0.1)}),
-    *_each("watermark", {"15 %": _watermark(0.15), "40 %": _watermark(0.4)}),
-    *_each("caption", {"time": _caption}),
-    *_each("snow", {"light": _snow(80, 1.5), "flakes": _snow(250, 3), "heavy": _snow(700, 4)}),
-    *_each("low_light", {f"{share:g}": _low_light(share) for share in (0.3, 0.08, 0.02)}),
-    *_each("night", {f"{darkness:g}": _night(darkness) for darkness in (0.7, 0.93)}),
-    *_each("glare", {f"{strength:g}": _glare(strength) for strength in (0.4, 1.5)}),
+    *_each("lens_drops", {"8 small": _drops(8, 10), "25": _drops(25, 16), "60 large": _drops(60, 22)}, lens.drops),
+    *_each("lens_dirt", {f"{share:.0%}": _covered(lens.dirt, share) for share in (0.04, 0.15, 0.3)}, lens.dirt),
+    *_each(
+        "irregular_mask",
+        {f"{share:.0%}": _covered(lens.irregular_mask, share) for share in (0.03, 0.1)},
+        lens.irregular_mask,
+    ),
+    *_each("watermark", {"15 %": _watermark(0.15), "40 %": _watermark(0.4)}, lens.watermark),
+    *_each("caption", {"time": _caption}, lens.caption),
+    *_each("snow", {"light": _snow(80, 1.5), "flakes": _snow(250, 3), "heavy": _snow(700, 4)}, weather.snow),
+    *_each("low_light", {f"{share:g}": _low_light(share) for share in (0.3, 0.08, 0.02)}, sensor.low_light),
+    *_each("night", {f"{darkness:g}": _night(darkness) for darkness in (0.7, 0.93)}, weather.night),
+    *_each("glare", {f"{strength:g}": _glare(strength) for strength in (0.4, 1.5)}, weather.glare),
     *_each(
         "reflection_street",
         {
@@ -226,6 +258,7 @@ REALISTIC: Sequence[Variant] = (
             "blurred 15 %": _reflection(0.15, 4),
             "blurred 35 %": _reflection(0.35, 8),
         },
+        lens.glass_reflection,
     ),
     *_each(
         "other_camera",
@@ -242,6 +275,12 @@ REALISTIC: Sequence[Variant] = (
             "pale": _camera(camera.saturated, 0.5),
             "JPEG 92": _camera(codec.jpeg_at, 92),
         },
+        camera.exposed,
+        camera.balanced,
+        camera.contrasted,
+        camera.sharpened,
+        camera.saturated,
+        codec.jpeg_at,
         clear=True,
     ),
 )

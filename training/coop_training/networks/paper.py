@@ -1,7 +1,8 @@
-"""The `paper` variant of G1 and G2: the generator of EdgeConnect (Nazeri et al., 2019), which the paper builds upon.
+"""The `paper` variant of G1 and G2, in the shape of EdgeConnect's generator (Nazeri et al., 2019).
 
-Two stride-2 convolutions, eight dilated residual blocks, two transposed convolutions, instance normalisation
-throughout. Inputs are fused by concatenation at full resolution, as section 3.2 says.
+That the paper's generators have that shape is our inference from its losses, which look like EdgeConnect's second
+stage: neither the paper nor its authors' repository describes them. Two stride-2 convolutions, eight dilated residual
+blocks, two transposed convolutions, instance normalisation throughout. Inputs are fused by concatenation at full resolution, as section 3.2 says.
 """
 
 from __future__ import annotations
