@@ -13,8 +13,11 @@ from hypothesis.extra import numpy as hnp
 
 from coop_perception.metrics import (
     PSNR_CAP,
+    calibration,
+    confidence_counts,
     confusion_matrix,
     mean_psnr,
+    percentiles,
     psnr,
     segmentation_scores,
     ssim,
@@ -247,3 +250,43 @@ def test_bad_pairs(score: object) -> None:
         score(image, image[:, :12])
     with pytest.raises(ValueError, match=r"\[H, W, 3\]"):
         score(image[..., 0], image[..., 0])
+
+
+class TestCalibration:
+    def test_counts_confidences_and_those_that_are_right(self) -> None:
+        reference = np.array([[0, 1, 255], [2, 2, 2]], np.uint8)
+        prediction = np.array([[0, 0, 0], [2, 1, 2]], np.uint8)
+        confidence = np.array([[255, 100, 100], [100, 100, 255]], np.uint8)
+        counts = confidence_counts(reference, prediction, confidence)
+        assert counts[255].tolist() == [2, 2]
+        assert counts[100].tolist() == [3, 1]
+        assert counts.sum(0).tolist() == [5, 3]
+
+    def test_confidence_that_comes_true_has_no_error(self) -> None:
+        counts = np.zeros((256, 2), np.int64)
+        counts[51], counts[204] = (1000, 200), (1000, 800)
+        found = calibration(counts)
+        assert found.ece == pytest.approx(0, abs=1e-9)
+        risks = dict(found.risk_coverage)
+        assert risks[0.5] == pytest.approx(0.2)
+        assert risks[1.0] == pytest.approx(0.5)
+
+    def test_overconfidence_is_what_is_too_much(self) -> None:
+        counts = np.zeros((256, 2), np.int64)
+        counts[255] = (100, 74)
+        assert calibration(counts).ece == pytest.approx(0.26)
+
+    def test_risk_falls_with_coverage_where_confidence_ranks(self) -> None:
+        given = np.full(256, 10)
+        counts = np.stack([given, np.arange(256) * 10 // 255], 1)
+        risks = [risk for _, risk in calibration(counts).risk_coverage]
+        assert risks == sorted(risks)
+
+    def test_nothing_scored(self) -> None:
+        with pytest.raises(ValueError, match="no pixel was scored"):
+            calibration(np.zeros((256, 2), np.int64))
+
+
+def test_percentiles_of_nothing_are_none() -> None:
+    assert np.isnan(percentiles([])).all()
+    assert percentiles([float(n) for n in range(101)]) == (50, 95, 99)

@@ -126,7 +126,7 @@ class TestRegistry:
             cwd=ROOT,
         ).stdout
         assert printed in (ROOT / "docs/conditions.md").read_text(), (
-            "replace that part of docs/conditions.md by what this prints: python tools/conditions_document.py (--suites)"
+            "replace that part of docs/conditions.md by what tools/conditions_document.py (--suites) prints"
         )
 
     def test_every_condition_says_what_it_computes_and_where_that_comes_from(self) -> None:

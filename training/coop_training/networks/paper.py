@@ -2,7 +2,8 @@
 
 That the paper's generators have that shape is our inference from its losses, which look like EdgeConnect's second
 stage: neither the paper nor its authors' repository describes them. Two stride-2 convolutions, eight dilated residual
-blocks, two transposed convolutions, instance normalisation throughout. Inputs are fused by concatenation at full resolution, as section 3.2 says.
+blocks, two transposed convolutions, instance normalisation throughout. Inputs are fused by concatenation at full
+resolution, as section 3.2 says.
 """
 
 from __future__ import annotations
