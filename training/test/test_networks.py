@@ -263,9 +263,13 @@ def test_what_has_left_the_image_varies_as_green_does() -> None:
     alignment, embedding = ChannelAlignment(), torch.zeros(1, EMBEDDING)
     torch.nn.init.constant_(alignment.gate.bias, 12.0)
     # So much better than at any other shift that the softmax is of one displacement.
-    misalignment = torch.ones(1, RED_SHIFTS + BLUE_SHIFTS)
-    misalignment[0, [7, RED_SHIFTS + 3]] = 0.0
+    misalignment = torch.full((1, RED_SHIFTS + BLUE_SHIFTS), 0.1)
+    misalignment[0, [7, RED_SHIFTS + 3]] = -0.9
     torch.testing.assert_close(alignment(torch.cat(moved, 1), embedding, misalignment), whole, atol=1e-3, rtol=0)
+    misalignment[0, 7] = -0.1  # no displacement of red fits
+    one = alignment(torch.cat(moved, 1), embedding, misalignment)
+    torch.testing.assert_close(one[:, :1], moved[0])
+    torch.testing.assert_close(one[:, 1:], whole[:, 1:], atol=1e-3, rtol=0)
 
 
 def test_rows_are_correlated_with_each_images_own_taps() -> None:
@@ -323,6 +327,14 @@ def test_deconvolution_leaves_other_blurs_alone(kernel: np.ndarray) -> None:
     sharp = Deconvolution(NAMES)(x, known(1, strength))
     error = (sharp - street()).square().mean()
     assert error < 1.05 * (x - street()).square().mean()
+
+
+def test_roughness_is_compared_with_the_image_as_the_camera_gave_it() -> None:
+    """What was filtered before has lost the rounding that a sharpened image's roughness is measured against."""
+    exact = gaussian(street(), blur_widths()[18])
+    deconvolution, estimate = Deconvolution(NAMES), known(1, 18 / (STRENGTHS - 1))
+    torch.testing.assert_close(deconvolution(exact, estimate), exact)
+    assert (deconvolution(exact, estimate, in_bytes(exact)) - exact).abs().mean() > 0.01
 
 
 def test_what_is_sharpened_stays_an_image() -> None:

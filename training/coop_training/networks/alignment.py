@@ -10,14 +10,18 @@ from coop_training.networks.blocks import EMBEDDING, zeroed
 from coop_training.networks.condition import BLUE_SHIFTS, RED_SHIFTS
 from coop_training.networks.filtering import correlate_rows
 
+FITS, MISFITS = -0.4, -0.15
+"""Of a channel's least misalignment: up to the first it is moved, from the second on left where it is. Moved evenly by
+whole pixels it is about -0.9; magnified, demosaiced or blurred otherwise than green, no displacement fits."""
+
 
 class ChannelAlignment(nn.Module):
     """Moves red and blue left by the displacement at which their gradients fit green's best.
 
     Each channel becomes Σ_k w_k·channel(x+k), the taps w a softmax of the negative misalignment, sharpened and
     corrected by what the embedding says; a gate from the embedding keeps the channels as they are where nothing is
-    misaligned. What of a channel has left the image at its right edge varies as green does there (constant hue, Cok,
-    1987), which has not moved.
+    misaligned, and a channel that fits green at no displacement stays. What of a channel has left the image at its
+    right edge varies as green does there (constant hue, Cok, 1987), which has not moved.
 
     Inputs: image [N,3,H,W]; embedding [N,EMBEDDING]; misalignment [N,RED_SHIFTS+BLUE_SHIFTS].
     Output: image [N,3,H,W].
@@ -36,8 +40,10 @@ class ChannelAlignment(nn.Module):
         channels = list(image.split(1, 1))
         for channel, (start, shifts) in {0: (0, RED_SHIFTS), 2: (RED_SHIFTS, BLUE_SHIFTS)}.items():
             taps = logits[:, start : start + shifts].softmax(1)
+            least = misalignment[:, start : start + shifts].amin(1)
+            fits = ((MISFITS - least) / (MISFITS - FITS)).clamp(0, 1)[:, None, None, None]
             change = moved_left(channels[channel], channels[1], taps) - channels[channel]
-            channels[channel] = channels[channel] + gate * change
+            channels[channel] = channels[channel] + gate * fits * change
         return torch.cat(channels, 1)
 
 

@@ -71,7 +71,8 @@ class Deconvolution(nn.Module):
         conditions: names of the conditions. Without a Gaussian blur among them no image is filtered.
         gentle: whether wide blurs are undone less far, as is better for masks.
 
-    Inputs: image [N,3,H,W]; the condition, as it is known. Filtered as far as blur is likelier than all else together,
+    Inputs: image [N,3,H,W]; the condition, as it is known; the image as the camera gave it, rounding and all, where
+    something was filtered from it before. Filtered as far as blur is likelier than all else together,
     for what amplifies does more harm where it is wrong than good where it is right. What comes out rougher than undone
     Gaussian blurs do (AMPLIFICATION) gives way to the image as it was.
     Output: image [N,3,H,W] within RANGE; without blur as it was.
@@ -92,7 +93,7 @@ class Deconvolution(nn.Module):
         for name, values in (("fine", np.stack(fine, 1)), ("log_widths", np.log(widths)), ("plausible", plausible)):
             self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
 
-    def forward(self, image: Tensor, known: Estimate) -> Tensor:
+    def forward(self, image: Tensor, known: Estimate, given: Tensor | None = None) -> Tensor:
         if self.blur is None:
             return image
         with full_precision(image):  # what is amplified must not have been rounded before
@@ -107,7 +108,7 @@ class Deconvolution(nn.Module):
             shape = F.interpolate(shape, size=image.shape[-2:], mode="bilinear", align_corners=False)
             on_fine, on_coarse = (share[:, None, None, None] for share in (sure * on_fine, sure * (1 - on_fine)))
             sharp = (image + on_fine * detail + on_coarse * shape).clamp(*RANGE)
-            raised = roughness(sharp) / roughness(image).clamp(min=LEAST_ROUGHNESS)
+            raised = roughness(sharp) / roughness(image if given is None else given).clamp(min=LEAST_ROUGHNESS)
             excess = raised / (places * self.plausible).sum(1)
             share = ((TOO_FAR - excess) / (TOO_FAR - 1)).clamp(0, 1)
             return image + share[:, None, None, None] * (sharp - image)

@@ -52,7 +52,7 @@ class Front(nn.Module):
         known = told or Estimate(condition.detach().softmax(1), strength.detach())
         whole = embedding.mean(1)
         aligned = self.alignment(self.impulses(image, whole), whole, misalignment)
-        sharp = self.deconvolution(aligned, known)
+        sharp = self.deconvolution(aligned, known, image)
         return sharp, embedding, condition, strength, known
 
     def statistics(self, image: Tensor, probabilities: Tensor | None = None) -> Tensor:
