@@ -53,6 +53,8 @@ OTHER_CAMERAS = 0.5
 """Share of samples from other cameras, where there are any."""
 LARGEST_DB = 3.0
 """What a sample weighs at most, in dB gained or lost."""
+AVERSION = 3.0
+"""How much heavier a loss weighs than a gain: never worse than the input comes before better."""
 SPOILT_DB = 0.1
 CHANGED_DB = 45.0
 """A clear image that comes back at less than this is spoilt."""
@@ -178,10 +180,11 @@ def gained(clear: NDArray[np.uint8], degraded: NDArray[np.uint8], restored: NDAr
 
 
 def fit(estimator: Estimator, outcomes: Outcomes) -> str:
-    """Fit `familiar` to whether restoration spoilt images, each as heavy as it gained or lost: trusted is what gains in
-    the mean. Returns a line about it, on a tenth of the samples held out."""
+    """Fit `familiar` to whether restoration spoilt images, each as heavy as it gained or lost, losses
+    AVERSION times. Returns a line about it, on a tenth of the samples held out."""
     good = (outcomes.gains > -SPOILT_DB).float()
     weights = outcomes.gains.abs().clamp(max=LARGEST_DB) + SPOILT_DB
+    weights = torch.where(good > 0, weights, AVERSION * weights)
     held = torch.arange(len(good)) % 10 == 0
     fitted = (~held).nonzero().squeeze(1)
     estimator.familiar.requires_grad_(True).train()

@@ -243,13 +243,14 @@ def test_misalignment_is_least_at_the_shift() -> None:
 def test_alignment_moves_channels_back_where_its_gate_is_open() -> None:
     x = grey()
     degraded = shifted(x, 6, 3)
-    alignment, embedding = ChannelAlignment(), torch.zeros(2, EMBEDDING)
+    alignment, embedding = ChannelAlignment(NAMES), torch.zeros(2, EMBEDDING)
+    unknown = Estimate(torch.eye(CONDITIONS)[[0, 0]], torch.zeros(2))
     torch.nn.init.constant_(alignment.gate.bias, 12.0)
-    restored = alignment(degraded, embedding, channel_misalignment(degraded))
+    restored = alignment(degraded, embedding, channel_misalignment(degraded), unknown)
     torch.testing.assert_close(restored[..., :-RED_SHIFTS], x[..., :-RED_SHIFTS], atol=0.01, rtol=0)
     assert (degraded - x).abs().mean() > 0.1
     torch.nn.init.constant_(alignment.gate.bias, -12.0)
-    torch.testing.assert_close(alignment(degraded, embedding, channel_misalignment(degraded)), degraded)
+    torch.testing.assert_close(alignment(degraded, embedding, channel_misalignment(degraded), unknown), degraded)
 
 
 def test_what_has_left_the_image_varies_as_green_does() -> None:
@@ -260,14 +261,18 @@ def test_what_has_left_the_image_varies_as_green_does() -> None:
         torch.nn.functional.pad(x, (k, 0, 0, 0), mode="replicate")[..., :40]
         for x, k in ((red, 7), (green, 0), (blue, 3))
     ]
-    alignment, embedding = ChannelAlignment(), torch.zeros(1, EMBEDDING)
+    names = ("clear", "chromatic_aberration")
+    taken, not_taken = (Estimate(torch.eye(2)[[index]], torch.ones(1)) for index in (1, 0))
+    alignment, embedding = ChannelAlignment(names), torch.zeros(1, EMBEDDING)
     torch.nn.init.constant_(alignment.gate.bias, 12.0)
     # So much better than at any other shift that the softmax is of one displacement.
     misalignment = torch.full((1, RED_SHIFTS + BLUE_SHIFTS), 0.1)
     misalignment[0, [7, RED_SHIFTS + 3]] = -0.9
-    torch.testing.assert_close(alignment(torch.cat(moved, 1), embedding, misalignment), whole, atol=1e-3, rtol=0)
+    for known_as in (taken, not_taken):
+        aligned = alignment(torch.cat(moved, 1), embedding, misalignment, known_as)
+        torch.testing.assert_close(aligned, whole, atol=1e-3, rtol=0)
     misalignment[0, 7] = -0.1  # no displacement of red fits
-    one = alignment(torch.cat(moved, 1), embedding, misalignment)
+    one = alignment(torch.cat(moved, 1), embedding, misalignment, taken)
     torch.testing.assert_close(one[:, :1], moved[0])
     torch.testing.assert_close(one[:, 1:], whole[:, 1:], atol=1e-3, rtol=0)
 

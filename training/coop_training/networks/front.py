@@ -39,7 +39,7 @@ class Front(nn.Module):
         super().__init__()
         self.encoder = ConditionEncoder(len(conditions), classes, windowed)
         self.impulses = ImpulseRemoval(constant_hue)
-        self.alignment = ChannelAlignment()
+        self.alignment = ChannelAlignment(conditions)
         self.deconvolution = Deconvolution(conditions, gentle)
 
     def forward(
@@ -51,7 +51,7 @@ class Front(nn.Module):
         # Detached: what the estimate is taught is the truth, not what suits those who hear it.
         known = told or Estimate(condition.detach().softmax(1), strength.detach())
         whole = embedding.mean(1)
-        aligned = self.alignment(self.impulses(image, whole), whole, misalignment)
+        aligned = self.alignment(self.impulses(image, whole), whole, misalignment, known)
         sharp = self.deconvolution(aligned, known, image)
         return sharp, embedding, condition, strength, known
 
