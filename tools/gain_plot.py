@@ -33,7 +33,7 @@ def main() -> None:
             levels = conditions[name].levels
             inputs = [level.degraded.psnr for level in levels]
             gains = [min(level.restored.psnr - level.degraded.psnr, CAP) for level in levels]
-            axis.plot(inputs, gains, marker="o" if number else "s", lw=1.5, ls="-" if number else "--", label=name)
+            axis.plot(inputs, gains, marker="o" if number else "s", ls="" if number else "--", label=name)
         axis.axhline(0, color="0.6", lw=0.8)
         axis.set(title=title, xlabel="PSNR of the input, dB")
         axis.invert_xaxis()  # the harder the further to the right
