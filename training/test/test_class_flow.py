@@ -79,7 +79,8 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
         monkeypatch.setattr(evaluate, "Pipeline", lambda bundle, engines: SimpleNamespace(bundle=bundle, run=run))
         options = {"bundle": Path("own"), "images": tmp_path / "images", "labels": tmp_path / "labels", "limit": None}
         out = tmp_path / "out"
-        arguments = Namespace(**options, conditions=list(conditions), out=out)
+        suite = {"suite": "published", "references": None, "label_sets": None}
+        arguments = Namespace(**options, **suite, conditions=list(conditions), out=out)
         evaluate.run(arguments, evaluate.cooperative, "cooperative")
         return read_results(out / "results.json").clean.raw.pa
 

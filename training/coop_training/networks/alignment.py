@@ -44,16 +44,17 @@ class ChannelAlignment(nn.Module):
 
     def forward(self, image: Tensor, embedding: Tensor, misalignment: Tensor, known: Estimate) -> Tensor:
         gate = torch.sigmoid(self.gate(embedding))[..., None, None]
-        taken = 0.0 * known.strength if self.aberration is None else known.posterior[:, self.aberration]
         logits = self.correction(embedding) - self.sharpness * misalignment
         channels = list(image.split(1, 1))
         for channel, (start, shifts) in {0: (0, RED_SHIFTS), 2: (RED_SHIFTS, BLUE_SHIFTS)}.items():
             taps = logits[:, start : start + shifts].softmax(1)
-            least = misalignment[:, start : start + shifts].amin(1)
-            misfit = ((least - FITS) / (MISFITS - FITS)).clamp(0, 1)
-            share = (1 - taken.float() * misfit)[:, None, None, None]
             change = moved_left(channels[channel], channels[1], taps) - channels[channel]
-            channels[channel] = channels[channel] + gate * share * change
+            if self.aberration is not None:
+                taken = known.posterior[:, self.aberration].float()
+                least = misalignment[:, start : start + shifts].amin(1)
+                misfit = ((least - FITS) / (MISFITS - FITS)).clamp(0, 1)
+                change = (1 - taken * misfit)[:, None, None, None] * change
+            channels[channel] = channels[channel] + gate * change
         return torch.cat(channels, 1)
 
 
