@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from coop_perception.classes import CAMVID_CLASSES, SemanticClass, parse_classes
+from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass, parse_classes
 from coop_perception.degradations import CONDITIONS
 from coop_training.layouts import LAYOUTS, SAMPLE_DRIVE
 from coop_training.layouts.class_lists import ClassList, class_list, published, read_class_file
@@ -24,8 +24,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class CoarseData(_Section):
+    """A further data set, of images and labels whose values stand for sets of the classes (docs/data.md)."""
+
+    root: Path
+    """Its folders images/<split> and labels/<split>."""
+    split: str = "train"
+    labels: dict[Annotated[int, Field(ge=0, lt=255)], tuple[str, ...]]
+    """Names of the classes that a value in label files may be; none: not scored. 255 is never scored."""
+    share: float = Field(gt=0, lt=1)
+    """Of the samples whose frame is drawn at random; half of them show a label that is drawn evenly instead."""
+
+
 class DataConfig(_Section):
-    """What is trained on: a data set on disk, sample drives, or both."""
+    """What is trained on: a data set on disk, sample drives, or both, and coarsely labelled ones beside them."""
 
     layout: str = SAMPLE_DRIVE
     """How `root` is laid out (docs/data.md); where it is left out: camvid with a root, sample_drive without one."""
@@ -48,6 +60,7 @@ class DataConfig(_Section):
     layout has other classes than CamVid's."""
     first_seed: int = Field(1000, ge=0)
     frames_per_drive: int = Field(10, gt=0)
+    also: tuple[CoarseData, ...] = ()
     crop: tuple[Pixels, Pixels] = (288, 352)
     """Height and width in pixels."""
 
@@ -82,6 +95,30 @@ class DataConfig(_Section):
                 "has others; set it to 0"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sets_of_classes(self) -> DataConfig:
+        names = [c.name for c in self.class_list.classes]
+        for index, entry in enumerate(self.also):
+            wrong = sorted({name for among in entry.labels.values() for name in among} - {*names})
+            if wrong:
+                raise ValueError(f"also.{index}.labels: no class {', '.join(wrong)}; known: {', '.join(names)}")
+        if sum(entry.share for entry in self.also) >= 1:
+            raise ValueError("also: the shares add up to 1 or more, which leaves nothing for root and sample_drives")
+        if len(self.label_sets) > IGNORE_ID:
+            raise ValueError(f"also: {len(self.label_sets)} labels, classes and sets of them; {IGNORE_ID} at most")
+        return self
+
+    @property
+    def label_sets(self) -> tuple[frozenset[int], ...]:
+        """By label in training masks, the classes that a pixel may be: each class alone, then the sets of `also`."""
+        ids = {c.name: c.id for c in self.class_list.classes}
+        sets = [frozenset({i}) for i in ids.values()]
+        for among in (names for entry in self.also for names in entry.labels.values() if names):
+            wanted = frozenset(ids[name] for name in among)
+            if wanted not in sets:
+                sets.append(wanted)
+        return tuple(sets)
 
     @property
     def class_list(self) -> ClassList:
@@ -198,7 +235,7 @@ class TrainConfig(_Section):
     clear: float = Field(0.2, ge=0, le=1)
     """Share of samples that stay clear."""
     guidance: Literal["gt", "refined", "mixed", "none"] = "mixed"
-    variant: Literal["fast", "paper", "nafnet"] = "fast"
+    variant: Literal["fast", "lite", "paper", "nafnet"] = "fast"
     """Refinement and restoration: our own at quarter resolution, or EdgeConnect's generator as the paper has it; or
     our refinement with NAFNet for restoration, a peer."""
     segmenter: Path | None = None

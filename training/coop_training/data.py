@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from coop_perception.classes import IGNORE_ID
 from coop_perception.degradations import CONDITIONS
-from coop_training.frames import load_frames
+from coop_training.frames import TrainingFrames, load_frames
 from coop_training.layouts.frame import LabelledFrame, scaled
+from coop_training.mixtures import Scene, mixture, other_camera
 from coop_training.strength import strength_of
 
 __all__ = ["AdverseCrops", "LabelledFrame", "Sample", "class_weights", "load_frames"]
@@ -23,22 +24,33 @@ __all__ = ["AdverseCrops", "LabelledFrame", "Sample", "class_weights", "load_fra
 CROP_GRID = 16
 """Crops start at multiples of it, so that a JPEG's blocks, 16x16 in its chroma, lie in a crop as in a whole frame."""
 SURVEYED_FRAMES = 500
-"""Classes are counted in at least so many frames, evenly spread, and in fewer than twice as many."""
+"""Of a data set that is not held in memory, classes are counted in at least so many frames, evenly spread, and in fewer
+than twice as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One training sample, or a batch of them with a leading N.
 
-    clear, degraded uint8 [3,H,W]; mask int64 [H,W]; condition int64 [] (0: clear); strength float32 [] in 0..1, the
-    position among the condition's levels.
+    clear, degraded uint8 [3,H,W]; mask int64 [H,W], indices of `DataConfig.label_sets`, or 255; strengths float32 [K],
+    of each condition in 0..1, 0 where it is not there.
     """
 
     clear: Tensor
     degraded: Tensor
     mask: Tensor
-    condition: Tensor
-    strength: Tensor
+    strengths: Tensor
+
+    @property
+    def strength(self) -> Tensor:
+        """Of the one condition that is there. [] or [N]"""
+        return self.strengths.sum(-1)
+
+    @property
+    def condition(self) -> Tensor:
+        """Which one that is, counted from 1; 0: clear. int64 [] or [N]"""
+        numbers = torch.arange(1, self.strengths.shape[-1] + 1, device=self.strengths.device)
+        return ((self.strengths > 0) * numbers).sum(-1)
 
 
 class AdverseCrops(Dataset[Sample]):
@@ -54,11 +66,17 @@ class AdverseCrops(Dataset[Sample]):
         seed: int,
         scales: tuple[float, float],
         shares: Mapping[str, float] | None = None,
+        mixed: bool = False,
     ) -> None:
-        """shares: how often each condition is met, against 1 for those left out."""
+        """frames: drawn evenly, or by their `weights` where they have some. shares: how often each condition is met,
+        against 1 for those left out. mixed: whether conditions are `mixtures.KINDS`, of which several may show at once,
+        on frames of other cameras too; else each is a published one."""
         self.frames, self.length, self.crop, self.conditions = frames, length, crop, conditions
-        self.clear, self.seed, self.scales = clear, seed, scales
-        self.holding = list(frames_by_class(frames).items())
+        self.weights = frames.weights if isinstance(frames, TrainingFrames) else np.ones(len(frames))
+        self.clear, self.seed, self.scales, self.mixed = clear, seed, scales, mixed
+        self._none = np.zeros(len(conditions), np.float32)
+        self.holding = [(label, np.array(indices)) for label, indices in frames_by_class(frames).items()]
+        self.all = np.arange(len(frames))
         of_conditions = np.array([(shares or {}).get(name, 1.0) for name in conditions])
         self.probabilities = of_conditions / of_conditions.sum()
 
@@ -69,27 +87,20 @@ class AdverseCrops(Dataset[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(index)  # which ends an iteration
         rng = np.random.default_rng((self.seed, index))
-        wanted, among = None, range(len(self.frames))
+        wanted, among = None, self.all
         if self.holding and rng.random() < 0.5:
             # Half of the crops show a class drawn evenly, so that rare ones are met more often (Zhu et al., "Improving
             # semantic segmentation via video propagation and label relaxation", CVPR 2019).
             wanted, among = self.holding[rng.integers(len(self.holding))]
-        frame = self.frames[among[rng.integers(len(among))]]
+        frame = self.frames[self._drawn(among, rng)]
         view_seed, crop_seed = rng.integers(2**63, size=2)
         view = random_view(frame, self.crop, self.scales, np.random.default_rng(view_seed))
-        degraded, condition, strength = view.image, 0, 0.0
-        if self.conditions and rng.random() >= self.clear:
-            condition = 1 + int(rng.choice(len(self.conditions), p=self.probabilities))
-            name = self.conditions[condition - 1]
-            ready_made = [one for one in frame.ready_made if one.condition == name]
-            if ready_made:
-                chosen = ready_made[rng.integers(len(ready_made))]
-                other = replace(frame, image=chosen.read(*frame.mask.shape))
-                degraded = random_view(other, self.crop, self.scales, np.random.default_rng(view_seed)).image
-                strength = chosen.strength
-            else:
-                # The whole frame is degraded, then cropped: airlight is a property of the whole scene.
-                degraded, strength = degrade_randomly(view, name, rng, self._reflected(name, rng))
+        adverse = bool(self.conditions) and rng.random() >= self.clear
+        if self.mixed:
+            view = replace(view, image=other_camera(view.image, rng))
+            degraded, strengths = self._mixture(view, rng) if adverse else (view.image, self._none)
+        else:
+            degraded, strengths = self._single(frame, view, view_seed, rng) if adverse else (view.image, self._none)
         # Of a seed of its own: the same crop whatever the condition, which draws as many numbers as it likes.
         top, left = place_crop(view.mask, self.crop, wanted, np.random.default_rng(crop_seed))
         window = (slice(top, top + self.crop[0]), slice(left, left + self.crop[1]))
@@ -97,9 +108,37 @@ class AdverseCrops(Dataset[Sample]):
             torch.from_numpy(np.ascontiguousarray(view.image[window].transpose(2, 0, 1))),
             torch.from_numpy(np.ascontiguousarray(degraded[window].transpose(2, 0, 1))),
             torch.from_numpy(view.mask[window].astype(np.int64)),
-            torch.tensor(condition),
-            torch.tensor(strength),
+            torch.from_numpy(strengths),
         )
+
+    def _single(
+        self, frame: LabelledFrame, view: LabelledFrame, view_seed: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """A view of a frame under one condition, and its strengths [K]."""
+        strengths = self._none.copy()
+        index = int(rng.choice(len(self.conditions), p=self.probabilities))
+        name = self.conditions[index]
+        ready_made = [one for one in frame.ready_made if one.condition == name]
+        if ready_made:
+            chosen = ready_made[rng.integers(len(ready_made))]
+            other = replace(frame, image=chosen.read(*frame.mask.shape))
+            strengths[index] = chosen.strength
+            return random_view(other, self.crop, self.scales, np.random.default_rng(view_seed)).image, strengths
+        # The whole frame is degraded, then cropped: airlight is a property of the whole scene.
+        degraded, strengths[index] = degrade_randomly(view, name, rng, self._reflected(name, rng))
+        return degraded, strengths
+
+    def _mixture(self, view: LabelledFrame, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        depth = view.depth.astype(np.float32) if view.depth.size else None
+        other = self.frames[self._drawn(self.all, rng)].image
+        return mixture(Scene(view, depth, other), self.probabilities, rng)
+
+    def _drawn(self, among: NDArray[np.int64], rng: np.random.Generator) -> int:
+        weights = self.weights[among]
+        if weights.min() == weights.max():
+            return int(among[rng.integers(len(among))])
+        cumulative = np.cumsum(weights)
+        return int(among[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")])
 
     def _reflected(self, name: str, rng: np.random.Generator) -> NDArray[np.uint8] | None:
         """What a reflection shows: half the time another frame, else (None) the inside of a vehicle."""
@@ -172,15 +211,23 @@ def frames_by_class(frames: Sequence[LabelledFrame]) -> dict[int, list[int]]:
     return dict(sorted(holding.items()))
 
 
-def surveyed(frames: Sequence[LabelledFrame]) -> range:
-    """Indices of the frames in which classes are counted."""
-    return range(0, len(frames), max(1, len(frames) // SURVEYED_FRAMES))
+def surveyed(frames: Sequence[LabelledFrame]) -> list[int]:
+    """Indices of the frames in which classes are counted: of what is held in memory, all."""
+    indices: list[int] = []
+    first = 0
+    for part in frames.parts if isinstance(frames, TrainingFrames) else [frames]:
+        step = 1 if isinstance(part, list) else max(1, len(part) // SURVEYED_FRAMES)
+        indices += range(first, first + len(part), step)
+        first += len(part)
+    return indices
 
 
-def class_weights(frames: Sequence[LabelledFrame], classes: int) -> Tensor:
-    """1/log(1.1 + share of pixels) per class, mean 1 (ENet, Paszke et al., 2016): rare classes count more. [C]"""
-    counts = sum(np.bincount(frames[index].mask.ravel(), minlength=256) for index in surveyed(frames))
+def class_weights(frames: Sequence[LabelledFrame], labels: int) -> Tensor:
+    """1/log(1.1 + share of pixels) per label, a class or a set of them, mean 1 (ENet, Paszke et al., 2016): rare ones
+    count more. [labels]"""
+    weights = frames.weights if isinstance(frames, TrainingFrames) else np.ones(len(frames))
+    counts = sum(weights[i] * np.bincount(frames[i].mask.ravel(), minlength=256) for i in surveyed(frames))
     counts[IGNORE_ID] = 0
-    share = counts[:classes] / max(counts.sum(), 1)
-    weights = 1 / np.log(1.1 + share)
-    return torch.from_numpy(weights / weights.mean()).float()
+    share = counts[:labels] / max(counts.sum(), 1e-9)
+    of_labels = 1 / np.log(1.1 + share)
+    return torch.from_numpy(of_labels / of_labels.mean()).float()

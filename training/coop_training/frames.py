@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.progress import track
 
+from coop_perception.classes import IGNORE_ID
 from coop_perception.degradations import CONDITIONS
 from coop_perception.image_files import DatasetError
 from coop_perception.sample_scene.drive import SampleDrive
-from coop_training.config import DataConfig
+from coop_training.config import CoarseData, DataConfig
 from coop_training.layouts import LAYOUTS
+from coop_training.layouts.class_lists import ClassList
+from coop_training.layouts.folders import paired_items
 from coop_training.layouts.frame import Item, LabelledFrame, scaled
 
 
 class UnreadFrames(Sequence[LabelledFrame]):
-    """Frames of `items`, each read whenever it is asked for and scaled down to `max_height`, then those of `held`."""
+    """Frames of `items`, each read whenever it is asked for and scaled down to `max_height`."""
 
-    def __init__(self, items: Sequence[Item], max_height: int | None, held: Sequence[LabelledFrame] = ()) -> None:
-        self.items, self.max_height, self.held = items, max_height, held
+    def __init__(self, items: Sequence[Item], max_height: int | None) -> None:
+        self.items, self.max_height = items, max_height
 
     def __len__(self) -> int:
-        return len(self.items) + len(self.held)
+        return len(self.items)
 
     def __getitem__(self, index: int) -> LabelledFrame:  # type: ignore[override]
-        if index >= len(self.items):
-            return self.held[index - len(self.items)]
         frame = self.items[index].read()
         height, width = frame.mask.shape
         if self.max_height is None or height <= self.max_height:
@@ -33,26 +36,60 @@ class UnreadFrames(Sequence[LabelledFrame]):
         return scaled(frame, self.max_height, round(width * self.max_height / height))
 
 
-def load_frames(config: DataConfig, conditions: Sequence[str] = tuple(CONDITIONS)) -> Sequence[LabelledFrame]:
-    """All training frames: the data set's, then the sample drives'.
+class TrainingFrames(Sequence[LabelledFrame]):
+    """Frames of several data sets, one behind the other.
 
-    A data set that takes at most `config.memory_gb`, by its first frame, is read at once and held; of a larger
-    one, a frame is read each time that it is asked for. Depth is read, or estimated from labels, where one of
-    `conditions` needs it.
+    Args:
+        parts: the data sets.
+        shares: how often a frame of each is to be drawn, in sum 1; None: of all such together, each as often.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[LabelledFrame]], shares: Sequence[float | None]) -> None:
+        self.parts = [part for part in parts if part]
+        given = [share for part, share in zip(parts, shares, strict=True) if part]
+        self.ends = np.cumsum([len(part) for part in self.parts])
+        rest = sum(len(part) for part, share in zip(self.parts, given, strict=True) if share is None)
+        others = 1 - sum(share for share in given if share is not None)
+        each = [
+            others / rest if share is None else share / len(part) for part, share in zip(self.parts, given, strict=True)
+        ]
+        self.weights: NDArray[np.float64] = np.repeat(each, [len(part) for part in self.parts])
+        """How often each frame is to be drawn, in sum 1."""
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __getitem__(self, index: int) -> LabelledFrame:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self.ends, index, side="right"))
+        return self.parts[part][index - int(self.ends[part])]  # counted from its end
+
+
+def load_frames(config: DataConfig, conditions: Sequence[str] = tuple(CONDITIONS)) -> TrainingFrames:
+    """All training frames: the data set's, the sample drives', and those of coarsely labelled data sets.
+
+    Depth is read, or estimated from labels, where one of `conditions` needs it; coarse labels tell none.
 
     Raises:
         DatasetError: a file is missing or cannot be used, or there is no frame at all.
     """
-    items = data_items(config, conditions)
-    unread = UnreadFrames(items, config.max_height)
-    fits = not items or _gigabytes(unread[0]) * len(items) <= config.memory_gb
-    read = [unread[index] for index in track(range(len(items)), f"{config.layout}: reading")] if fits and items else []
-    drives = _sample_frames(config)
-    if not items and not drives:
+    main, drives = _held(data_items(config, conditions), config, config.layout), _sample_frames(config)
+    if not main and not drives:
         raise DatasetError(
             "no training frame: data.root is not set or data.exclude leaves none, and sample_drives is 0"
         )
-    return [*read, *drives] if fits else UnreadFrames(items, config.max_height, drives)
+    coarse = [_held(coarse_items(entry, config), config, str(entry.root)) for entry in config.also]
+    return TrainingFrames([main, drives, *coarse], [None, None, *(entry.share for entry in config.also)])
+
+
+def _held(items: Sequence[Item], config: DataConfig, name: str) -> Sequence[LabelledFrame]:
+    """The frames of a data set, in memory where it takes at most `config.memory_gb`, by its first frame; else read each
+    time that they are asked for."""
+    unread = UnreadFrames(items, config.max_height)
+    if items and _gigabytes(unread[0]) * len(items) > config.memory_gb:
+        return unread
+    return [unread[index] for index in track(range(len(items)), f"{name}: reading")] if items else []
 
 
 def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
@@ -70,6 +107,22 @@ def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
     except DatasetError as error:
         raise DatasetError(f"{error}; docs/data.md has the tree that the layout {config.layout} expects") from error
     return [item for item in items if not item.name.startswith(config.exclude)]
+
+
+def coarse_items(entry: CoarseData, config: DataConfig) -> list[Item]:
+    """The frames of a coarsely labelled data set, unread; a mask holds indices of `config.label_sets`.
+
+    Raises:
+        DatasetError: a folder is missing or has no image, or an image has no label.
+    """
+    ids = {c.name: c.id for c in config.class_list.classes}
+    sets = config.label_sets
+    values = {
+        value: sets.index(frozenset(ids[name] for name in names)) if names else IGNORE_ID
+        for value, names in entry.labels.items()
+    }
+    labels = ClassList(config.class_list.classes, values | {IGNORE_ID: IGNORE_ID})
+    return paired_items(entry.root / "images" / entry.split, entry.root / "labels" / entry.split, labels, depth=False)
 
 
 def _sample_frames(config: DataConfig) -> list[LabelledFrame]:

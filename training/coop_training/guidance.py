@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from coop_perception.classes import IGNORE_ID
 from coop_training.config import TrainConfig
 from coop_training.data import Sample
 from coop_training.model import Cooperative
@@ -87,7 +86,8 @@ def plausible_truth(mask: Tensor, refined: Tensor) -> Tensor:
 
 
 def _class_shares(mask: Tensor, classes: int, height: int) -> Tensor:
-    """Share of each class among the pixels of each box; less than 1 in sum where pixels are ignored. [N,C,height,·]"""
-    valid = mask != IGNORE_ID
+    """Share of each class among the pixels of each box; less than 1 in sum where pixels have no label, or one that
+    stands for several classes. [N,C,height,·]"""
+    valid = mask < classes
     one_hot = F.one_hot(mask.where(valid, torch.zeros_like(mask)), classes).permute(0, 3, 1, 2)
     return F.avg_pool2d(one_hot.float() * valid[:, None], mask.shape[-2] // height)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from coop_training.adapters import OnnxSegmenter
 from coop_training.config import TrainConfig
+from coop_training.networks import lite
 from coop_training.networks.condition import Estimate
 from coop_training.networks.discriminator import Discriminator
 from coop_training.networks.nafnet import NafNet
@@ -22,6 +23,7 @@ from coop_training.networks.segmenter import Segmenter
 class Variant:
     """Networks of a variant; `stride`: of S_r, in pixels of the image; `widths`: of the discriminators."""
 
+    segmenter: type[Segmenter | lite.Segmenter]
     refinement: type[Refinement | PaperRefinement]
     restoration: type[Restoration | PaperRestoration | NafNet]
     stride: int
@@ -30,9 +32,10 @@ class Variant:
 
 VARIANTS: dict[str, Variant] = {
     # A quarter of the paper's widths: a fifteenth of the MACs.
-    "fast": Variant(Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
-    "nafnet": Variant(Refinement, NafNet, 4, (16, 32, 64, 64, 64, 64)),
-    "paper": Variant(PaperRefinement, PaperRestoration, 1, (64, 128, 256, 256, 256, 256)),
+    "fast": Variant(Segmenter, Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
+    "lite": Variant(lite.Segmenter, Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
+    "nafnet": Variant(Segmenter, Refinement, NafNet, 4, (16, 32, 64, 64, 64, 64)),
+    "paper": Variant(Segmenter, PaperRefinement, PaperRestoration, 1, (64, 128, 256, 256, 256, 256)),
 }
 """By name in the configuration."""
 
@@ -66,7 +69,7 @@ class Cooperative(nn.Module):
         variant = VARIANTS[config.variant]
         self.classes, self.conditions, self.stride = classes, len(conditions), variant.stride
         self.segmenter = (
-            Segmenter(classes)
+            variant.segmenter(classes)
             if config.segmenter is None
             else OnnxSegmenter(config.segmenter, config.data.class_list.classes, config.height, config.width)
         )

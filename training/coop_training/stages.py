@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from coop_training.config import TrainConfig
@@ -33,12 +34,14 @@ class Stage:
 
 
 def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
-    """The stages in order. weights: class weights [C] of the cross-entropy.
+    """The stages in order. weights: those of the labels [L] in the cross-entropy.
 
     Raises:
         CheckpointError: the file of VGG-19's weights cannot be used.
     """
-    step = StageLosses(config, Criteria(config.losses, weights))
+    classes, sets = len(config.data.class_list.classes), config.data.label_sets
+    coarse = torch.tensor([[c in among for c in range(classes)] for among in sets[classes:]], dtype=torch.bool)
+    step = StageLosses(config, Criteria(config.losses, weights, coarse))
     critics = step.criteria.critics
     d1, d2 = (("d1",), ("d2",)) if config.losses.adversarial else ((), ())
     return {

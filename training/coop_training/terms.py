@@ -58,14 +58,16 @@ class Criteria:
 
     Args:
         config: which terms there are, and their weights.
-        class_weights: [C], of the cross-entropy, where the configuration wants any.
+        class_weights: [L] of the labels, classes and sets of them, of the cross-entropy, where the configuration wants
+            any.
+        coarse: bool [L-C,C], the classes that each coarse label may be.
 
     Raises:
         CheckpointError: the file of VGG-19's weights cannot be used.
     """
 
-    def __init__(self, config: LossesConfig, class_weights: Tensor) -> None:
-        self._config = config
+    def __init__(self, config: LossesConfig, class_weights: Tensor, coarse: Tensor | None = None) -> None:
+        self._config, self._coarse = config, coarse
         self._class_weights = class_weights if config.class_weights else None
         self._adversarial = ADVERSARIAL[config.adversarial_kind]
         self._features = feature_extractor(config)
@@ -73,7 +75,8 @@ class Criteria:
     def segmentation(self, logits: Tensor, mask: Tensor) -> Iterator[Term]:
         """Of logits [N,C,h,w] against masks int64 [N,H,W]."""
         weights = None if self._class_weights is None else self._class_weights.to(logits.device)
-        yield Term("cross_entropy", 1.0, cross_entropy(logits, mask, weights))
+        coarse = None if self._coarse is None else self._coarse.to(logits.device)
+        yield Term("cross_entropy", 1.0, cross_entropy(logits, mask, weights, coarse))
         if self._config.jaccard:
             yield Term("jaccard", self._config.jaccard, soft_jaccard(logits, mask))
 

@@ -160,7 +160,7 @@ def train(
     console.print(cost_table(model, costs))
     frames = load_frames(config.data, config.conditions)
     console.print(f"{len(frames)} training frames")
-    table = stages(config, fabric.to_device(class_weights(frames, model.classes)))
+    table = stages(config, fabric.to_device(class_weights(frames, len(config.data.label_sets))))
     run = Run(fabric, precision, config, model, frames, Panels(config, frames), out, console)
     with Interrupt() as interrupt:
         for name in left:

@@ -247,8 +247,8 @@ def test_what_does_not_fit_is_read_anew(tmp_path: Path) -> None:
     settings = {"root": tmp_path, "sample_drives": 1, "frames_per_drive": 2}
     held = load_frames(DataConfig(**settings), ("fog",))
     unread = load_frames(DataConfig(**settings, memory_gb=0), ("fog",))
-    assert isinstance(held, list)
-    assert isinstance(unread, UnreadFrames)
+    assert isinstance(held.parts[0], list)
+    assert isinstance(unread.parts[0], UnreadFrames)
     assert len(held) == len(unread) == 5
     for one, other in zip(held, unread, strict=True):
         assert np.array_equal(one.image, other.image)

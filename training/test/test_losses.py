@@ -56,6 +56,28 @@ def test_total_variation_of_ramps_is_the_sum_of_their_slopes(across: float, down
     assert total_variation(ramp(across, down)).item() == pytest.approx(abs(across) + abs(down), abs=1e-6)
 
 
+def test_a_coarse_label_asks_that_the_class_is_one_of_its_set() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.2])
+    logits = probabilities.log().view(1, 3, 1, 1)
+    coarse = torch.tensor([[False, True, True]])
+
+    def loss(label: int) -> float:
+        return float(cross_entropy(logits, torch.full((1, 1, 1), label), None, coarse).exp())
+
+    assert loss(0) == pytest.approx(1 / 0.5)
+    assert loss(3) == pytest.approx(1 / (0.3 + 0.2))
+
+
+def test_pixels_of_coarse_labels_count_nowhere_in_the_jaccard_index() -> None:
+    logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.randint(0, 3, (1, 4, 4), generator=torch.Generator().manual_seed(1))
+    half = mask.clone()
+    half[:, 2:] = IGNORE_ID
+    coarse = mask.clone()
+    coarse[:, 2:] = 3
+    torch.testing.assert_close(soft_jaccard(logits, coarse), soft_jaccard(logits, half))
+
+
 def test_cross_entropy_ignores_unlabelled_pixels_and_weighs_classes() -> None:
     logits = torch.randn(1, 3, 4, 4)
     mask = torch.zeros(1, 4, 4, dtype=torch.long)

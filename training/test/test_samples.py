@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from coop_training.layouts.frame import NO_DEPTH
 from coop_training.strength import bends, parameter_of, strength_of
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from coop_perception.camera import Intrinsics
 from coop_perception.degradations import CONDITIONS
@@ -46,6 +48,50 @@ def test_ready_made_images_are_seen_as_their_clear_ones(tmp_path: Path) -> None:
     noisy = [sample for sample in samples if int(sample.condition) == 1]
     assert all(0 < float(sample.strength) <= 1 for sample in noisy)  # made, as the data has none
     assert len(noisy) > 10
+
+
+def coarse(root: Path, **fields: object) -> DataConfig:
+    """Two data sets: CamVid's tree, and a coarsely labelled one, whose images are all of one grey."""
+    trees.camvid(root / "camvid")
+    for kind, value in (("images", 77), ("labels", 1)):
+        folder = root / "coarse" / kind / "train"
+        folder.mkdir(parents=True)
+        for index in range(4):
+            shape = (HEIGHT, WIDTH, 3) if kind == "images" else (HEIGHT, WIDTH)
+            assert cv2.imwrite(str(folder / f"{index}.png"), np.full(shape, value, np.uint8))
+    entry = {"root": root / "coarse", "share": 0.6, "labels": {0: ["Road"], 1: ["Building", "Tree"], 2: []}, **fields}
+    return DataConfig.model_validate({"root": root / "camvid", "sample_drives": 0, "also": [entry]})
+
+
+def test_coarse_labels_are_sets_of_classes(tmp_path: Path) -> None:
+    config = coarse(tmp_path)
+    names = [c.name for c in config.class_list.classes]
+    assert [{names[i] for i in among} for among in config.label_sets[11:]] == [{"Building", "Tree"}]
+    frames = load_frames(config, ())
+    assert set(np.unique(frames[len(frames) - 1].mask)) == {11}
+    assert class_weights(frames, len(config.label_sets)).shape == (12,)
+
+
+def test_each_data_set_is_drawn_as_often_as_is_asked_for(tmp_path: Path) -> None:
+    frames = load_frames(coarse(tmp_path), ())
+    assert frames.weights.sum() == pytest.approx(1)
+    assert frames.weights[-4:].sum() == pytest.approx(0.6)
+    drawn = [sample.mask.max() == 11 for sample in crops(frames, (), length=200)]
+    # Half of the crops show a label drawn evenly: the only one of the coarse data set is one among several.
+    assert 0.3 < np.mean(drawn) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"labels": {0: ["Raod"]}}, r"also\.0\.labels: no class Raod; known: Sky, Building"),
+        ({"share": 1.0}, "share"),
+        ({"labels": {255: ["Road"]}}, "255"),
+    ],
+)
+def test_coarse_data_that_cannot_be_used_is_named(tmp_path: Path, fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        coarse(tmp_path, **fields)
 
 
 def test_samples_of_unread_frames_are_those_of_held_ones(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from coop_training import guidance as guidance_module
 from coop_training.config import TrainConfig
 from coop_training.data import Sample
@@ -35,7 +36,8 @@ def sample(count: int = 2) -> Sample:
     image = torch.randint(0, 256, (count, 3, HEIGHT, WIDTH), dtype=torch.uint8, generator=generator)
     mask = torch.randint(0, 11, (count, HEIGHT, WIDTH), generator=generator)
     mask[:, :4] = 255
-    return Sample(image, image.flip(-1), mask, torch.arange(count) % 3, torch.linspace(0, 1, count))
+    conditions = F.one_hot(torch.arange(count) % 3, 3)[:, 1:]
+    return Sample(image, image.flip(-1), mask, conditions * torch.linspace(0.1, 1, count)[:, None])
 
 
 def prepared(config: TrainConfig, name: str) -> tuple[Cooperative, Stage]:

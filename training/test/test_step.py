@@ -62,7 +62,7 @@ def toy() -> Toy:
 
 def batch(value: float | None = None) -> Batch:
     clear = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    empty: dict[str, Tensor] = {name: torch.zeros(2) for name in ("condition", "strength", "mask")}
+    empty: dict[str, Tensor] = {name: torch.zeros(2) for name in ("strengths", "mask")}
     return {"clear": clear if value is None else torch.full((2, 3, 8, 8), value), "degraded": clear, **empty}
 
 

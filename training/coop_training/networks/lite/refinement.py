@@ -1,0 +1,73 @@
+"""G1: {S_d, I_d} → S_r, the semantically guided adaptation of section 3.2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from coop_training.networks.blocks import at_quarter, zeroed
+from coop_training.networks.lite.decoder import WIDTH, Decoder
+from coop_training.networks.lite.encoder import SCENE_STATISTICS, Encoder, scene_statistics
+from coop_training.networks.lite.estimate import Estimate, Estimator
+from coop_training.networks.lite.segmenter import Segmenter
+
+EMBEDDING = 64
+_LEAST_PROBABILITY = 1e-4
+
+
+class Refinement(nn.Module):
+    """Refines a segmentation of a degraded image; starts as identity, since it learns a correction to log S_d.
+
+    log S_r = α·log S_d + Δ, up to normalisation: Δ [N,C,H/4,W/4] from features of the degraded image, which S_d joins
+    at each scale; α [N], for under a strong condition the given segmentation is confidently wrong and must count less.
+
+    Its features are the reference segmenter's (`start_from`), trained further to see through adverse conditions.
+    Batch normalisation keeps the segmenter's statistics: it is an affine map in training too, and no image of a batch
+    has a say in another's.
+
+    `estimator` is not trained with the rest but fitted afterwards (`fit_estimator`).
+
+    Inputs: image [N,3,H,W] RGB in 0..1, H and W divisible by 32; probabilities [N,C,h,w] of any h, w.
+    Outputs: refined logits [N,C,H/4,W/4]; logits of the conditions' presence [N,K] and their strengths [N,K], which
+    teach the embedding what there is to tell; statistics of the scene [N,SCENE_STATISTICS], for the estimate.
+    """
+
+    def __init__(self, classes: int, conditions: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder = Encoder(), Decoder(classes, EMBEDDING)
+        self.embed = nn.Sequential(
+            nn.Linear(SCENE_STATISTICS, 2 * EMBEDDING), nn.ReLU(), nn.Linear(2 * EMBEDDING, EMBEDDING), nn.ReLU()
+        )
+        self.presence, self.strength = nn.Linear(EMBEDDING, conditions), nn.Linear(EMBEDDING, conditions)
+        self.trust = zeroed(nn.Linear(EMBEDDING, 1))
+        self.correction = zeroed(nn.Conv2d(WIDTH, classes, 1))
+        self.estimator = Estimator(conditions)
+
+    def start_from(self, segmenter: Segmenter) -> None:
+        """Take over the weights of the layers that both have."""
+        own = self.state_dict()
+        self.load_state_dict({**own, **{name: w for name, w in segmenter.state_dict().items() if name in own}})
+
+    def train(self, mode: bool = True) -> Refinement:
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        self.estimator.eval()
+        return self
+
+    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        features = self.encoder(image)
+        statistics = scene_statistics(features)
+        embedding = self.embed(statistics)
+        given = at_quarter(probabilities, features[0]).clamp(min=_LEAST_PROBABILITY).log()
+        x = self.decoder(features, 0.1 * given, embedding)
+        alpha = 1 + self.trust(embedding)[:, :, None, None]
+        logits = alpha * given + self.correction(x)
+        return logits, self.presence(embedding), self.strength(embedding), statistics
+
+    @torch.no_grad()
+    def estimate(self, scene: Tensor, sensor: Tensor) -> Estimate:
+        """The conditions as they are published, of the scene's statistics and crops [N,3,T,T] of the frames. No
+        gradient: what the estimator learns is the truth, not what suits restoration."""
+        return self.estimator.estimate(self.estimator.statistics(scene, sensor))

@@ -1,0 +1,213 @@
+"""Networks on a pretrained encoder: what they take, give and begin as."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from coop_training.networks import lite
+from coop_training.networks.cost import cost
+from coop_training.networks.lite.encoder import CHANNELS, SCENE_STATISTICS, Encoder, load_pretrained
+from coop_training.networks.lite.sensor import (
+    BACK,
+    SENSOR_STATISTICS,
+    blockiness,
+    gradient_spectrum,
+    misalignment,
+    sensor_statistics,
+)
+from torch import Tensor
+
+from coop_perception.degradations.blur import chromatic_aberration
+from coop_perception.sample_scene.drive import SampleDrive
+
+CLASSES, CONDITIONS = 5, 4
+
+
+@pytest.fixture(scope="module")
+def street() -> Tensor:
+    """A clear frame, [1,3,352,480]."""
+    image = torch.from_numpy(SampleDrive(2).frame(0).image).permute(2, 0, 1)[None]
+    return image[..., :352, :].float() / 255
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    encoder = Encoder().eval()
+    load_pretrained(encoder)
+    return encoder
+
+
+def estimate(presence: float, familiarity: float = 1.0) -> lite.Estimate:
+    return lite.Estimate(
+        torch.full((1, CONDITIONS), presence), torch.full((1, CONDITIONS), 0.5), torch.tensor([familiarity])
+    )
+
+
+def uniform(height: int = 88, width: int = 120) -> Tensor:
+    return torch.full((1, CLASSES, height, width), 1 / CLASSES)
+
+
+def test_encoder_has_features_at_four_scales(encoder: Encoder, street: Tensor) -> None:
+    with torch.no_grad():
+        features = encoder(street)
+    sizes = [(352 // stride, 480 // stride) for stride in (4, 8, 16, 32)]
+    assert [tuple(x.shape[1:]) for x in features] == [
+        (channels, *size) for channels, size in zip(CHANNELS, sizes, strict=True)
+    ]
+
+
+def test_pretrained_weights_meet_the_statistics_that_they_were_trained_with(encoder: Encoder, street: Tensor) -> None:
+    """Those of other layers, or of images on another scale, would not."""
+    off = []
+
+    def compare(norm: torch.nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        off.append(((inputs[0].mean((0, 2, 3)) - norm.running_mean).abs() / norm.running_var.sqrt()).median())
+
+    norms = [module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(compare) for norm in norms]
+    with torch.no_grad():
+        encoder(street)
+    for hook in hooks:
+        hook.remove()
+    assert torch.stack(off).max() < 1
+
+
+def test_a_shift_by_the_coarsest_stride_shifts_features(encoder: Encoder) -> None:
+    torch.manual_seed(0)
+    image = F.interpolate(torch.rand(1, 3, 20, 24), size=(320, 384), mode="bilinear")
+    with torch.no_grad():
+        still, moved = encoder(image[..., :352])[0], encoder(image[..., 32:])[0]
+    torch.testing.assert_close(still[..., 28:68], moved[..., 20:60])
+
+
+def test_refinement_starts_as_identity(street: Tensor) -> None:
+    torch.manual_seed(0)
+    refinement = lite.Refinement(CLASSES, CONDITIONS).eval()
+    given = torch.rand(1, CLASSES, 88, 120).softmax(1)
+    with torch.no_grad():
+        logits, presence, strength, statistics = refinement(street, given)
+    torch.testing.assert_close(logits.softmax(1), given, atol=1e-5, rtol=1e-4)
+    assert presence.shape == strength.shape == (1, CONDITIONS)
+    assert statistics.shape == (1, SCENE_STATISTICS)
+
+
+def test_refinement_takes_over_the_segmenters_features() -> None:
+    segmenter, refinement = lite.Segmenter(CLASSES), lite.Refinement(CLASSES, CONDITIONS)
+    torch.nn.init.normal_(segmenter.decoder.lateral[0].weight)
+    refinement.start_from(segmenter)
+    torch.testing.assert_close(refinement.decoder.lateral[0].weight, segmenter.decoder.lateral[0].weight)
+    torch.testing.assert_close(refinement.encoder.stem[1].weight, segmenter.encoder.stem[1].weight)
+
+
+def test_batch_statistics_stay_while_refinement_is_trained(street: Tensor) -> None:
+    refinement = lite.Refinement(CLASSES, CONDITIONS).train()
+    before = refinement.encoder.stem[-1].running_mean.clone()
+    refinement(street, uniform())
+    torch.testing.assert_close(refinement.encoder.stem[-1].running_mean, before)
+
+
+@pytest.mark.parametrize("size", [(352, 480), (361, 487), (90, 160), (180, 98)])
+def test_restoration_starts_as_identity_at_any_size_of_the_frame(street: Tensor, size: tuple[int, int]) -> None:
+    restoration = lite.Restoration(CLASSES, CONDITIONS).eval()
+    frame = F.interpolate(street, size=size, mode="bilinear")
+    with torch.no_grad():
+        restored = restoration(frame, street, uniform(), estimate(0.9))
+    torch.testing.assert_close(restored, frame)
+
+
+@pytest.mark.parametrize("known", [estimate(0.04), estimate(0.9, familiarity=0.0)], ids=["clear", "unfamiliar"])
+def test_frames_stay_to_the_last_bit_where_nothing_is_present_or_familiar(street: Tensor, known: lite.Estimate) -> None:
+    restoration = randomised(lite.Restoration(CLASSES, CONDITIONS))
+    with torch.no_grad():
+        changed = restoration(street, street, uniform(), estimate(0.9))
+        kept = restoration(street, street, uniform(), known)
+    assert (changed - street).abs().max() > 0.01
+    assert torch.equal(kept, street)
+
+
+def test_restoration_depends_on_guidance_and_on_the_condition(street: Tensor) -> None:
+    restoration = randomised(lite.Restoration(CLASSES, CONDITIONS))
+    guidance = torch.rand(1, CLASSES, 88, 120, generator=torch.Generator().manual_seed(1)).softmax(1)
+    with torch.no_grad():
+        results = [
+            restoration(street, street, given, known)
+            for given, known in ((uniform(), estimate(0.9)), (guidance, estimate(0.9)), (uniform(), estimate(0.5)))
+        ]
+    assert all((results[0] - other).abs().max() > 1e-4 for other in results[1:])
+
+
+def randomised(network: torch.nn.Module) -> torch.nn.Module:
+    """With weights where there are zeros."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return network.eval()
+
+
+def test_refinement_and_restoration_together_cost_at_most_20_gmacs() -> None:
+    image, given = torch.empty(1, 3, 512, 1024), torch.empty(1, 11, 128, 256)
+    refinement = cost(lite.Refinement(11, 12), [image, given])
+    assert refinement.macs < 8e9
+    restoration = cost(_OfTensors(lite.Restoration(11, 12)), [image, image, given])
+    assert refinement.macs + restoration.macs < 20e9
+
+
+class _OfTensors(torch.nn.Module):
+    def __init__(self, restoration: lite.Restoration) -> None:
+        super().__init__()
+        self.restoration = restoration
+
+    def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor) -> Tensor:
+        ones = frame.new_ones(len(frame), 12)
+        known = lite.Estimate(ones, ones, ones[:, 0])
+        result: Tensor = self.restoration(frame, image, probabilities, known)
+        return result
+
+
+def test_sensor_statistics_are_finite_for_flat_and_for_noisy_crops() -> None:
+    crops = torch.stack([torch.zeros(3, 256, 256), torch.ones(3, 256, 256), torch.rand(3, 256, 256)])
+    statistics = sensor_statistics(crops)
+    assert statistics.shape == (3, SENSOR_STATISTICS)
+    assert statistics.isfinite().all()
+    assert statistics.abs().max() < 20
+
+
+def test_the_best_displacement_is_the_one_that_channels_have() -> None:
+    image = SampleDrive(2).frame(0).image
+    shifted = np.roll(image, 3, axis=1)
+    shifted[..., 1:] = image[..., 1:]  # red alone lies to the right
+    tile = torch.from_numpy(np.ascontiguousarray(shifted[96:224, 160:288])).permute(2, 0, 1)[None].float() / 255
+    assert misalignment(tile)[0, : BACK + 17].argmin() == BACK + 3
+    published = chromatic_aberration(image, 4)
+    tile = torch.from_numpy(np.ascontiguousarray(published[96:224, 160:288])).permute(2, 0, 1)[None].float() / 255
+    assert misalignment(tile)[0, : BACK + 17].argmin() != BACK
+
+
+def test_a_codecs_grid_shows_wherever_it_begins(street: Tensor) -> None:
+    tile = street[..., :128, :128].clone()
+    blocks = F.interpolate(F.avg_pool2d(tile, 8), scale_factor=8.0)
+    at_zero, moved = (blockiness(torch.roll(blocks, shift, 3))[0] for shift in (0, 3))
+    assert at_zero[7] > 2
+    assert moved[7] > 2 > blockiness(tile)[0, 7]
+
+
+def test_a_blurs_direction_shows(street: Tensor) -> None:
+    tile = street[..., 100:228, 100:228]
+    fall = (gradient_spectrum(tile) - gradient_spectrum(F.avg_pool2d(tile, (1, 9), 1)))[0]
+    down, across, falling, rising = fall[:4]
+    assert across > falling > down
+    assert across > rising > down
+    assert across > down + 0.5
+
+
+def test_an_unfitted_estimator_trusts_everything() -> None:
+    estimator = lite.Estimator(CONDITIONS).eval()
+    scene, sensor = torch.rand(2, SCENE_STATISTICS), torch.rand(2, 3, 256, 256)
+    with torch.no_grad():
+        found = estimator.estimate(estimator.statistics(scene, sensor))
+    assert found.familiarity.tolist() == [1, 1]
+    assert ((found.strength >= 0) & (found.strength <= 1)).all()
