@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,33 +22,44 @@ from coop_perception.commands.build_engines import build_engines, compute_capabi
 from coop_perception.contracts import CONTRACTS, FUSED, STAGES
 from coop_perception.engines import EngineError
 from coop_perception.engines.files import handed_over
-from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.engines.precisions import PRECISIONS
 from coop_perception.image_files import DatasetError
-from coop_perception.model.bundle import FORMAT_VERSION, MANIFEST, load_bundle, sha256
-from coop_perception.model.pipeline import Pipeline
+from coop_perception.model.bundle import FORMAT_VERSION, BundleError, load_bundle
 from coop_training.adapters import AdapterError, OnnxSegmenter
+from coop_training.bundle_writing import check_replaceable, described, new_bundle, write_graphs, write_manifest
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig
-from coop_training.export_check import ExportError, agreements, check_frames, compare
+from coop_training.exchange import exchange_segmenter
+from coop_training.export_check import ExportError, agreements, check_frames, listed_images, trained_images
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
-from coop_training.onnx_graphs import export_graph, halve_weights, join, save_graph, share_weights, store_weights_halved
+from coop_training.onnx_graphs import export_graph, halve_weights, join, store_weights_halved
 
 ENGINES = "tensorrt_rtx"
 """What builds engines for GPUs that are elsewhere."""
-WEIGHTS = "weights.bin"
-"""What the graphs of a bundle refer to, the joined one to the same as the three."""
+FAILURES = (
+    ExportError,
+    AdapterError,
+    BundleError,
+    CheckpointError,
+    DatasetError,
+    EngineError,
+    OSError,
+    yaml.YAMLError,
+)
+"""What ends the command with one line."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="coop-export", description=__doc__)
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="a stage's .safetensors, as coop-train writes it"
-    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, help="a stage's .safetensors, as coop-train writes it")
+    source.add_argument("--bundle", type=Path, help="a bundle whose other networks stay: with --adapter")
     parser.add_argument("--out", type=Path, required=True, help="the bundle's directory, replaced if it exists")
     parser.add_argument(
-        "--adapter", type=Path, help="YAML description of your own segmenter, which takes the checkpoint's place"
+        "--adapter",
+        type=Path,
+        help="YAML description of your own segmenter, which takes the reference one's place",
     )
     parser.add_argument("--segmenter", type=Path, help="its ONNX file (default: the one that the description names)")
     parser.add_argument(
@@ -66,15 +76,21 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.segmenter and not arguments.adapter:
         parser.error(f"--segmenter {arguments.segmenter} needs --adapter, the YAML file that describes it")
+    if arguments.bundle and not arguments.adapter:
+        parser.error(f"--bundle {arguments.bundle} needs --adapter, the YAML file that describes your segmenter")
     own = (arguments.adapter, arguments.segmenter) if arguments.adapter else None
     try:
-        export(arguments.checkpoint, arguments.out, own, arguments.images, arguments.figures)
+        if arguments.bundle:
+            assert own is not None  # --bundle needs --adapter
+            exchange_segmenter(arguments.bundle, arguments.out, *own, arguments.images, arguments.figures)
+        else:
+            export(arguments.checkpoint, arguments.out, own, arguments.images, arguments.figures)
         if arguments.engines:
             bundle, directory = load_bundle(arguments.out), handed_over(arguments.out)
             build_engines(
                 bundle, ENGINES, arguments.engines, arguments.engine_precision, directory, calibration=arguments.images
             )
-    except (ExportError, AdapterError, CheckpointError, DatasetError, EngineError, OSError, yaml.YAMLError) as error:
+    except FAILURES as error:
         print(f"coop-export: {error}", file=sys.stderr)
         return 1
     return 0
@@ -107,8 +123,7 @@ def export(
     """
     console = Console(stderr=True)
     out = out.resolve()
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise ExportError(f"{out}: exists and is no bundle, so it is not replaced; choose another --out")
+    check_replaceable(out)
     facts = read_facts(checkpoint)
     if "config" not in facts or "steps" in facts:  # steps: progress to be resumed from, its weights not averaged yet
         raise ExportError(f"{checkpoint}: is no result of a stage; give one's, <stage>.safetensors")
@@ -123,45 +138,36 @@ def export(
         model.segmenter = OnnxSegmenter(segmenter[0], classes, config.height, config.width, segmenter[1])
     load_weights(checkpoint, model.deployed())
     model.eval()
-    checked, source = check_frames(config, images)
-    frames = torch.from_numpy(checked)
+    reads = listed_images(images) if images else trained_images(config)
+    frames = torch.from_numpy(check_frames(config.all_conditions, (config.height, config.width), reads))
+    source = (images or config.data.root) if reads else "a sample drive"
     console.print(f"compared with PyTorch on {len(frames)} frames of {source}")
     trained = results(model, frames)
     halve_weights(model)
     console.print(f"weights in float16 beside those trained: {agreements(results(model, frames), trained)}")
 
-    temporary = out.with_name(out.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    networks = write_networks(model, frames, temporary, console)
-    manifest = {
-        "format": FORMAT_VERSION,
-        "name": out.name,
-        "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in classes],
-        "ignore_id": IGNORE_ID,
-        "input": {"height": config.height, "width": config.width},
-        "conditions": list(config.all_conditions),
-        "networks": networks,
-        "weights": {"file": WEIGHTS, "sha256": sha256(temporary / WEIGHTS)},
-        "training": {
-            "stage": facts["stage"],
-            "commit": facts.get("commit", "unknown"),
-            "config": json.loads(config.model_dump_json()),
-            "stages": json.loads(facts.get("record", "{}")).get("stages", {}),
-            **own_segmenter(model),
-        },
-        "figures": yaml.safe_load(figures.read_text()) if figures else {},
-        "licence": {"weights": config.licence, "data": config.data_licence},
-    }
-    (temporary / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False, width=120, default_flow_style=None))
-    bundle = load_bundle(temporary)
-    Pipeline(bundle, load_engines(bundle, (*STAGES, FUSED), EngineSettings("onnxruntime"))).warm_up()
-    replaced = out.with_name(out.name + ".replaced")
-    if out.exists():
-        out.rename(replaced)
-    temporary.rename(out)
-    shutil.rmtree(replaced, ignore_errors=True)
-    console.print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
+    with new_bundle(out, console) as directory:
+        written = write_networks(model, frames, directory, console)
+        own = {"segmenter": described(model.segmenter)} if isinstance(model.segmenter, OnnxSegmenter) else {}
+        manifest = {
+            "format": FORMAT_VERSION,
+            "name": out.name,
+            "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in classes],
+            "ignore_id": IGNORE_ID,
+            "input": {"height": config.height, "width": config.width},
+            "conditions": list(config.all_conditions),
+            **written,
+            "training": {
+                "stage": facts["stage"],
+                "commit": facts.get("commit", "unknown"),
+                "config": json.loads(config.model_dump_json()),
+                "stages": json.loads(facts.get("record", "{}")).get("stages", {}),
+                **own,
+            },
+            "figures": yaml.safe_load(figures.read_text()) if figures else {},
+            "licence": {"weights": config.licence, "data": config.data_licence},
+        }
+        write_manifest(directory, manifest)
 
 
 def results(model: Cooperative, frames: Tensor) -> dict[str, NDArray[np.generic]]:
@@ -172,7 +178,7 @@ def results(model: Cooperative, frames: Tensor) -> dict[str, NDArray[np.generic]
 
 
 def write_networks(model: Cooperative, frames: Tensor, directory: Path, console: Console) -> dict[str, Any]:
-    """Write the four graphs, each checked against PyTorch on the frames; their entries for the manifest.
+    """Write the four graphs, each checked against PyTorch on the frames; `networks` and `weights` of the manifest.
 
     Args:
         model: in evaluation mode, on the CPU.
@@ -183,7 +189,6 @@ def write_networks(model: Cooperative, frames: Tensor, directory: Path, console:
     Raises:
         ExportError, AdapterError: as `export`.
     """
-    entries: dict[str, Any] = {}
     graphs: dict[str, onnx.ModelProto] = {}
     values = {"image": frames}
     for name, contract in CONTRACTS.items():
@@ -199,26 +204,7 @@ def write_networks(model: Cooperative, frames: Tensor, directory: Path, console:
         else:
             graphs[name] = export_graph(network, given, contract.inputs, contract.outputs)
             store_weights_halved(graphs[name], [weight for weight, _ in network.named_parameters()])
-    share_weights(graphs.values(), directory / WEIGHTS)
-    for name, contract in CONTRACTS.items():
-        path = directory / f"{name}.onnx"
-        save_graph(graphs[name], path)
-        console.print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {compare(name, path, values)}")
-        entries[name] = {
-            "file": path.name,
-            "sha256": sha256(path),
-            "inputs": list(contract.inputs),
-            "outputs": list(contract.outputs),
-        }
-    return entries
-
-
-def own_segmenter(model: Cooperative) -> dict[str, Any]:
-    """`segmenter`: the description of the user's segmenter, where the model has one, and its file's checksum."""
-    if not isinstance(model.segmenter, OnnxSegmenter):
-        return {}
-    description, file = model.segmenter.description, model.segmenter.adapter.onnx
-    return {"segmenter": {**yaml.safe_load(description.read_text()), "onnx": file.name, "sha256": sha256(file)}}
+    return write_graphs(graphs, values, directory, console)
 
 
 if __name__ == "__main__":

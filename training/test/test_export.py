@@ -16,9 +16,11 @@ import torch
 import yaml
 from coop_training import export
 from coop_training.bundle_weights import load_bundle_weights
+from coop_training.bundle_writing import WEIGHTS
 from coop_training.checkpoint import CheckpointError, read_facts, save_weights
 from coop_training.config import DataConfig, StageConfig, StagesConfig, TrainConfig, load_config
-from coop_training.export_check import ExportError, check_frames, compare
+from coop_training.exchange import exchange_segmenter
+from coop_training.export_check import ExportError, check_frames, compare, listed_images, trained_images
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
 from coop_training.onnx_graphs import store_weights_halved
@@ -35,7 +37,7 @@ from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.model.bundle import load_bundle, sha256
 from coop_perception.model.pipeline import OUTPUTS
 
-HEIGHT, WIDTH = 64, 96
+HEIGHT, WIDTH = SIZE = (64, 96)
 STAGE = StageConfig(steps=1)
 CONFIG = TrainConfig(
     name="random",
@@ -62,7 +64,7 @@ def random_model() -> Cooperative:
         if not parameter.any():
             nn.init.normal_(parameter, std=0.05)
     model.eval()
-    image = to_float(torch.from_numpy(check_frames(CONFIG)[0]))
+    image = to_float(torch.from_numpy(check_frames(CONFIG.all_conditions, SIZE)))
     spread(model.segmenter.classify, lambda: model.segmenter(image))
     spread(model.refinement.correction, lambda: model.refinement(image, model.segmenter(image).softmax(1)))
     return model
@@ -104,7 +106,7 @@ def values(bundle: Bundle) -> dict[str, torch.Tensor]:
     """Every tensor of the contracts on the frames of the check, by PyTorch from the weights as exported."""
     model = random_model()
     export.halve_weights(model)
-    found = {"image": torch.from_numpy(check_frames(CONFIG)[0])}
+    found = {"image": torch.from_numpy(check_frames(CONFIG.all_conditions, SIZE))}
     with torch.no_grad():
         for name in STAGES:
             contract = CONTRACTS[name]
@@ -196,7 +198,7 @@ def test_an_altered_graph_is_found(bundle: Bundle, values: dict[str, torch.Tenso
     weight = max(proto.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
     weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
     onnx.save(proto, tmp_path / "altered.onnx")
-    with pytest.raises(ExportError, match=r"altered\.onnx: .* agrees with PyTorch in .*%"):
+    with pytest.raises(ExportError, match=r"altered\.onnx: .* is as expected in .*%"):
         compare(name, tmp_path / "altered.onnx", values)
 
 
@@ -215,7 +217,7 @@ def test_weights_alone_are_stored_rounded() -> None:
 
 
 def test_frames_are_clear_and_under_every_condition(tmp_path: Path) -> None:
-    frames = check_frames(CONFIG)[0]
+    frames = check_frames(CONFIG.all_conditions, SIZE)
     assert frames.shape == (3, HEIGHT, WIDTH, 3)
     noise = frames[1].astype(float)
     assert np.abs(np.diff(noise, axis=1)).mean() > 2 * np.abs(np.diff(frames[0].astype(float), axis=1)).mean()
@@ -229,11 +231,9 @@ def test_frames_are_those_trained_on_where_they_are_there(tmp_path: Path) -> Non
         cv2.imwrite(
             str(tmp_path / kind / "train" / "a.png"), np.full((20, 30, 3)[: 3 - (kind == "labels")], value, np.uint8)
         )
-    frames, source = check_frames(config)
-    assert (frames[0] == 77).all()
-    assert source == str(tmp_path)
+    assert (check_frames(CONFIG.all_conditions, SIZE, trained_images(config))[0] == 77).all()
     gone = config.model_copy(update={"data": DataConfig(root=tmp_path / "gone", sample_drives=0)})
-    assert check_frames(gone)[1] == "a sample drive"
+    assert not trained_images(gone)
 
 
 def test_pixels_of_a_restored_image_count_whole(
@@ -244,14 +244,14 @@ def test_pixels_of_a_restored_image_count_whole(
     flat = off[0].reshape(-1, 3)
     chosen = torch.arange(0, len(flat), 500)
     flat[chosen, 1] = torch.where(flat[chosen, 1] > 127, 0, 255).to(flat.dtype)
-    with pytest.raises(ExportError, match="restored agrees with PyTorch in"):
+    with pytest.raises(ExportError, match="restored is as expected in"):
         compare("restoration", bundle.networks["restoration"].path, {**values, "restored": off})
 
 
 def test_frames_of_a_folder(tmp_path: Path) -> None:
     for index in range(6):
         cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((20, 30, 3), 40 * index, np.uint8))
-    frames = check_frames(CONFIG, tmp_path)[0]
+    frames = check_frames(CONFIG.all_conditions, SIZE, listed_images(tmp_path))
     assert frames.shape == (3, HEIGHT, WIDTH, 3)
     assert (frames[0] == 0).all()
     assert abs(float(frames[1].mean()) - 80) < 15
@@ -271,21 +271,23 @@ def described(tmp_path: Path) -> Path:
 
 
 def test_bundle_with_a_users_own_segmenter(
-    checkpoint: Path,
+    bundle: Bundle,
     described: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "own"
-    arguments = ("--checkpoint", str(checkpoint), "--adapter", str(described), "--out", str(out))
+    arguments = ("--bundle", str(bundle.directory), "--adapter", str(described), "--out", str(out))
     arguments += ("--segmenter", str(tmp_path / "own.onnx"))
     monkeypatch.setattr("sys.argv", ["coop-export", *arguments])
     assert export.main() == 0, capsys.readouterr().err
-    bundle = load_bundle(out)
+    before, bundle = bundle, load_bundle(out)
     said = bundle.facts["training"]["segmenter"]
     assert (said["onnx"], said["licence"], said["classes"][0]) == ("own.onnx", "MIT", "Car")
-    frame = check_frames(CONFIG)[0][0]
+    assert bundle.facts["training"]["commit"] == before.facts["training"]["commit"]
+    assert bundle.name == "own"
+    frame = check_frames(CONFIG.all_conditions, SIZE)[0]
     (result,) = open_pipeline(bundle.directory).run([frame], OUTPUTS)
     assert result.mask_raw is not None
     _, middle, highest = np.moveaxis(np.sort(frame, 2), 2, 0)
@@ -294,6 +296,35 @@ def test_bundle_with_a_users_own_segmenter(
     together = OnnxRuntimeEngine(bundle.networks["cooperative"].path).run({"image": frame[None]}, ("mask_raw", "mask"))
     np.testing.assert_array_equal(together["mask_raw"][0], result.mask_raw)
     np.testing.assert_array_equal(together["mask"][0], result.mask)
+
+
+def test_refinement_and_restoration_of_a_bundle_stay_under_another_segmenter(
+    bundle: Bundle, described: Path, tmp_path: Path, values: dict[str, torch.Tensor]
+) -> None:
+    exchange_segmenter(bundle.directory, tmp_path / "own", described, tmp_path / "own.onnx")
+    own = load_bundle(tmp_path / "own")
+    for name in ("refinement", "restoration"):
+        contract = CONTRACTS[name]
+        given = {key: values[key].numpy() for key in contract.inputs}
+        before, after = (OnnxRuntimeEngine(b.networks[name].path).run(given, contract.outputs) for b in (bundle, own))
+        for output in contract.outputs:
+            np.testing.assert_array_equal(before[output], after[output])
+
+
+def test_a_bundle_is_not_exchanged_for_itself(bundle: Bundle, described: Path) -> None:
+    with pytest.raises(ExportError, match="is the bundle that is read"):
+        exchange_segmenter(bundle.directory, bundle.directory, described)
+
+
+def test_a_bundle_is_taken_with_a_segmenter_alone(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["coop-export", "--bundle", str(bundle.directory), "--out", str(tmp_path / "own")]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        export.main()
+    assert ended.value.code == 2
+    assert "needs --adapter" in capsys.readouterr().err
 
 
 def test_engines_are_handed_over_beside_the_bundle(bundle: Bundle) -> None:
@@ -347,8 +378,8 @@ def test_graphs_share_one_file_of_weights(bundle: Bundle) -> None:
         proto = onnx.load(network.path, load_external_data=False)
         entries = [{e.key: e.value for e in t.external_data} for t in proto.graph.initializer if t.external_data]
         places[name] = {(int(entry["offset"]), int(entry["length"])) for entry in entries}
-        assert {entry["location"] for entry in entries} == {export.WEIGHTS}
-        assert proto.metadata_props[0].value == sha256(bundle.directory / export.WEIGHTS)
+        assert {entry["location"] for entry in entries} == {WEIGHTS}
+        assert proto.metadata_props[0].value == sha256(bundle.directory / WEIGHTS)
     assert places["cooperative"] == set.union(*(places[name] for name in STAGES))
     assert all(offset % 4096 == 0 for offset, _ in places["cooperative"])
 

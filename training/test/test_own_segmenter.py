@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 import yaml
 from coop_training import export
-from coop_training.checkpoint import save_weights
-from coop_training.config import StageConfig, StagesConfig, TrainConfig
-from coop_training.model import Cooperative
 from coop_training.onnx_graphs import export_graph, save_graph
+from smoke_run import HEIGHT, WIDTH
 from torch import Tensor, nn
 from toy_bundle import open_pipeline
 
@@ -23,24 +21,12 @@ from coop_perception.contracts import FUSED, STAGES
 from coop_perception.model.pipeline import OUTPUTS
 from coop_perception.sample_scene.drive import SampleDrive
 
-HEIGHT, WIDTH = 96, 128
 NAMES = [c.name for c in CAMVID_CLASSES]
 FRAME = SampleDrive(2, WIDTH, HEIGHT).frame(5).image
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Untrained: what is asked is how the parts fit."""
-    stage = StageConfig(steps=1)
-    stages = StagesConfig(segmenter=stage, refinement=stage, restoration=stage, joint=stage)
-    config = TrainConfig(name="own", height=HEIGHT, width=WIDTH, conditions=("fog",), stages=stages)
-    path = tmp_path_factory.mktemp("run") / "joint.safetensors"
-    save_weights(path, Cooperative(config).parts(), {"stage": "joint", "config": config.model_dump_json()})
-    return path
-
-
 def bundle_of(
-    checkpoint: Path,
+    exported: Path,
     segmenter: Path,
     adapter: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -48,7 +34,7 @@ def bundle_of(
 ) -> Path:
     out = segmenter.parent / "bundle"
     own = ["--segmenter", str(segmenter), "--adapter", str(adapter)]
-    monkeypatch.setattr("sys.argv", ["coop-export", "--checkpoint", str(checkpoint), *own, "--out", str(out)])
+    monkeypatch.setattr("sys.argv", ["coop-export", "--bundle", str(exported / "bundle"), *own, "--out", str(out)])
     assert export.main() == 0, capsys.readouterr().err
     return out
 
@@ -73,7 +59,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_segformer(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     from coop_training.adapters.segformer import convert
@@ -87,7 +73,7 @@ def test_segformer(
     adapter = convert(tmp_path / "checkpoint", segmenter)
     with torch.no_grad():
         logits = network(normalised(*IMAGENET)).logits
-    check(bundle_of(checkpoint, segmenter, adapter, monkeypatch, capsys), logits)
+    check(bundle_of(exported, segmenter, adapter, monkeypatch, capsys), logits)
 
 
 class DeepLabv3(nn.Module):
@@ -112,7 +98,7 @@ class DeepLabv3(nn.Module):
 
 
 def test_deeplabv3(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
     network = DeepLabv3().eval()
@@ -128,4 +114,4 @@ def test_deeplabv3(
     adapter.write_text(yaml.safe_dump(description))
     with torch.no_grad():
         logits = network(normalised(*IMAGENET))[0]
-    check(bundle_of(checkpoint, segmenter, adapter, monkeypatch, capsys), logits)
+    check(bundle_of(exported, segmenter, adapter, monkeypatch, capsys), logits)

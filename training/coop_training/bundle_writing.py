@@ -1,0 +1,99 @@
+"""Writing a model bundle: beside the one that it takes the place of, which stays until the new one is whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import yaml
+from rich.console import Console
+from torch import Tensor
+
+from coop_perception.contracts import CONTRACTS, FUSED, STAGES
+from coop_perception.engines.loading import EngineSettings, load_engines
+from coop_perception.model.bundle import MANIFEST, load_bundle, sha256
+from coop_perception.model.pipeline import Pipeline
+from coop_training.adapters import OnnxSegmenter
+from coop_training.export_check import ExportError, compare
+from coop_training.onnx_graphs import save_graph, share_weights
+
+WEIGHTS = "weights.bin"
+"""What the graphs of a bundle refer to, the joined one to the same as the three."""
+
+
+def check_replaceable(out: Path) -> None:
+    """Raises ExportError where `out` exists and is no bundle."""
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ExportError(f"{out}: exists and is no bundle, so it is not replaced; choose another --out")
+
+
+@contextmanager
+def new_bundle(out: Path, console: Console) -> Iterator[Path]:
+    """A folder to write the bundle `out` into, which takes that one's place when it has been left, has been read and
+    has run. What goes wrong before leaves `out` as it was.
+
+    Raises:
+        ExportError: `out` exists and is no bundle.
+        BundleError: what was written is no bundle that can be read.
+        OSError: nothing can be written there.
+    """
+    check_replaceable(out)
+    temporary = out.with_name(out.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    bundle = load_bundle(temporary)
+    Pipeline(bundle, load_engines(bundle, (*STAGES, FUSED), EngineSettings("onnxruntime"))).warm_up()
+    replaced = out.with_name(out.name + ".replaced")
+    if out.exists():
+        out.rename(replaced)
+    temporary.rename(out)
+    shutil.rmtree(replaced, ignore_errors=True)
+    console.print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
+
+
+def write_graphs(
+    graphs: Mapping[str, onnx.ModelProto], values: Mapping[str, Tensor], directory: Path, console: Console
+) -> dict[str, Any]:
+    """Write the graphs and the weights that they share, each compared with what is expected of it.
+
+    Args:
+        graphs: by name, those of `CONTRACTS`.
+        values: every tensor of the contracts, on the frames of the check.
+        directory: where they go.
+        console: for one line per graph.
+
+    Returns:
+        `networks` and `weights` of the manifest.
+
+    Raises:
+        ExportError: a graph's results differ by more than rounding.
+    """
+    share_weights(graphs.values(), directory / WEIGHTS)
+    entries = {}
+    for name, contract in CONTRACTS.items():
+        path = directory / f"{name}.onnx"
+        save_graph(graphs[name], path)
+        console.print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {compare(name, path, values)}")
+        entries[name] = {
+            "file": path.name,
+            "sha256": sha256(path),
+            "inputs": list(contract.inputs),
+            "outputs": list(contract.outputs),
+        }
+    return {"networks": entries, "weights": {"file": WEIGHTS, "sha256": sha256(directory / WEIGHTS)}}
+
+
+def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+    text = yaml.safe_dump(dict(manifest), sort_keys=False, width=120, default_flow_style=None)
+    (directory / MANIFEST).write_text(text)
+
+
+def described(segmenter: OnnxSegmenter) -> dict[str, Any]:
+    """What the manifest says of a user's segmenter: its description, and its file's checksum."""
+    description, file = segmenter.description, segmenter.adapter.onnx
+    return {**yaml.safe_load(description.read_text()), "onnx": file.name, "sha256": sha256(file)}

@@ -1,0 +1,70 @@
+"""A bundle with another segmenter: refinement and restoration stay as they are, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import torch
+import yaml
+from rich.console import Console
+
+from coop_perception.contracts import CONTRACTS, FUSED, STAGES
+from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.model.bundle import MANIFEST, load_bundle
+from coop_training.adapters import OnnxSegmenter
+from coop_training.bundle_writing import check_replaceable, described, new_bundle, write_graphs, write_manifest
+from coop_training.export_check import ExportError, check_frames, listed_images
+from coop_training.onnx_graphs import join
+
+
+def exchange_segmenter(
+    source: Path,
+    out: Path,
+    description: Path,
+    segmenter: Path | None = None,
+    images: Path | None = None,
+    figures: Path | None = None,
+) -> None:
+    """Write the bundle `out`: `source` with a user's segmenter.
+
+    Args:
+        source: the bundle's directory.
+        out: the new one's.
+        description: YAML of the user's segmenter.
+        segmenter: its ONNX file, if that is not the one that the description names.
+        images: folder of images to check the graphs on; None: frames of a sample drive.
+        figures: YAML for the manifest; those of `source` were measured with another segmenter.
+
+    Raises:
+        BundleError: `source` cannot be used.
+        ExportError: `out` is `source` or no bundle, or a graph's results are not those of its parts.
+        AdapterError: the user's segmenter cannot be used as it is described.
+        DatasetError: there are no images in `images`.
+        OSError: the bundle cannot be written.
+    """
+    console, out = Console(stderr=True), out.resolve()
+    bundle = load_bundle(source)
+    if out == source.resolve():
+        raise ExportError(f"{out}: is the bundle that is read; choose another --out")
+    check_replaceable(out)
+    own = OnnxSegmenter(description, bundle.classes, bundle.height, bundle.width, segmenter)
+    size = (bundle.height, bundle.width)
+    frames = check_frames(bundle.conditions, size, listed_images(images) if images else [])
+    console.print(f"compared with its parts on {len(frames)} frames of {images or 'a sample drive'}")
+
+    values = {"image": torch.from_numpy(frames)}
+    graphs = {"segmenter": own.graph(*size)}
+    values |= zip(CONTRACTS["segmenter"].outputs, own.segment(values["image"]), strict=True)
+    for name in STAGES[1:]:
+        contract, path = CONTRACTS[name], bundle.networks[name].path
+        graphs[name] = onnx.load(path)
+        found = OnnxRuntimeEngine(path).run({key: values[key].numpy() for key in contract.inputs}, contract.outputs)
+        values |= {key: torch.from_numpy(value) for key, value in found.items()}
+    graphs[FUSED] = join(FUSED, {name: graphs[name] for name in STAGES}, CONTRACTS[FUSED].outputs)
+    manifest = yaml.safe_load((source / MANIFEST).read_text())
+    with new_bundle(out, console) as directory:
+        manifest |= {"name": out.name, **write_graphs(graphs, values, directory, console)}
+        manifest["training"] = {**manifest.get("training", {}), "segmenter": described(own)}
+        manifest["figures"] = yaml.safe_load(figures.read_text()) if figures else {}
+        write_manifest(directory, manifest)
