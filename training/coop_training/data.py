@@ -12,20 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coop_perception.classes import IGNORE_ID
 from coop_perception.degradations import CONDITIONS
 from coop_training.frames import TrainingFrames, load_frames
+from coop_training.label_survey import frames_by_class
 from coop_training.layouts.frame import LabelledFrame, scaled
 from coop_training.mixtures import Scene, mixture, other_camera
 from coop_training.strength import strength_of
 
-__all__ = ["AdverseCrops", "LabelledFrame", "Sample", "class_weights", "load_frames"]
+__all__ = ["AdverseCrops", "LabelledFrame", "Sample", "load_frames"]
 
 CROP_GRID = 16
 """Crops start at multiples of it, so that a JPEG's blocks, 16x16 in its chroma, lie in a crop as in a whole frame."""
-SURVEYED_FRAMES = 500
-"""Of a data set that is not held in memory, classes are counted in at least so many frames, evenly spread, and in fewer
-than twice as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,36 +195,3 @@ def random_view(
     curve = 255 * (np.arange(256)[:, None] / 255) ** gamma * tint
     table = np.clip(np.round(curve), 0, 255).astype(np.uint8)[None]
     return replace(view, image=np.asarray(cv2.LUT(view.image, table), np.uint8))
-
-
-def frames_by_class(frames: Sequence[LabelledFrame]) -> dict[int, list[int]]:
-    """Indices of the frames that show each class in more than a few pixels; empty for a data set so large that it is
-    not surveyed whole."""
-    holding: dict[int, list[int]] = {}
-    for index in range(len(frames)) if len(surveyed(frames)) == len(frames) else ():
-        counts = np.bincount(frames[index].mask.ravel(), minlength=256)
-        for class_id in np.flatnonzero(counts[:IGNORE_ID] >= 64).tolist():
-            holding.setdefault(class_id, []).append(index)
-    return dict(sorted(holding.items()))
-
-
-def surveyed(frames: Sequence[LabelledFrame]) -> list[int]:
-    """Indices of the frames in which classes are counted: of what is held in memory, all."""
-    indices: list[int] = []
-    first = 0
-    for part in frames.parts if isinstance(frames, TrainingFrames) else [frames]:
-        step = 1 if isinstance(part, list) else max(1, len(part) // SURVEYED_FRAMES)
-        indices += range(first, first + len(part), step)
-        first += len(part)
-    return indices
-
-
-def class_weights(frames: Sequence[LabelledFrame], labels: int) -> Tensor:
-    """1/log(1.1 + share of pixels) per label, a class or a set of them, mean 1 (ENet, Paszke et al., 2016): rare ones
-    count more. [labels]"""
-    weights = frames.weights if isinstance(frames, TrainingFrames) else np.ones(len(frames))
-    counts = sum(weights[i] * np.bincount(frames[i].mask.ravel(), minlength=256) for i in surveyed(frames))
-    counts[IGNORE_ID] = 0
-    share = counts[:labels] / max(counts.sum(), 1e-9)
-    of_labels = 1 / np.log(1.1 + share)
-    return torch.from_numpy(of_labels / of_labels.mean()).float()

@@ -30,7 +30,7 @@ from coop_training.layouts.folders import paired_items
 from coop_training.layouts.frame import Item, LabelledFrame, ReadyMade
 from coop_training.panels import write_panels
 from coop_training.results import write_results
-from coop_training.tables import report, summary
+from coop_training.tables import absent, report, summary
 
 
 def main() -> int:
@@ -123,6 +123,8 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
             f"{arguments.labels}: no pixel of {evaluation.results.images} labels is of a class: there is nothing to "
             "score; leave --labels out to score images alone"
         )
+    if evaluation.results.absent:
+        print(f"coop-evaluate: warning: {absent(evaluation.results)}", file=sys.stderr)
     write_results(arguments.out / "results.json", evaluation.results)
     (arguments.out / "results.md").write_text(report(evaluation.results))
     write_panels(arguments.out / "panels", evaluation.samples, bundle.classes)

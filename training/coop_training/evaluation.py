@@ -165,6 +165,7 @@ def evaluate(
         method=method_name,
         suite=suite,
         images=len(entries),
+        absent=_absent(scores[Case(CLEAR)], classes) if merge is None else [],
         clean=clean,
         conditions=by_condition,
         mean=_mean_over([of for name, of in by_condition.items() if name in adverse]),
@@ -173,6 +174,12 @@ def evaluate(
         ),
     )
     return Evaluation(results, samples)
+
+
+def _absent(clean: Sequence[_Score], classes: Sequence[SemanticClass]) -> list[str]:
+    """Names of the classes of which the labels have no pixel; none without labels."""
+    pixels = sum(one.raw for one in clean).sum(1)
+    return [c.name for c in classes if pixels.any() and not pixels[c.id]]
 
 
 def _mean_over(conditions: Sequence[ConditionScores]) -> Scores | None:

@@ -90,6 +90,8 @@ class Results(_Record):
     """How `refined` and `restored` came about."""
     suite: str = "published"
     images: int
+    absent: list[str] = []
+    """Classes of which no label has a pixel, where there are labels: mIoU is over the others."""
     clean: Scores
     conditions: dict[str, ConditionScores]
     mean: Scores | None = None

@@ -18,6 +18,7 @@ def report(results: Results) -> str:
         "Means over each condition's levels. Masks are scored on the confusion matrix pooled over all images, over the "
         "classes present in the reference; PSNR (dB) and SSIM are means over images.",
         "## Summary",
+        *([absent(results)] if results.absent else []),
         summary(results),
         "Won back: the share of the mIoU lost to the condition that refinement regains, "
         "(refined − raw) / (clean raw − raw); behind the stroke against the clean image's refined mask. Harmed: the "
@@ -32,6 +33,11 @@ def report(results: Results) -> str:
         *(["## Levels", levels(results)] if results.conditions else []),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def absent(results: Results) -> str:
+    """What the scores of masks do not rest on."""
+    return f"No label has a pixel of {', '.join(results.absent)}: mIoU is over the other classes."
 
 
 def summary(results: Results) -> str:

@@ -23,10 +23,11 @@ from coop_training.adapters import AdapterError
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
-from coop_training.data import class_weights, load_frames
 from coop_training.estimator import fit_estimator
 from coop_training.evaluate import positive
+from coop_training.frames import load_frames
 from coop_training.interrupt import Interrupt
+from coop_training.label_survey import check_labels, class_weights, label_counts
 from coop_training.log import remove_logs
 from coop_training.loop import PROGRESS, run_stage
 from coop_training.model import Cooperative
@@ -160,7 +161,10 @@ def train(
     console.print(cost_table(model, costs))
     frames = load_frames(config.data, config.conditions)
     console.print(f"{len(frames)} training frames")
-    table = stages(config, fabric.to_device(class_weights(frames, len(config.data.label_sets))))
+    counts = label_counts(frames)
+    for line in check_labels(counts, config.data):
+        console.print(f"warning: {line}")
+    table = stages(config, fabric.to_device(class_weights(counts, len(config.data.label_sets))))
     run = Run(fabric, precision, config, model, frames, Panels(config, frames), out, console)
     with Interrupt() as interrupt:
         for name in left:

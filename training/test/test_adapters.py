@@ -210,7 +210,7 @@ def test_fixed_batch_is_made_dynamic(tmp_path: Path) -> None:
     weights = np.random.default_rng(1).normal(size=(3, 3, 1, 1)).astype(np.float32)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
     proto.graph.value_info.append(onnx.helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 3, 12, 16]))
-    path, image = description(tmp_path, proto), frames(5)
+    path, image = description(tmp_path, proto, output={"kind": "probabilities"}), frames(5)
     together, _ = segment(path, image)
     for index in range(5):
         np.testing.assert_allclose(segment(path, image[index : index + 1])[0][0], together[index], atol=1e-6)
@@ -338,6 +338,28 @@ def test_crops_for_a_network_of_one_size(tmp_path: Path) -> None:
         network(torch.zeros(1, 3, 12, 16))
 
 
+ONE = "(float[N,3,h,w] x) => (float[N,1,h,w] y)"
+BRIGHTNESS = model(ONE, "y = ReduceMean<axes=[1]>(x)")
+LOGIT = model(
+    ONE,
+    "a = ReduceMean<axes=[1]>(x) b = Constant<value_float=0.25>() c = Sub(a, b) "
+    "d = Constant<value_float=9.0>() y = Mul(c, d)",
+)
+SOFT = model("(float[N,3,h,w] x) => (float[N,3,h,w] y)", "y = Softmax<axis=1>(x)")
+INFINITE = model("(float[N,3,h,w] x) => (float[N,3,h,w] y)", "a = Sub(x, x) y = Div(x, a)")
+
+
+@pytest.mark.parametrize(("graph", "kind", "threshold"), [(BRIGHTNESS, "probabilities", 0.5), (LOGIT, "logits", 0.25)])
+def test_one_channel_is_the_score_of_one_class(tmp_path: Path, graph: str, kind: str, threshold: float) -> None:
+    fields = {"output": {"kind": kind, "background": "Tree"}, "classes": {0: "Car"}}
+    image = frames()
+    probabilities, mask = segment(description(tmp_path, graph, **fields), image)
+    brightness = image.mean(3) / 255
+    decided = np.abs(brightness - threshold) > 1e-3
+    np.testing.assert_array_equal(mask[decided], np.where(brightness > threshold, 2, 3)[decided])
+    assert (probabilities[:, :2] <= EVEN).all()
+
+
 TWO_INPUTS = model("(float[N,3,h,w] x, float[N,3,h,w] z) => (float[N,3,h,w] y)", "y = Add(x, z)")
 TWO_OUTPUTS = model("(float[N,3,h,w] x) => (float[N,3,h,w] y, float[N,3,h,w] z)", "y = Neg(x) z = Abs(x)")
 DOUBLE = model("(double[N,3,h,w] x) => (double[N,3,h,w] y)", "y = Identity(x)")
@@ -367,6 +389,24 @@ PICKY = model("(float[N,3,h,w] x) => (float[1,3,16,16] y)", "s = Constant<value_
         (PLAIN, {"input": {"layout": "NHWC"}}, r"network\.onnx: input 'x' has shape .* but input\.layout is NHWC"),
         (PLAIN, {"onnx": "absent.onnx"}, r"absent\.onnx: cannot be read as ONNX"),
         (FLAT, {}, r"the network gives \[2, 2304\], not \[N, C, h, w\]"),
+        (BRIGHTNESS, {"classes": {0: "Car"}}, r"one channel: .* Say in output\.background"),
+        (LOGIT, {"classes": {0: "Car"}}, r"one channel: .* Say in output\.background"),
+        (LOGIT, {"classes": {1: "Car"}, "output": {"kind": "logits", "background": "Sky"}}, "classes has ids .1."),
+        (LOGIT, {"classes": {0: "Car"}, "output": {"kind": "logits", "background": "Sea"}}, "no class 'Sea'"),
+        (PLAIN, {"classes": {0: "Car"}, "output": {"kind": "logits", "background": "Sky"}}, "networks of one channel"),
+        (
+            LOGIT,
+            {"classes": {0: "Car"}, "output": {"kind": "probabilities", "background": "Sky"}},
+            "output.kind: logits",
+        ),
+        (
+            PLAIN.replace("Identity", "Neg"),
+            {"output": {"kind": "probabilities"}},
+            "values of -1 to .* output.kind: logits",
+        ),
+        (SOFT, {}, r"softmax is in it already; say output\.kind: probabilities"),
+        (BRIGHTNESS, {"output": {"kind": "labels"}}, "values of .* that are no ids"),
+        (INFINITE, {}, r"network\.onnx: gives infinite values"),
         (TWO_INPUTS, {}, r"network\.onnx: has inputs \['x', 'z'\], expected one"),
         (TWO_OUTPUTS, {}, r"network\.onnx: has outputs y, z; say in output\.name"),
         (DOUBLE, {}, r"network\.onnx: input 'x' is DOUBLE, expected one of FLOAT"),

@@ -12,7 +12,8 @@ import pytest
 import torch
 import trees
 from coop_training.config import DataConfig
-from coop_training.data import AdverseCrops, LabelledFrame, class_weights, load_frames
+from coop_training.data import AdverseCrops, LabelledFrame, load_frames
+from coop_training.label_survey import check_labels, class_weights, label_counts
 from coop_training.layouts.frame import NO_DEPTH
 from coop_training.strength import bends, parameter_of, strength_of
 from hypothesis import given
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from coop_perception.camera import Intrinsics
 from coop_perception.degradations import CONDITIONS
+from coop_perception.image_files import DatasetError
 
 HEIGHT, WIDTH = CROP = (16, 24)
 
@@ -69,7 +71,7 @@ def test_coarse_labels_are_sets_of_classes(tmp_path: Path) -> None:
     assert [{names[i] for i in among} for among in config.label_sets[11:]] == [{"Building", "Tree"}]
     frames = load_frames(config, ())
     assert set(np.unique(frames[len(frames) - 1].mask)) == {11}
-    assert class_weights(frames, len(config.label_sets)).shape == (12,)
+    assert class_weights(label_counts(frames), len(config.label_sets)).shape == (12,)
 
 
 def test_each_data_set_is_drawn_as_often_as_is_asked_for(tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_class_weights_of_many_frames_come_from_frames_of_all_parts() -> None:
     def frames(count: int) -> list[LabelledFrame]:
         return [blank(np.full((1, 1), 4 * index // count, np.uint8)) for index in range(count)]
 
-    few, many = class_weights(frames(400), 5), class_weights(frames(40_000), 5)
+    few, many = (class_weights(label_counts(frames(count)), 5) for count in (400, 40_000))
     np.testing.assert_allclose(many, few, rtol=0.02)
     assert few[4] > few[0] > 0  # never seen: weighs most
 
@@ -199,3 +201,34 @@ def test_half_of_the_crops_show_a_class_drawn_evenly() -> None:
     patched[40:50, 70:80] = 1
     seen = [bool((s.mask == 1).any()) for s in crops([blank(patched), *[blank(plain)] * 19], (), length=200)]
     assert 0.2 < np.mean(seen) < 0.35
+
+
+def two_classes(root: Path, value: int) -> DataConfig:
+    """A folder of one's own with background above and, written as `value`, road below."""
+    for kind in ("images", "labels"):
+        (root / kind / "train").mkdir(parents=True)
+    label = np.zeros((HEIGHT, WIDTH), np.uint8)
+    label[HEIGHT // 2 :] = value
+    assert cv2.imwrite(str(root / "images/train/a.png"), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+    assert cv2.imwrite(str(root / "labels/train/a.png"), label)
+    classes = [{"id": i, "name": name, "rgb": [i, i, i]} for i, name in enumerate(("background", "road", "car"))]
+    return DataConfig.model_validate({"layout": "folder", "root": root, "classes": classes, "sample_drives": 0})
+
+
+def test_classes_that_no_label_has_are_named(tmp_path: Path) -> None:
+    config = two_classes(tmp_path, 1)
+    (line,) = check_labels(label_counts(load_frames(config, ())), config)
+    assert line == "car: no pixel in the frames that were surveyed; masks hold 0, 1: its label is 2"
+
+
+def test_a_single_class_cannot_be_learnt(tmp_path: Path) -> None:
+    """Labels of 0 and 255, as many tools write a mask."""
+    config = two_classes(tmp_path, 255)
+    with pytest.raises(DatasetError, match=r"road: no pixel .* hold 0, 255 \(255 is never scored\): its label is 1"):
+        check_labels(label_counts(load_frames(config, ())), config)
+
+
+def test_a_coarse_label_may_be_any_of_its_classes(tmp_path: Path) -> None:
+    config = coarse(tmp_path)
+    lines = check_labels(label_counts(load_frames(config, ())), config)
+    assert not [line for line in lines if line.startswith(("Building", "Tree"))]

@@ -16,6 +16,10 @@ Pixels = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+BACKGROUND = 1
+"""Id of what is not the one class of a network of one channel."""
+
+
 class AdapterError(ValueError):
     """A segmenter or its description that cannot be used; the message names the file."""
 
@@ -46,6 +50,9 @@ class OutputDescription(_Section):
     name: str | None = None
     """The tensor's; needed where the network has several outputs."""
     layout: Layout = "NCHW"
+    background: str | None = None
+    """The bundle's class of what is not the network's one class; for networks of one channel, the score of that, and
+    needed there. Scores of kind logits go through a sigmoid, and 0.5 decides."""
 
 
 class Adapter(_Section):
@@ -113,4 +120,16 @@ def class_table(path: Path, adapter: Adapter, classes: Sequence[SemanticClass]) 
         if number < 0 or number in table:
             raise AdapterError(f"{path}: classes: id {number} is {'there twice' if number in table else 'negative'}")
         table[number] = ours[name]
+    background = adapter.output.background
+    if background is not None:
+        if background not in ours:
+            raise AdapterError(
+                f"{path}: output.background: the bundle has no class {background!r}; it has {', '.join(ours)}"
+            )
+        if list(table) != [BACKGROUND - 1]:
+            raise AdapterError(
+                f"{path}: output.background is for networks of one channel, but classes has ids {sorted(table)}; "
+                "expected 0 alone, or leave output.background out"
+            )
+        table[BACKGROUND] = ours[background]
     return table

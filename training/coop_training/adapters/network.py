@@ -55,8 +55,8 @@ class Network:
         _open_batch(model)
         self.graph = ir.to_proto(model)
 
-    def verify(self, images: NDArray[Any]) -> tuple[int, ...]:
-        """Run `graph` on a batch and the file as it is on its images one by one; the shape of what comes out.
+    def verify(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Run `graph` on a batch and the file as it is on its images one by one; what comes out of the batch.
 
         Args:
             images: in the network's own layout and type.
@@ -73,6 +73,8 @@ class Network:
                 f"{self.path}: fails on {images.dtype} {[1, *images.shape[1:]]} in ONNX Runtime {ort.__version__}: "
                 f"{first_line(error)}; if it takes another size, say which one in input.size"
             ) from error
+        if not np.isfinite(single).all():
+            raise AdapterError(f"{self.path}: gives infinite values, or such that are no numbers, on an image of noise")
         try:
             (batch,) = session(self.graph).run(None, {INPUT: images})
             ours, theirs = batch.astype(np.float32), single.astype(np.float32)
@@ -86,7 +88,7 @@ class Network:
                 f"{self.path}: with a dynamic batch, and in opset {OPSET}, it {problem} (batch of {len(images)}); "
                 f"export it so (torch.onnx.export: dynamic_shapes, opset_version={OPSET})"
             )
-        return batch.shape
+        return np.asarray(batch)
 
 
 def session(graph: onnx.ModelProto | Path) -> ort.InferenceSession:

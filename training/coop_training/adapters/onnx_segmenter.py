@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coop_perception.classes import SemanticClass
@@ -23,6 +24,8 @@ from coop_training.pixels import to_bytes
 SIZE_STEP = 32
 """A crop that is resized for the network gets sides that this divides, as networks want them."""
 SMALLEST_PROBABILITY = 1e-6
+SLACK = 0.01
+"""How far probabilities may be off 0..1, and their sum off 1: networks in float16 round."""
 
 
 class OnnxSegmenter(nn.Module):
@@ -53,9 +56,10 @@ class OnnxSegmenter(nn.Module):
         self._network = Network(self.adapter)
         noise = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
         (images,) = session(self._before(*self.frame)).run(None, {"image": noise})
-        shape = self._network.verify(images)
-        _check_output(description, self.adapter, max(self._table), shape)
-        self._rank = len(shape)
+        found = self._network.verify(images)
+        _check_shape(description, self.adapter, max(self._table), found.shape)
+        _check_values(description, self.adapter, found.astype(np.float32))
+        self._rank = found.ndim
         self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
 
     def forward(self, image: Tensor) -> Tensor:
@@ -116,7 +120,7 @@ class OnnxSegmenter(nn.Module):
         return {**self.__dict__, "_sessions": {}}  # sessions can be neither copied nor sent to another process
 
 
-def _check_output(description: Path, adapter: Adapter, highest: int, shape: tuple[int, ...]) -> None:
+def _check_shape(description: Path, adapter: Adapter, highest: int, shape: tuple[int, ...]) -> None:
     """Whether a network's output is of the kind that its description says, and has the classes that it names."""
     kind, layout = adapter.output.kind, adapter.output.layout
     axis = 1 if layout == "NCHW" else 3
@@ -130,9 +134,48 @@ def _check_output(description: Path, adapter: Adapter, highest: int, shape: tupl
     if len(shape) != 4:
         expected = "[N, C, h, w]" if axis == 1 else "[N, h, w, C]"
         raise AdapterError(f"{description}: output.kind is {kind}, but the network gives {list(shape)}, not {expected}")
-    if highest >= shape[axis] or (adapter.names and len(adapter.names) != shape[axis]):
+    channels = shape[axis]
+    if channels == 1 and adapter.output.background is None:
+        raise AdapterError(
+            f"{description}: the network gives {list(shape)}, one channel: the score of one class against all else. "
+            "Say in output.background which of the bundle's classes all else is; or output.kind: labels, if these are "
+            "class ids"
+        )
+    if channels != 1 and adapter.output.background is not None:
+        raise AdapterError(
+            f"{description}: output.background is for networks of one channel, but this one gives {list(shape)}, which "
+            f"are {channels} if output.layout is {layout}; leave it out"
+        )
+    named = 1 if adapter.output.background is not None else highest + 1
+    if named > channels or (adapter.names and len(adapter.names) != channels):
         said = f"names are {len(adapter.names)}" if adapter.names else f"classes go up to id {highest}"
         raise AdapterError(
-            f"{description}: {said}, but the network gives {list(shape)}, which are {shape[axis]} classes if "
+            f"{description}: {said}, but the network gives {list(shape)}, which are {channels} classes if "
             f"output.layout is {layout}"
+        )
+
+
+def _check_values(description: Path, adapter: Adapter, found: NDArray[np.float32]) -> None:
+    """Whether what a network gives can be what its description says: the same numbers mean other things as another
+    kind, and nothing further on would tell."""
+    kind = adapter.output.kind
+    axis = 1 if adapter.output.layout == "NCHW" else 3
+    low, high = float(found.min()), float(found.max())
+    shown = f"{low:.3g} to {high:.3g}"
+    if kind == "labels" and np.abs(found - np.rint(found)).max() > 0:
+        raise AdapterError(
+            f"{description}: output.kind is labels, but the network gives values of {shown} that are no ids; say "
+            "logits or probabilities if they are scores"
+        )
+    within = low >= -SLACK and high <= 1 + SLACK
+    if kind == "probabilities" and not within:
+        raise AdapterError(
+            f"{description}: output.kind is probabilities, but the network gives values of {shown}; if they are scores "
+            "before softmax or sigmoid, say output.kind: logits"
+        )
+    several = found.ndim == 4 and found.shape[axis] > 1
+    if kind == "logits" and within and several and np.abs(found.sum(axis) - 1).max() < SLACK:
+        raise AdapterError(
+            f"{description}: output.kind is logits, but the network's values are within 0..1 and add up to 1 over the "
+            "classes: softmax is in it already; say output.kind: probabilities"
         )

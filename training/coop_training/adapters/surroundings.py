@@ -93,7 +93,7 @@ def behind(
 
     Scores: those of classes that go to one of the bundle's are summed as probabilities, and what classes that go
     nowhere had is shared out in proportion. They are resized to the resolution that refinement works at, so that
-    restoration takes them, too, where refinement is off.
+    restoration takes them, too, where refinement is off. One channel, with a background, is the score of one class.
 
     A label map: mask_raw has its own labels, resized to the nearest, and IGNORE_ID where a class goes nowhere. The
     probabilities are each label's share in cells of 4x4 pixels, held for right with
@@ -118,7 +118,11 @@ def behind(
         ids = _of_labels(ops, x, table, size)
         mask, probabilities = ops.op("Squeeze", [ids, ops.constant(np.array([1]))]), _shares(ops, ids, classes)
     else:
-        probabilities = _of_scores(ops, x, output.kind == "logits", table, classes)
+        logits = output.kind == "logits"
+        if output.background is not None:
+            x = ops.op("Sigmoid", [x]) if logits else x
+            x, logits = ops.op("Concat", [x, ops.op("Sub", [ops.number(1), x])], {"axis": 1}), False
+        probabilities = _of_scores(ops, x, logits, table, classes)
         mask = ops.op("ArgMax", [ops.resize(probabilities, *size, "linear")], {"axis": 1, "keepdims": 0})
         probabilities = ops.resize(probabilities, *quarter, "linear")
     return ops.model(
