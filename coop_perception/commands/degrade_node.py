@@ -13,10 +13,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """Entry point: spin until interrupted."""
     signals = ShutdownSignals()
     # Here, for these take a second or more, in which a signal shall end the process as cleanly as later.
-    from rclpy.utilities import remove_ros_args
-
     from coop_perception.degrade.node import DegradationNode
     from coop_perception.degrade.parameters import parameters_help
+    from coop_perception.ros.arguments import ArgumentError, own_arguments
     from coop_perception.ros.executable import run
 
     args = sys.argv if args is None else list(args)
@@ -28,7 +27,11 @@ def main(args: Sequence[str] | None = None) -> int:
         epilog="parameters (--ros-args -p NAME:=VALUE):\n\n" + parameters_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args(remove_ros_args(args)[1:])
+    try:
+        parser.parse_args(own_arguments(args))
+    except ArgumentError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
     return run(DegradationNode, parser.prog, args, signals)
 
 

@@ -15,10 +15,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """Entry point: spin until interrupted."""
     signals = ShutdownSignals()
     # Here, for these take a second or more, in which a signal shall end the process as cleanly as later.
-    from rclpy.utilities import remove_ros_args
-
     from coop_perception.node.lifecycle import PerceptionNode
     from coop_perception.node.transitions import autostart
+    from coop_perception.ros.arguments import ArgumentError, own_arguments
     from coop_perception.ros.executable import run
 
     args = sys.argv if args is None else list(args)
@@ -29,7 +28,11 @@ def main(args: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--autostart", action="store_true", help="let the node configure and activate itself")
-    options = parser.parse_args(remove_ros_args(args)[1:])
+    try:
+        options = parser.parse_args(own_arguments(args))
+    except ArgumentError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
 
     def make_node() -> PerceptionNode:
         node = PerceptionNode()

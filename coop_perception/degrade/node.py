@@ -28,6 +28,7 @@ from coop_perception.degrade.parameters import DYNAMIC, PARAMETERS, Settings
 from coop_perception.degrade.scene import depth_of, intrinsics_of
 from coop_perception.degrade.stamp_pairing import StampPairing
 from coop_perception.images import ImageError, decode, fill_compressed, fill_image
+from coop_perception.ros.camera_topics import camera_topics
 from coop_perception.ros.declaring import descriptor, ros_value
 from coop_perception.ros.definition import refusal
 from coop_perception.ros.frame_slots import FrameSlots
@@ -90,7 +91,8 @@ class DegradationNode(Node):  # type: ignore[misc]
             raise InvalidParameterValueException("level", self._value("level"), str(error)) from error
         self.add_on_set_parameters_callback(self._change_settings)
         names = self._value("cameras")
-        kind, suffix = (Image, "") if self._value("image_transport") == "raw" else (CompressedImage, topics.COMPRESSED)
+        compressed = self._value("image_transport") == "compressed"
+        kind, suffix = (CompressedImage, topics.COMPRESSED) if compressed else (Image, "")
         self._depth_images = bool(self._value("depth_image"))
         self._cameras = {name: self._camera(name, index, kind, suffix) for index, name in enumerate(names)}
         self._slots: FrameSlots[Frame] = FrameSlots(names)
@@ -98,8 +100,9 @@ class DegradationNode(Node):  # type: ignore[misc]
         self._worker.start()
         self.create_timer(REPORT_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         for camera in self._cameras.values():
-            self._subscribe(kind, topics.of(camera.name, topics.CLEAN_IMAGE) + suffix, partial(self._on_image, camera))
-            info_topic = topics.of(camera.name, topics.CLEAN_CAMERA_INFO)
+            relative = (topics.of(camera.name, topic) for topic in (topics.CLEAN_IMAGE, topics.CLEAN_CAMERA_INFO))
+            image_topic, info_topic = camera_topics(self, *relative, compressed)
+            self._subscribe(kind, image_topic, partial(self._on_image, camera))
             self._subscribe(CameraInfo, info_topic, partial(self._on_info, camera))
             if self._depth_images:
                 self._subscribe(Image, topics.of(camera.name, topics.DEPTH), partial(self._on_depth, camera))

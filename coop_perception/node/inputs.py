@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from coop_perception import topics
 from coop_perception.node.input_health import IMAGE_TYPES, INFO_TYPE, SILENT_S, Missing, why_silent
+from coop_perception.ros.camera_topics import camera_topics
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -43,10 +44,11 @@ class CameraInput:
         on_image: Callable[[Image | CompressedImage], None],
         on_camera_info: Callable[[CameraInfo], None],
     ) -> None:
-        topic = topics.of(camera, topics.IMAGE) + (topics.COMPRESSED if compressed else "")
+        relative = (topics.of(camera, topic) for topic in (topics.IMAGE, topics.CAMERA_INFO))
+        image, camera_info = camera_topics(node, *relative, compressed)
         kind = CompressedImage if compressed else Image
-        self._image = _Input(node, camera, kind, IMAGE_TYPES[compressed], topic, on_image)
-        self._info = _Input(node, camera, CameraInfo, INFO_TYPE, topics.of(camera, topics.CAMERA_INFO), on_camera_info)
+        self._image = _Input(node, camera, kind, IMAGE_TYPES[compressed], image, on_image)
+        self._info = _Input(node, camera, CameraInfo, INFO_TYPE, camera_info, on_camera_info)
         self._without_info: float | None = None
         """Since when images have been seen to come without any camera_info (monotonic seconds)."""
         self._image.logger.info(f"waiting for images on {self._image.topic}")

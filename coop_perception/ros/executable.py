@@ -13,6 +13,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from coop_perception.ros.arguments import misdirected, one_line
 from coop_perception.ros.shutdown_signals import ShutdownSignals, exit_now
 
 
@@ -43,8 +44,10 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
             return 0
         if not isinstance(error, (RCLError, InvalidParameterTypeException, InvalidParameterValueException)):
             raise
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
         return 1
+    for line in misdirected(args, node.get_fully_qualified_name()):
+        node.get_logger().warning(line)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

@@ -1,0 +1,73 @@
+"""ROS's own part of a command line: what is left without it, and parameter files that are for somebody else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.utilities import remove_ros_args
+
+_PARAMETERS = "ros__parameters"
+
+
+class ArgumentError(ValueError):
+    """Arguments behind --ros-args that cannot be used; one line."""
+
+
+def own_arguments(args: Sequence[str]) -> list[str]:
+    """A process's arguments without its name and ROS's.
+
+    Raises:
+        ArgumentError: ROS cannot read its part; a file of parameters is missing or broken.
+    """
+    try:
+        return list(remove_ros_args(list(args))[1:])
+    except RCLError as error:
+        raise ArgumentError(one_line(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """rcl's errors name source files of its own behind what is wrong."""
+    text = re.sub(r",? at \S+\.[ch]p*:\d+", "", str(error))
+    return " ".join(text.split())
+
+
+def misdirected(args: Sequence[str], node: str) -> list[str]:
+    """A line for each file of parameters of which nothing is for a node.
+
+    Args:
+        args: of the process, whose files ROS has read already.
+        node: fully qualified name.
+    """
+    files = [Path(file) for flag, file in pairwise(args) if flag == "--params-file"]
+    lines = []
+    for file in files:
+        keys = list(_keys(yaml.safe_load(file.read_text()), ""))
+        if not any(_matches(key, node) for key in keys):
+            shown = ", ".join(key.lstrip("/") for key in keys) or "none"
+            lines.append(
+                f"none of the parameters in {file} is for {node} (keys: {shown}); write /** or {node} above "
+                f"{_PARAMETERS}"
+            )
+    return lines
+
+
+def _keys(part: Any, name: str) -> Iterator[str]:
+    """Names of nodes that a file has parameters for, patterns as they are, with a stroke before."""
+    if isinstance(part, dict):
+        for key, inner in part.items():
+            if key == _PARAMETERS:
+                yield name or "/"
+            else:
+                yield from _keys(inner, f"{name}/{str(key).strip('/')}")
+
+
+def _matches(pattern: str, node: str) -> bool:
+    """As rcl does: `*` is one name, `**` any number of them."""
+    parts = [r"(/\w+)*" if part == "**" else "/" + (r"\w+" if part == "*" else part) for part in pattern[1:].split("/")]
+    return re.fullmatch("".join(parts), node) is not None
