@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rclpy._rclpy_pybind11 import RCLError
@@ -47,7 +46,7 @@ def misdirected(args: Sequence[str], node: str) -> list[str]:
     files = [Path(file) for flag, file in pairwise(args) if flag == "--params-file"]
     lines = []
     for file in files:
-        keys = list(_keys(yaml.safe_load(file.read_text()), ""))
+        keys = list(_keys(yaml.compose(file.read_text(), yaml.SafeLoader), ""))  # values are of any tag
         if not any(_matches(key, node) for key in keys):
             shown = ", ".join(key.lstrip("/") for key in keys) or "none"
             lines.append(
@@ -57,14 +56,14 @@ def misdirected(args: Sequence[str], node: str) -> list[str]:
     return lines
 
 
-def _keys(part: Any, name: str) -> Iterator[str]:
+def _keys(part: yaml.Node | None, name: str) -> Iterator[str]:
     """Names of nodes that a file has parameters for, patterns as they are, with a stroke before."""
-    if isinstance(part, dict):
-        for key, inner in part.items():
-            if key == _PARAMETERS:
+    if isinstance(part, yaml.MappingNode):
+        for key, inner in part.value:
+            if key.value == _PARAMETERS:
                 yield name or "/"
             else:
-                yield from _keys(inner, f"{name}/{str(key).strip('/')}")
+                yield from _keys(inner, f"{name}/{str(key.value).strip('/')}")
 
 
 def _matches(pattern: str, node: str) -> bool:

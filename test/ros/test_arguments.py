@@ -67,6 +67,13 @@ def test_names_may_be_nested(tmp_path: Path) -> None:
     assert "(keys: car/coop_perception, other)" in line
 
 
+def test_values_may_have_tags_of_other_readers(tmp_path: Path) -> None:
+    """As launch writes what it overrides."""
+    path = tmp_path / "parameters.yaml"
+    path.write_text("/**:\n  ros__parameters:\n    cameras: !!python/tuple\n    - left\n")
+    assert misdirected(["node", "--params-file", str(path)], NODE) == []
+
+
 @given(st.recursive(st.none() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_any_content_is_borne(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
     assert len(misdirected(file(tmp_path_factory.mktemp("any"), content), NODE)) == 1
