@@ -4,12 +4,14 @@ ros2 launch coop_perception pipeline.launch.py cameras:=front,rear record:=drive
 """
 
 import os
+import signal
 from tempfile import NamedTemporaryFile
 
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
-from launch.events import matches_action
+from launch.events import Shutdown, matches_action
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
@@ -21,6 +23,7 @@ from coop_perception.launching.bag_commands import record_command
 from coop_perception.launching.rviz import TEMPLATE_CAMERA, rviz_config
 from coop_perception.launching.transport import default_profile, profile_environment
 from coop_perception.resources import share
+from coop_perception.topics import IMAGE, of
 
 PACKAGE = "coop_perception"
 RESPAWN_DELAY_S = 2.0
@@ -36,6 +39,27 @@ def is_on(context: LaunchContext, argument: str) -> bool:
 
 def given_cameras(context: LaunchContext) -> list[str]:
     return [camera.strip() for camera in given(context, "cameras").strip("[] ").split(",") if camera.strip()]
+
+
+def given_images(context: LaunchContext) -> list[tuple[str, str]]:
+    """Remappings of cameras' images: `front=/image_raw` for camera front."""
+    pairs = []
+    for entry in given(context, "image_topics").split(","):
+        camera, equals, topic = (part.strip() for part in entry.partition("="))
+        if equals and camera and topic:
+            pairs.append((of(camera, IMAGE), topic))
+        elif entry.strip():
+            raise ValueError(f"image_topics has {entry.strip()!r}, expected CAMERA=TOPIC, as front=/image_raw")
+    return pairs
+
+
+def ended(event: ProcessExited, context: LaunchContext) -> None:
+    """End the launch with the node: with status 1, where that did not end by itself in peace."""
+    if context.is_shutdown:
+        return
+    if event.returncode not in (0, -signal.SIGINT):
+        raise RuntimeError(f"the perception node ended with exit status {event.returncode}")
+    context.emit_event_sync(Shutdown(reason="the perception node has ended"))
 
 
 def perception(context: LaunchContext) -> list[Action]:
@@ -61,8 +85,11 @@ def perception(context: LaunchContext) -> list[Action]:
         arguments=[*by_itself, "--ros-args", "--log-level", LaunchConfiguration("log_level")],
         additional_env=profile_environment(given(context, "rmw_profile")),
         output="screen",
+        remappings=given_images(context),
         respawn=respawn,
         respawn_delay=RESPAWN_DELAY_S,
+        # Otherwise launch_ros would wait for the dead node's services for ever.
+        on_exit=None if respawn else ended,
     )
     recorder = []
     if directory := given(context, "record"):
@@ -120,7 +147,12 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "respawn", default_value="false", description="Start the node again when it has ended, be it killed."
         ),
-        DeclareLaunchArgument("log_level", default_value="info", description="The node's log level."),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            description="The node's log level.",
+            choices=["debug", "info", "warn", "error", "fatal"],
+        ),
         DeclareLaunchArgument(
             "bundle", default_value="", description="Directory of the model bundle; empty: as params_file says."
         ),
@@ -128,7 +160,16 @@ def generate_launch_description() -> LaunchDescription:
             "cameras", default_value="", description="Cameras to serve, as front,rear; empty: as params_file says."
         ),
         DeclareLaunchArgument(
-            "image_transport", default_value="", description="raw or compressed input; empty: as params_file says."
+            "image_transport",
+            default_value="",
+            description="Raw or compressed input; empty: as params_file says.",
+            choices=["", "raw", "compressed"],
+        ),
+        DeclareLaunchArgument(
+            "image_topics",
+            default_value="",
+            description="Where cameras' images are, as front=/image_raw,rear=/cam/image: for other names than "
+            "CAMERA/image_raw. camera_info is read from beside them.",
         ),
         DeclareLaunchArgument(
             "record",

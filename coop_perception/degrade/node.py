@@ -100,8 +100,8 @@ class DegradationNode(Node):  # type: ignore[misc]
         self._worker.start()
         self.create_timer(REPORT_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         for camera in self._cameras.values():
-            relative = (topics.of(camera.name, topic) for topic in (topics.CLEAN_IMAGE, topics.CLEAN_CAMERA_INFO))
-            image_topic, info_topic = camera_topics(self, *relative, compressed)
+            image, info = (topics.of(camera.name, topic) for topic in (topics.CLEAN_IMAGE, topics.CLEAN_CAMERA_INFO))
+            image_topic, info_topic = camera_topics(self, image, info, compressed)
             self._subscribe(kind, image_topic, partial(self._on_image, camera))
             self._subscribe(CameraInfo, info_topic, partial(self._on_info, camera))
             if self._depth_images:

@@ -44,8 +44,9 @@ class CameraInput:
         on_image: Callable[[Image | CompressedImage], None],
         on_camera_info: Callable[[CameraInfo], None],
     ) -> None:
-        relative = (topics.of(camera, topic) for topic in (topics.IMAGE, topics.CAMERA_INFO))
-        image, camera_info = camera_topics(node, *relative, compressed)
+        image, camera_info = camera_topics(
+            node, topics.of(camera, topics.IMAGE), topics.of(camera, topics.CAMERA_INFO), compressed
+        )
         kind = CompressedImage if compressed else Image
         self._image = _Input(node, camera, kind, IMAGE_TYPES[compressed], image, on_image)
         self._info = _Input(node, camera, CameraInfo, INFO_TYPE, camera_info, on_camera_info)

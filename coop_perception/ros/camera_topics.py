@@ -32,5 +32,4 @@ def camera_topics(node: Node, image: str, camera_info: str, compressed: bool) ->
 
 
 def _remapped(node: Node, topic: str) -> bool:
-    expanded: str = node.resolve_topic_name(topic, only_expand=True)
-    return expanded != node.resolve_topic_name(topic)
+    return bool(node.resolve_topic_name(topic, only_expand=True) != node.resolve_topic_name(topic))

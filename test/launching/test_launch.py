@@ -147,6 +147,55 @@ def test_a_killed_node_is_started_again_and_comes_up(tmp_path: Path) -> None:
     assert log.read_text().count("waiting for images") == 2
 
 
+def test_a_node_that_dies_ends_the_launch(tmp_path: Path) -> None:
+    log, bundle = tmp_path / "launch.log", write_toy_bundle(tmp_path / "toy")
+    with client(DOMAIN) as ours, launched(log, bundle=bundle) as launch:
+        status = ours.listen(PipelineStatus, f"{NODE}/status")
+        ours.spin()
+        ours.wait(lambda: bool(status) or launch.poll() is not None, "status of the active node")
+        kill(ours, launch, "perception_node")
+        assert launch.wait(DEADLINE) == 1
+    assert "the perception node ended with exit status -9" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [({"overlay_opacity": 7.0}, "overlay_opacity"), ({"cameras": 3}, "cameras")],
+    ids=["refused", "of another type"],
+)
+def test_a_node_that_refuses_its_parameters_ends_the_launch(
+    tmp_path: Path, parameters: dict[str, object], says: str
+) -> None:
+    """Before it has answered any request."""
+    params_file, log = tmp_path / "parameters.yaml", tmp_path / "launch.log"
+    params_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+    with launched(log, params_file=params_file) as launch:
+        assert launch.wait(DEADLINE) == 1
+    assert says in log.read_text()
+    assert "the perception node ended with exit status 1" in log.read_text()
+
+
+def test_images_of_any_name_are_an_argument(tmp_path: Path) -> None:
+    log, bundle = tmp_path / "launch.log", write_toy_bundle(tmp_path / "toy")
+    arguments = {"cameras": "front,rear", "image_topics": "front=/image_raw,rear=/cam/image"}
+    with client(DOMAIN) as ours, launched(log, bundle=bundle, **arguments) as launch:
+        status = ours.listen(PipelineStatus, f"{NODE}/status")
+        ours.spin()
+        ours.wait(lambda: bool(status) or launch.poll() is not None, "status of the active node")
+        topics = {name for name, _ in ours.node.get_topic_names_and_types()}
+    assert {"/image_raw", "/camera_info", "/cam/image", "/cam/camera_info"} <= topics, log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("log_level", "loud"), ("image_transport", "theora"), ("image_topics", "front")]
+)
+def test_arguments_that_cannot_be(tmp_path: Path, argument: str, value: str) -> None:
+    log = tmp_path / "launch.log"
+    with launched(log, **{argument: value}) as launch:
+        assert launch.wait(DEADLINE) == 1
+    assert argument in log.read_text()
+
+
 def test_rviz_shows_the_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for rviz keeps the configuration that it is given."""
     log, shown, rviz = tmp_path / "launch.log", tmp_path / "shown", tmp_path / "prefix/lib/rviz2/rviz2"
