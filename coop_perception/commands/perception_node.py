@@ -27,7 +27,10 @@ def main(args: Sequence[str] | None = None) -> int:
         epilog="parameters (--ros-args -p NAME:=VALUE):\n\n" + parameters_yaml(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--autostart", action="store_true", help="let the node configure and activate itself")
+    parser.add_argument(
+        "--autostart", action="store_true", help="let the node configure and activate itself, or end with status 1"
+    )
+    parser.add_argument("--stay", action="store_true", help="with --autostart: wait for others where that fails")
     try:
         options = parser.parse_args(own_arguments(args))
     except ArgumentError as error:
@@ -37,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
     def make_node() -> PerceptionNode:
         node = PerceptionNode()
         if options.autostart:
-            autostart(node)
+            autostart(node, options.stay)
         return node
 
     return run(make_node, parser.prog, args, signals)

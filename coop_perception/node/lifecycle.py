@@ -23,6 +23,7 @@ from coop_perception.model.memory import give_back, returnable
 from coop_perception.model.pipeline import Pipeline
 from coop_perception.node import status_messages
 from coop_perception.node.background import in_background
+from coop_perception.node.failure import FailureReport
 from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.serving import Serving
 from coop_perception.node.settings import NodeParameters
@@ -52,6 +53,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         super().__init__(topics.NODE)
         self._service_change_state.callback = partial(refusing, self._service_change_state.callback)
         self._settings = NodeParameters(self)  # _parameters is rclpy's own
+        self.failure = FailureReport(self)
         self._configured = ExitStack()
         self._pipeline: Pipeline | None = None
         self._outputs: dict[str, CameraOutputs] = {}

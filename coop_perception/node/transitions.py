@@ -5,12 +5,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import rclpy
 from rclpy._rclpy_pybind11 import RCLError
+from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-Node = TypeVar("Node", bound=LifecycleNode)
+from coop_perception.node.failure import FailureReport
+
+
+class _Reporting(Protocol):
+    """A lifecycle node that says on /diagnostics why it does not serve."""
+
+    failure: FailureReport
+    context: Context
+
+    def get_logger(self) -> Any: ...
+
+
+Node = TypeVar("Node", bound=_Reporting)
 Transition = Callable[[Node, LifecycleState], TransitionCallbackReturn]
 
 
@@ -28,10 +42,16 @@ def logged(
         @wraps(transition)
         def wrapper(node: Node, state: LifecycleState) -> TransitionCallbackReturn:
             try:
-                return transition(node, state)
+                result = transition(node, state)
+                if result == TransitionCallbackReturn.SUCCESS:
+                    node.failure.clear()
+                return result
             except Exception as error:
                 kind = "" if isinstance(error, expected) else f"{type(error).__name__}: "
-                node.get_logger().error(f"{transition.__name__}: {kind}{error}")
+                reason = f"{transition.__name__}: {kind}{error}"
+                node.get_logger().error(reason)
+                if node.context.ok():
+                    node.failure.say(reason)
                 return otherwise
 
         return wrapper
@@ -48,16 +68,23 @@ def refusing(change_state: Callable[[Any, Any], Any], request: Any, response: An
         return response
 
 
-def autostart(node: LifecycleNode) -> None:
+def autostart(node: LifecycleNode, stay: bool = False) -> None:
     """Have a new node configure and activate itself once its executor spins, before it serves anybody's request.
 
-    A transition that fails is logged and leaves the node in the state before, as one that somebody asks for does.
+    Args:
+        node: that is spun by `coop_perception.ros.executable.run`.
+        stay: whether it waits to be brought up by others where that fails, in the state before; otherwise its process
+            ends with status 1, so that whoever manages services sees it.
     """
 
     def bring_up() -> None:
         node.destroy_guard_condition(begin)
-        if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            node.trigger_activate()
+        done = TransitionCallbackReturn.SUCCESS
+        if (node.trigger_configure() == done and node.trigger_activate() == done) or stay:
+            return
+        if node.context.ok():  # else the process was told to end meanwhile
+            node.exit_status = 1
+            rclpy.try_shutdown()
 
     begin = node.create_guard_condition(bring_up)  # no timer: with use_sim_time that would wait for /clock
     begin.trigger()

@@ -31,7 +31,8 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
         signals: of the process.
 
     Returns:
-        The exit status: 0 after a signal; 1 where the node cannot be made of these arguments.
+        The exit status: 0 after a signal; 1 where the node cannot be made of these arguments; the node's own
+        `exit_status` where it shut ROS down itself.
     """
     signals.shut_down = rclpy.try_shutdown
     try:
@@ -58,9 +59,10 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
         if not signals.received.is_set():  # else a callback wanted something of ROS when the signal came
             raise
     finally:
+        status = int(getattr(node, "exit_status", 0))  # where the node itself has ended
         node.destroy_node()
         signals.end()
         rclpy.try_shutdown()
     if set(threading.enumerate()) - {threading.main_thread(), signals.thread}:
-        exit_now()  # a network still runs or loads
-    return 0
+        exit_now(status)  # a network still runs or loads
+    return status

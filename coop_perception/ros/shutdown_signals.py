@@ -55,8 +55,8 @@ class ShutdownSignals:
         exit_now()
 
 
-def exit_now() -> None:
-    """End with status 0 though threads are in foreign code, which Python cannot end."""
+def exit_now(status: int = 0) -> None:
+    """End though threads are in foreign code, which Python cannot end."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)

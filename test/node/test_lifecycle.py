@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from node_harness import (
@@ -101,6 +102,33 @@ def ends_in_time(process: subprocess.Popen[bytes], number: signal.Signals, log: 
 def wait_for(log: Path, text: str, process: subprocess.Popen[bytes], ours: Client) -> None:
     ours.wait(lambda: text in log.read_text() or process.poll() is not None, f"{text!r} in the log")
     assert process.poll() is None, log.read_text()
+
+
+def test_a_node_that_cannot_bring_itself_up_ends_with_status_1(tmp_path: Path) -> None:
+    log = tmp_path / "node.log"
+    with node_process(DOMAIN, log, "--autostart", bundle=str(tmp_path / "nowhere")) as process:
+        assert process.wait(60) == 1, log.read_text()
+    assert "nowhere/bundle.yaml: not found" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_node_that_could_not_be_configured_says_why_until_it_is(tmp_path: Path) -> None:
+    log, bundle = tmp_path / "node.log", tmp_path / "toy"
+    with client(DOMAIN) as ours, node_process(DOMAIN, log, "--autostart", "--stay", bundle=str(bundle)) as process:
+        said = ours.listen(DiagnosticArray, "/diagnostics")
+        ours.spin()
+
+        def reason() -> str:
+            entry = ours.diagnostic("lifecycle")
+            return entry.message if entry and entry.level == DiagnosticStatus.ERROR else ""
+
+        ours.wait(lambda: "toy/bundle.yaml: not found" in reason() or process.poll() is not None, "the reason")
+        write_toy_bundle(bundle)
+        assert change_state(ours, Transition.TRANSITION_CONFIGURE)
+        said.clear()
+        assert change_state(ours, Transition.TRANSITION_ACTIVATE)
+        ours.wait(lambda: bool(said), "diagnostics of the active node")
+        assert not any(entry.name == f"{NODE}: lifecycle" for message in said for entry in message.status)
 
 
 @pytest.mark.parametrize("flags", [[], ["--autostart"]], ids=["asked to", "by itself"])
