@@ -30,7 +30,7 @@ class Key:
     backend: str
     """The module that runs it."""
     version: str | None
-    """Of that module; None where files are good for any."""
+    """Of that module, or how its files are quantised that are good for any."""
     compute_capability: str | None
     """As "8.9"; None: no GPU's."""
     gpu: str | None
@@ -166,6 +166,8 @@ def _difference(built: Key, wanted: Key) -> str | None:
         return "it was built of another ONNX file: the bundle has changed"
     if built.backend != wanted.backend:
         return f"it was built for {built.backend}, not {wanted.backend}"
+    if built.version != wanted.version and wanted.compute_capability is None:
+        return f"it was quantised otherwise than with {wanted.version}"
     if built.version != wanted.version:
         return f"it was built by {built.backend} {built.version}, {wanted.version} is installed"
     if built.compute_capability != wanted.compute_capability:

@@ -12,7 +12,7 @@ from typing import Any
 
 from coop_perception.contracts import Bundle
 from coop_perception.engines import EngineError, cache
-from coop_perception.engines.backends import MAX_BATCH, ON_CPU, TENSORRT
+from coop_perception.engines.backends import INT8_SCHEME, MAX_BATCH, ON_CPU, TENSORRT
 from coop_perception.engines.build import Progress, build, builds_for_named, capability
 from coop_perception.engines.cuda import Gpu
 from coop_perception.engines.modules import tensorrt_module
@@ -106,7 +106,7 @@ def _key(
         network=name,
         onnx_sha256=bundle.networks[name].sha256,
         backend=backend,
-        version=None if module is None else str(module.__version__),
+        version=INT8_SCHEME if module is None else str(module.__version__),
         compute_capability=gpu.compute_capability if isinstance(gpu, Gpu) else gpu,
         gpu=gpu.name if isinstance(gpu, Gpu) else None,
         precision=precision,

@@ -27,7 +27,7 @@ def quantize(model: onnx.ModelProto, feeds: Sequence[Feed], symmetric: bool) -> 
         model: `load_graph`'s.
         feeds: inputs of the graph that ranges are taken from, one run each.
         symmetric: zero points at zero, signed activations and float biases, all that TensorRT takes; otherwise
-            unsigned activations, which are the fast ones on CPUs.
+            `backends.INT8_SCHEME`, the fast one on CPUs.
     """
     if not any(node.op_type == "Conv" for node in model.graph.node):
         return model
@@ -51,6 +51,7 @@ def quantize(model: onnx.ModelProto, feeds: Sequence[Feed], symmetric: bool) -> 
                 per_channel=True,
                 activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
+                reduce_range=not symmetric,
                 calibrate_method=CalibrationMethod.Percentile,
                 extra_options=options,
             )

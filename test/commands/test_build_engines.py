@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 import subprocess
 import sys
@@ -367,6 +368,25 @@ class TestInt8:
         convolutions = [node for node in onnx.load(int8_file).graph.node if node.op_type == "Conv"]
         assert convolutions
         assert {producers[node.input[1]] for node in convolutions} == {"DequantizeLinear"}
+
+    def test_no_sum_of_two_products_overflows_16_bits(self, int8_file: Path) -> None:
+        """Which is what processors without VNNI add them in: the largest activation is 255."""
+        graph = onnx.load(int8_file).graph
+        tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        producers = {node.output[0]: node for node in graph.node}
+        weights = [tensors[producers[n.input[1]].input[0]] for n in graph.node if n.op_type == "Conv"]
+        assert {array.dtype for array in weights} == {np.dtype(np.int8)}
+        assert 50 < max(int(np.abs(array.astype(int)).max()) for array in weights) <= 32767 // (2 * 255)
+
+    def test_files_of_eight_bits_are_built_again(self, quantised: Graphs, int8_file: Path, tmp_path: Path) -> None:
+        out = shutil.copytree(int8_file.parent, tmp_path / "out")
+        sidecar = out / f"{int8_file.stem}.json"
+        content = json.loads(sidecar.read_text())
+        content["key"]["version"] = None
+        sidecar.write_text(json.dumps(content))
+        said: list[str] = []
+        ensure(quantised.bundle, ["segmenter"], "onnxruntime", None, "int8", out, said.append, graphs=quantised)
+        assert "quantised otherwise than with unsigned activations, 7-bit weights" in said[0]
 
     @pytest.mark.parametrize("backend", ON_CPU)
     def test_the_file_runs_and_agrees(self, int8_file: Path, quantised: Graphs, backend: str) -> None:
