@@ -67,23 +67,23 @@ def inspect(data: Any, limits: Limits) -> Header:
     view = memoryview(data)
     if not len(view):
         raise EncodedImageError("is empty", damaged=True)
-    expected = " or ".join(limits.formats)
+    expected = " or ".join(known.upper() for known in limits.formats)
     name = next((name for name, known in _FORMATS.items() if known.magic.match(view)), None)
     if name is None:
         raise EncodedImageError(
             f"begins with {bytes(view[:8]).hex(' ')}, which is no image format; expected {expected}"
         )
     if name not in limits.formats:
-        raise EncodedImageError(f"is {name}, expected {expected}; convert it")
+        raise EncodedImageError(f"is {name.upper()}, expected {expected}; convert it")
     try:
         header = _FORMATS[name].read(view)
     except struct.error as error:
-        raise EncodedImageError(f"is {name} that is cut off", damaged=True) from error
+        raise EncodedImageError(f"is {name.upper()} that is cut off", damaged=True) from error
     if header.width <= 0 or header.height <= 0:
-        raise EncodedImageError(f"is {name} of {header.width}x{header.height}: it has no pixels", damaged=True)
+        raise EncodedImageError(f"is {name.upper()} of {header.width}x{header.height}: it has no pixels", damaged=True)
     if (pixels := max(header.width * header.height, header.piece)) > limits.max_pixels:
         raise EncodedImageError(
-            f"is {name} of {header.width}x{header.height}, {pixels} pixels, expected at most "
+            f"is {name.upper()} of {header.width}x{header.height}, {pixels} pixels, expected at most "
             f"{limits.max_pixels}; scale it down"
         )
     if isinstance(header, Png):
