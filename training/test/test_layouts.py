@@ -294,7 +294,7 @@ def camvid_id(root: Path) -> str:
 def cut_image(root: Path) -> str:
     path = root / "images/train/a_0.jpg"
     path.write_bytes(path.read_bytes()[:-200])
-    return "a_0.jpg: is cut off"
+    return "a_0.jpg: is JPEG that is cut off"
 
 
 def label_size(root: Path) -> str:
@@ -452,7 +452,7 @@ def mask_size(root: Path) -> str:
 def cut_mask(root: Path) -> str:
     path = root / "CelebAMask-HQ-mask-anno/0/00000_skin.png"
     path.write_bytes(path.read_bytes()[:40])
-    return "00000_skin.png: cannot be decoded"
+    return "00000_skin.png: is PNG that is cut off"
 
 
 @pytest.mark.parametrize(
