@@ -62,7 +62,7 @@ def inspect(data: Any, limits: Limits) -> Header:
 
     Raises:
         EncodedImageError: another format, more pixels, no size, damaged or cut off; and for JPEG and PNG all that
-            `read_jpeg`, `read_png` and `Png.check` refuse.
+            `read_jpeg` and `read_png` refuse.
     """
     view = memoryview(data)
     if not len(view):
@@ -86,8 +86,6 @@ def inspect(data: Any, limits: Limits) -> Header:
             f"is {name.upper()} of {header.width}x{header.height}, {pixels} pixels, expected at most "
             f"{limits.max_pixels}; scale it down"
         )
-    if isinstance(header, Png):
-        header.check()
     return header
 
 
@@ -100,7 +98,7 @@ def decode(data: Any, flags: int, limits: Limits) -> NDArray[Any]:
         limits: what is taken.
 
     Raises:
-        EncodedImageError: as `inspect`, or OpenCV finds it damaged.
+        EncodedImageError: as `inspect` and `Png.picture`, or OpenCV finds it damaged.
     """
     header = inspect(data, limits)
     return _pixels(_picture(data, header), header, flags)

@@ -1,4 +1,4 @@
-"""PNG files: their chunks, checked before OpenCV sees them, and what it need not see left out."""
+"""PNG files: their chunks, checked before OpenCV sees them; of these it gets what makes the picture."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from coop_perception.image_headers import MAX_PARTS, EncodedImageError, Header, 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by colour type
 _GREY, _INDEXED = 0, 3
+_PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _BITS = (1, 2, 4, 8, 16)
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Adam7: first column and row, and steps."""
-_PIECE = 1 << 14  # bytes inflated at once; they become 17 MB at most
+_PIECE = 1 << 14  # bytes inflated at once, to 17 MB at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,36 +29,21 @@ class Png(Header):
     colours: list[memoryview]
     data: list[memoryview]
 
-    def check(self) -> None:
-        """Inflate the samples, a piece at a time.
+    def picture(self) -> bytes:
+        """The file without all that is not the picture: texts, profiles, orientation, further frames.
 
         Raises:
-            EncodedImageError: they are damaged, or more or fewer than the size needs.
+            EncodedImageError: its samples are damaged, or more or fewer than the size needs.
         """
-        expected, found, inflate = self._sample_bytes(), 0, zlib.decompressobj()
-        contents = (chunk[8:-4] for chunk in self.data)
-        pieces = (content[start : start + _PIECE] for content in contents for start in range(0, len(content), _PIECE))
-        try:
-            for piece in pieces:
-                found += len(inflate.decompress(piece))
-                if found > expected or inflate.eof:
-                    break
-        except zlib.error as error:
-            raise EncodedImageError(f"is PNG that is damaged ({error})", damaged=True) from error
-        if found != expected:
-            raise EncodedImageError(
-                f"is PNG of {self.width}x{self.height} with {'more' if found > expected else 'less'} data than the "
-                f"{expected} bytes that this needs",
-                damaged=True,
-            )
-
-    def picture(self) -> bytes:
-        """The file without all that is not the picture: texts, profiles, orientation, further frames."""
-        return b"".join([SIGNATURE, self._header(self.colour), *self.colours, *self.data, _chunk(b"IEND", b"")])
+        return b"".join([SIGNATURE, self._header(self.colour), *self.colours, *self._samples(), _chunk(b"IEND")])
 
     def as_grey(self) -> bytes:
-        """An indexed or grey file's stored values as those of a grey one, which are laid out alike."""
-        return b"".join([SIGNATURE, self._header(_GREY), *self.data, _chunk(b"IEND", b"")])
+        """An indexed or grey file's stored values as those of a grey one, which are laid out alike.
+
+        Raises:
+            EncodedImageError: as `picture`.
+        """
+        return b"".join([SIGNATURE, self._header(_GREY), *self._samples(), _chunk(b"IEND")])
 
     @property
     def has_values(self) -> bool:
@@ -72,6 +58,32 @@ class Png(Header):
     def _header(self, colour: int) -> bytes:
         fields = struct.pack(">IIBBBBB", self.width, self.height, self.bits, colour, 0, 0, self.interlaced)
         return _chunk(b"IHDR", fields)
+
+    def _samples(self) -> list[bytes]:
+        """Chunks of the samples, inflated. A few bytes may inflate to gigabytes, which libpng would work through to the
+        end; what is inflated already, it takes as it is."""
+        expected, found, chunks = self._sample_bytes(), 0, []
+        contents = (chunk[8:-4] for chunk in self.data)
+        pieces = (content[start : start + _PIECE] for content in contents for start in range(0, len(content), _PIECE))
+        inflate, store = zlib.decompressobj(), zlib.compressobj(0)
+        try:
+            for piece in pieces:
+                samples = inflate.decompress(piece)
+                found += len(samples)
+                if found > expected:
+                    break
+                chunks.append(_chunk(b"IDAT", store.compress(samples)))
+                if inflate.eof:
+                    break
+        except zlib.error as error:
+            raise EncodedImageError(f"is PNG that is damaged ({error})", damaged=True) from error
+        if found != expected:
+            raise EncodedImageError(
+                f"is PNG of {self.width}x{self.height} with {'more' if found > expected else 'less'} data than the "
+                f"{expected} bytes that this needs",
+                damaged=True,
+            )
+        return [*chunks, _chunk(b"IDAT", store.flush())]
 
     def _sample_bytes(self) -> int:
         """Of all rows, each with the byte that names its filter."""
@@ -94,10 +106,10 @@ def read_png(data: memoryview) -> Png:
     for number, (kind, chunk) in enumerate(_chunks(data)):
         if (number == 0) != (kind == b"IHDR"):
             raise EncodedImageError("is PNG that does not begin with its one header", damaged=True)
+        if kind in _PICTURE and zlib.crc32(chunk[4:-4]).to_bytes(4, "big") != chunk[-4:]:
+            raise EncodedImageError(f"is PNG whose chunk {kind.decode()!r} has another checksum", damaged=True)
         if number == 0:
             header = bytes(chunk[8:-4])
-            if zlib.crc32(chunk[4:-4]).to_bytes(4, "big") != chunk[-4:]:
-                raise EncodedImageError("is PNG whose header is damaged: its checksum is another", damaged=True)
         elif kind in (b"PLTE", b"tRNS"):
             colours.setdefault(kind, chunk)
         elif kind == b"IDAT":
@@ -141,5 +153,5 @@ def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     raise EncodedImageError(f"is PNG of more than {MAX_PARTS} chunks")
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
+def _chunk(kind: bytes, content: bytes = b"") -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

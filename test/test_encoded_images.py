@@ -174,8 +174,8 @@ def test_limits_are_those_given() -> None:
         (b"\xff\xd8\xff\xd9", "is JPEG without an image"),
         (png(0, 4, b""), "is PNG of 0x4: it has no pixels"),
         (png(4, 4, bytes(19)), "PNG of 4x4 with less data than the 20 bytes"),
-        (patched(SOUND["png"], 19, "B", 21), "its checksum is another"),
-        (patched(SOUND["png"], 60, "B", SOUND["png"][60] ^ 255), "damaged|cannot be decoded"),
+        (patched(SOUND["png"], 19, "B", 21), "'IHDR' has another checksum"),
+        (patched(SOUND["png"], 60, "B", SOUND["png"][60] ^ 255), "'IDAT' has another checksum"),
         (SOUND["bmp"][:20], "is BMP that is cut off"),
     ],
 )
