@@ -74,11 +74,10 @@ def read_tiff(data: memoryview) -> Header:
     pixel, or sizes are no numbers of 16 or 32 bits."""
     tags = tiff_tags(data)
     wrong = [tag for tag in _TIFF_SIZES if tags.get(tag, 0) is None]
-    if wrong or (tags.get(_TIFF_SAMPLES) or 1) > 4:
-        tag = wrong[0] if wrong else _TIFF_SAMPLES
-        raise EncodedImageError(
-            f"is TIFF with {tags[tag]} in tag {tag}, expected one number, at most 4 samples a pixel"
-        )
+    if wrong:
+        raise EncodedImageError(f"is TIFF whose tag {wrong[0]}, a size, is no number of 16 or 32 bits")
+    if (samples := tags.get(_TIFF_SAMPLES) or 1) > 4:
+        raise EncodedImageError(f"is TIFF of {samples} samples a pixel, expected at most 4")
     width, height = tags.get(_TIFF_WIDTH) or 0, tags.get(_TIFF_HEIGHT) or 0
     rows = tags.get(_TIFF_STRIP) or 0
     tile = [tags.get(tag) or 0 for tag in _TIFF_TILE]

@@ -64,6 +64,15 @@ def test_every_layout_is_documented() -> None:
 
 
 @pytest.mark.parametrize("layout", TREES)
+def test_what_systems_leave_behind_is_no_data(layout: str, tmp_path: Path) -> None:
+    root = TREES[layout](tmp_path)
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"left behind")
+        path.with_name("Thumbs.db").write_bytes(b"left behind")
+    assert len(load(layout, root)) == EXPECTED[layout][0]
+
+
+@pytest.mark.parametrize("layout", TREES)
 def test_images_and_masks(layout: str, tmp_path: Path) -> None:
     frames = load(layout, TREES[layout](tmp_path))
     count, ids = EXPECTED[layout]
