@@ -15,7 +15,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.image_headers import EncodedImageError, Header, read_bmp, read_gif, read_tiff, read_webp
+from coop_perception.image_headers import (
+    BeyondLimitsError,
+    EncodedImageError,
+    Header,
+    read_bmp,
+    read_gif,
+    read_tiff,
+    read_webp,
+)
 from coop_perception.jpeg_bytes import read_jpeg
 from coop_perception.png_bytes import Png, read_png
 
@@ -74,7 +82,7 @@ def inspect(data: Any, limits: Limits) -> Header:
             f"begins with {bytes(view[:8]).hex(' ')}, which is no image format; expected {expected}"
         )
     if name not in limits.formats:
-        raise EncodedImageError(f"is {name.upper()}, expected {expected}; convert it")
+        raise BeyondLimitsError(f"is {name.upper()}, expected {expected}; convert it")
     try:
         header = _FORMATS[name].read(view)
     except struct.error as error:
@@ -82,7 +90,7 @@ def inspect(data: Any, limits: Limits) -> Header:
     if header.width <= 0 or header.height <= 0:
         raise EncodedImageError(f"is {name.upper()} of {header.width}x{header.height}: it has no pixels", damaged=True)
     if (pixels := max(header.width * header.height, header.piece)) > limits.max_pixels:
-        raise EncodedImageError(
+        raise BeyondLimitsError(
             f"is {name.upper()} of {header.width}x{header.height}, {pixels} pixels, expected at most "
             f"{limits.max_pixels}; scale it down"
         )

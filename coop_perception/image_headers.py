@@ -30,6 +30,10 @@ class EncodedImageError(ValueError):
         self.damaged = damaged
 
 
+class BeyondLimitsError(EncodedImageError):
+    """A format or a number of pixels that is not taken."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """Size in pixels, EXIF orientation 1..8 (1: as stored), and `piece`, the pixels of the largest part that is decoded

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from coop_perception.encoded_images import CAMERAS, MAX_PIXELS, Limits, decode_values
 from coop_perception.encoded_images import decode as decode_file
-from coop_perception.image_headers import EncodedImageError
+from coop_perception.image_headers import BeyondLimitsError, EncodedImageError
 
 UInt8Array = NDArray[np.uint8]
 CompressedFormat = Literal["jpeg", "png"]
@@ -302,7 +302,8 @@ def _decode_file(message: CompressedImageMessage, limits: Limits) -> NDArray[Any
     except EncodedImageError as error:
         if "compressedDepth" in message.format:
             raise ImageError(f"{_named(message)} is a depth image, expected a camera's; read another topic") from error
-        hint = "; sender or network damaged it" if error.damaged else f" {_NODES_LIMITS}"
+        hint = "; sender or network damaged it" if error.damaged else ""
+        hint = f" {_NODES_LIMITS}" if isinstance(error, BeyondLimitsError) else hint
         raise ImageError(f"{_named(message)} {error}{hint}") from error
 
 
