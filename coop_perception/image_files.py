@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from coop_perception.encoded_images import FILES, decode, decode_values, inspect
+from coop_perception.image_headers import EncodedImageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -17,7 +22,8 @@ class DatasetError(ValueError):
 
 
 def image_files(folder: Path, below: bool = False) -> list[Path]:
-    """The image files in a folder, in no order; with `below` those in folders inside it, too.
+    """The image files in a folder, in no order; with `below` those in folders inside it, too. Names that begin with a
+    dot are left out: systems leave such files behind, `._0.png` beside `0.png`.
 
     Raises:
         DatasetError: the folder is missing or holds no image.
@@ -25,7 +31,10 @@ def image_files(folder: Path, below: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
     files = [
-        path for path in (folder.rglob("*") if below else folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES
+        path
+        for path in (folder.rglob("*") if below else folder.iterdir())
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not files:
         raise DatasetError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
@@ -33,41 +42,42 @@ def image_files(folder: Path, below: bool = False) -> list[Path]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as uint8 [H,W,3] RGB.
+    """An image file as uint8 [H,W,3] RGB, its pixels as they are stored: EXIF orientation turns nothing.
 
     Raises:
-        DatasetError: the file is missing, damaged or cut off, or no image.
+        DatasetError: the file is missing, damaged or cut off, too large, or no image.
     """
-    return np.asarray(cv2.cvtColor(decode(content(path), path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+    with _answers(path):
+        bgr = decode(path.read_bytes(), cv2.IMREAD_COLOR, FILES)
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def content(path: Path) -> bytes:
-    """The bytes of a file.
+def read_orientation(path: Path) -> int:
+    """EXIF orientation, 1..8, of an image file; 1 where it has none.
 
     Raises:
-        DatasetError: it cannot be read.
+        DatasetError: as `read_image`.
     """
+    with _answers(path):
+        return inspect(path.read_bytes(), FILES).orientation
+
+
+def read_values(path: Path) -> NDArray[Any]:
+    """A PNG file's samples as they are stored, [H,W] or [H,W,C], uint8 or uint16; of an indexed one its indices.
+
+    Raises:
+        DatasetError: the file is missing, damaged or cut off, too large, or no PNG.
+    """
+    with _answers(path):
+        return decode_values(path.read_bytes())
+
+
+@contextmanager
+def _answers(path: Path) -> Iterator[None]:
+    """Turns what may be wrong with a file's bytes into a DatasetError."""
     try:
-        return path.read_bytes()
+        yield
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def decode(data: bytes, path: Path, flags: int) -> NDArray[Any]:
-    """An image as OpenCV decodes it.
-
-    Args:
-        data: the file's bytes.
-        path: of the file, for messages.
-        flags: cv2.IMREAD_*.
-
-    Raises:
-        DatasetError: the file is damaged or cut off, or no image.
-    """
-    # OpenCV fills what a cut JPEG lacks with grey. Neither marker can occur within compressed data.
-    cut = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data and not cut else None
-    if image is None:
-        what = "is cut off" if cut else "cannot be decoded as an image"
-        raise DatasetError(f"{path}: {what}; copy or download it again")
-    return np.asarray(image)
+    except EncodedImageError as error:
+        raise DatasetError(f"{path}: {error}{'; copy or download it again' if error.damaged else ''}") from error

@@ -16,6 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_perception.encoded_images import CAMERAS, MAX_PIXELS, Limits, decode_values
+from coop_perception.encoded_images import decode as decode_file
+from coop_perception.image_headers import BeyondLimitsError, EncodedImageError
+
 UInt8Array = NDArray[np.uint8]
 CompressedFormat = Literal["jpeg", "png"]
 
@@ -90,44 +94,52 @@ _LAYOUTS = {
 _MASK_ENCODINGS = ("mono8", "8UC1")
 _SAMPLES = {16: "u2", 32: "f4"}
 _DEPTH_LAYOUTS = {"16UC1": _Layout(1, None, 16), "32FC1": _Layout(1, None, 32)}
+_NODES_LIMITS = "(the perception node's max_image_pixels and image_formats say what is taken)"
 _WRITTEN_CHANNELS = {"rgb8": 3, "mono8": 1}
 
 
-def decode(message: ImageMessage | CompressedImageMessage) -> UInt8Array:
+def decode(message: ImageMessage | CompressedImageMessage, limits: Limits = CAMERAS) -> UInt8Array:
     """An Image or CompressedImage message as uint8 [H,W,3] RGB, 0..255.
 
     Raises:
         ImageError: as ``to_rgb`` and ``decode_compressed``.
     """
-    return decode_compressed(message) if isinstance(message, CompressedImageMessage) else to_rgb(message)
+    if isinstance(message, CompressedImageMessage):
+        return decode_compressed(message, limits)
+    return to_rgb(message, limits.max_pixels)
 
 
-def to_rgb(message: ImageMessage) -> UInt8Array:
+def to_rgb(message: ImageMessage, max_pixels: int = MAX_PIXELS) -> UInt8Array:
     """An Image message as uint8 [H,W,3] RGB, 0..255.
 
     ``rgb8`` comes back as a view of the message's data, whatever its row padding; everything else is converted.
     Sixteen-bit encodings are scaled to eight bits. Encodings not known here go through a ROS installation's cv_bridge.
 
     Raises:
-        ImageError: no pixels, a size that the encoding cannot have, ``step``, ``height`` and data length that disagree,
-            or an encoding that nothing here can convert.
+        ImageError: no pixels or more than ``max_pixels``, a size that the encoding cannot have, ``step``, ``height``
+            and data length that disagree, or an encoding that nothing here can convert.
     """
     layout = _LAYOUTS.get(message.encoding)
     if layout is None:
+        _check_size(message, max_pixels)
         return _through_cv_bridge(message)
-    return _convert(_samples(message, layout), layout)
+    return _convert(_samples(message, layout, max_pixels), layout)
 
 
-def decode_compressed(message: CompressedImageMessage) -> UInt8Array:
-    """A CompressedImage message (JPEG, PNG or what else OpenCV reads) as uint8 [H,W,3] RGB, 0..255.
+def decode_compressed(message: CompressedImageMessage, limits: Limits = CAMERAS) -> UInt8Array:
+    """A CompressedImage message as uint8 [H,W,3] RGB, 0..255.
 
-    ``format`` is image_transport's, such as ``jpeg`` or ``rgb8; jpeg compressed bgr8``. Where its last word says RGB,
-    the sender compressed RGB samples as if they were BGR; a Bayer encoding with one channel inside is a mosaic still.
+    What it is, its bytes say. ``format`` is image_transport's, such as ``rgb8; jpeg compressed bgr8``, or any other
+    text. Where its last word says rgb, the sender compressed RGB samples as if they were BGR; a Bayer encoding with one
+    channel inside is a mosaic still.
 
     Raises:
-        ImageError: the data cannot be decoded.
+        ImageError: the data is not of a format in ``limits``, claims more pixels, or cannot be decoded to samples of 8
+            or 16 bits.
     """
-    image = _decode_file(message)
+    image = _decode_file(message, limits)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"{_named(message)} holds {image.dtype} samples, expected 8 or 16 bits: no camera image")
     if image.ndim == 2:
         source = message.format.partition(";")[0]
         layout = _LAYOUTS[source] if source.startswith("bayer") and source in _LAYOUTS else _LAYOUTS["mono8"]
@@ -138,15 +150,17 @@ def decode_compressed(message: CompressedImageMessage) -> UInt8Array:
 
 
 def to_mask(message: ImageMessage | CompressedImageMessage) -> UInt8Array:
-    """A mask of class ids, mono8 or PNG, as uint8 [H,W]; mono8 comes back as a view of the message's data.
+    """A mask of class ids, mono8 or PNG (grey or indexed), as uint8 [H,W]; mono8 comes back as a view of the message's
+    data.
 
     Raises:
         ImageError: another encoding, a lossy format, or data that ``decode`` would refuse as well.
     """
     if isinstance(message, CompressedImageMessage):
-        if "png" not in message.format:
-            raise ImageError(f"mask in format {message.format!r}: only PNG keeps class ids; send png or mono8")
-        image = _decode_file(message)
+        try:
+            image = decode_values(message.data)
+        except EncodedImageError as error:
+            raise ImageError(f"mask: {_named(message)} {error}; only PNG keeps class ids: send png or mono8") from error
         if image.ndim != 2 or image.dtype != np.uint8:
             raise ImageError(f"mask of {image.dtype} and shape {image.shape}: expected one channel of 8-bit class ids")
         return np.asarray(image, np.uint8)
@@ -236,8 +250,9 @@ def encode_compressed(image: UInt8Array, file_format: CompressedFormat, quality:
     return data.tobytes()
 
 
-def _samples(message: ImageMessage, layout: _Layout) -> NDArray[Any]:
+def _samples(message: ImageMessage, layout: _Layout, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """The message's samples as a view [rows, W, channels] in the message's byte order: uint8, uint16 or float32."""
+    _check_size(message, max_pixels)
     width, height, step = int(message.width), int(message.height), int(message.step)
     found = f"{message.encoding} image of {width}x{height}, step {step}, {len(message.data)} bytes"
     if width <= 0 or height <= 0:
@@ -267,19 +282,29 @@ def _convert(samples: NDArray[Any], layout: _Layout) -> UInt8Array:
     return np.asarray(rgb, np.uint8)
 
 
-def _decode_file(message: CompressedImageMessage) -> NDArray[Any]:
-    """uint8 or uint16, [H,W] or [H,W,3 or 4] in OpenCV's order."""
-    found = f"compressed image in format {message.format!r} of {len(message.data)} bytes"
-    if not len(message.data):
-        raise ImageError(f"{found}: it is empty")
+def _check_size(message: ImageMessage, max_pixels: int) -> None:
+    width, height = int(message.width), int(message.height)
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{message.encoding} image of {width}x{height}: {width * height} pixels, expected at most {max_pixels}; "
+            f"scale it down {_NODES_LIMITS}"
+        )
+
+
+def _named(message: CompressedImageMessage) -> str:
+    return f"compressed image in format {message.format!r} of {len(message.data)} bytes"
+
+
+def _decode_file(message: CompressedImageMessage, limits: Limits) -> NDArray[Any]:
+    """As OpenCV decodes it, [H,W] or [H,W,3 or 4] in its order."""
     try:
-        # Unchanged: EXIF orientation must not turn a frame away from its mask, and masks stay one channel.
-        image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ImageError(f"{found}: cannot be decoded ({error})") from error
-    if image is None:
-        raise ImageError(f"{found}: cannot be decoded; expected a whole JPEG or PNG file")
-    return np.asarray(image)
+        return decode_file(message.data, cv2.IMREAD_UNCHANGED, limits)
+    except EncodedImageError as error:
+        if "compressedDepth" in message.format:
+            raise ImageError(f"{_named(message)} is a depth image, expected a camera's; read another topic") from error
+        hint = "; sender or network damaged it" if error.damaged else ""
+        hint = f" {_NODES_LIMITS}" if isinstance(error, BeyondLimitsError) else hint
+        raise ImageError(f"{_named(message)} {error}{hint}") from error
 
 
 def _through_cv_bridge(message: ImageMessage) -> UInt8Array:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coop_perception.encoded_images import Limits
 from coop_perception.images import (
     ImageError,
     decode,
@@ -210,7 +213,9 @@ def test_png_is_lossless(seed, height, width):
     np.testing.assert_array_equal(decode(message), np.repeat(pixels[:, :, :1], 3, axis=2))
 
 
-@pytest.mark.parametrize("text", ["jpeg", "jpg", "rgb8; jpeg compressed bgr8", "bgr8; jpeg compressed bgr8", ""])
+@pytest.mark.parametrize(
+    "text", ["jpeg", "JPEG", "png", "rgb8; jpeg compressed bgr8", "bgr8; jpeg compressed bgr8", "compressed RGB8", ""]
+)
 def test_jpeg_keeps_its_colours_whatever_the_format_string(text):
     rgb = decode_compressed(
         CompressedImage(text, encode_compressed(stripes(16, 48, (200, 30, 40), (30, 40, 200)), "jpeg"))
@@ -299,6 +304,42 @@ def test_damaged_files_are_an_image_or_an_image_error(file_format, length, tail)
     except ImageError:
         return
     assert rgb.shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("text", ["PNG", "png", "mono8; png compressed mono8", "jpeg", ""])
+def test_masks_are_png_by_their_bytes_whatever_the_format_string(text):
+    ids = np.array([[0, 3, 255], [1, 2, 3]], np.uint8)
+    np.testing.assert_array_equal(to_mask(CompressedImage(text, encode_compressed(ids, "png"))), ids)
+    indexed = io.BytesIO()
+    picture = PIL.Image.fromarray(ids, "P")
+    picture.putpalette([0] * 768)
+    picture.save(indexed, "PNG")
+    np.testing.assert_array_equal(to_mask(CompressedImage(text, indexed.getvalue())), ids)
+
+
+def test_depth_and_float_samples_are_no_camera_image():
+    _, inverse_depth = cv2.imencode(".png", np.ones((4, 4), np.uint16))
+    with pytest.raises(ImageError, match="is a depth image, expected a camera's"):
+        decode(CompressedImage("32FC1; compressedDepth png", bytes(12) + inverse_depth.tobytes()))
+    with pytest.raises(ImageError, match="mask of uint16"):
+        to_mask(CompressedImage("png", inverse_depth.tobytes()))
+    _, metres = cv2.imencode(".tiff", np.ones((4, 4), np.float32))
+    with pytest.raises(ImageError, match=r"is TIFF, expected JPEG or PNG; convert it .*image_formats"):
+        decode(CompressedImage("32FC1; tiff compressed 32FC1", metres.tobytes()))
+    with pytest.raises(ImageError, match="holds float32 samples, expected 8 or 16 bits"):
+        decode(CompressedImage("32FC1; tiff compressed 32FC1", metres.tobytes()), Limits(("tiff",)))
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "nv12", "unknown to us"])
+def test_images_of_more_pixels_than_the_limit_are_refused(encoding, monkeypatch):
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+    message = Image(4, 6, encoding, 0, 18, bytes(4 * 18))
+    with pytest.raises(ImageError, match=r"of 6x4: 24 pixels, expected at most 23; scale it down .*max_image_pixels"):
+        decode(message, Limits(max_pixels=23))
+    message.width, message.height = 2**32 - 1, 2**32 - 1
+    with pytest.raises(ImageError, match=r"of 4294967295x4294967295: .* expected at most 64000000"):
+        decode(message)
+    np.testing.assert_array_equal(decode(good(), Limits(max_pixels=24)), decode(good()))
 
 
 def test_masks_refuse_what_would_alter_class_ids():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coop_perception.encoded_images import CAMERAS, FORMATS
 from coop_perception.engines.backends import AUTO, BACKENDS, PRECISIONS
 from coop_perception.ros.definition import Definition, constraints, default_text
 
@@ -13,6 +14,22 @@ PARAMETERS: tuple[Definition, ...] = (
         "raw",
         "Which image topic to read: `raw` is `<camera>/image_raw`, `compressed` is `<camera>/image_raw/compressed`.",
         choices=("raw", "compressed"),
+    ),
+    Definition(
+        "image_formats",
+        CAMERAS.formats,
+        "What compressed images may be, by their bytes; others are dropped as `malformed`.",
+        choices=FORMATS,
+        dynamic=True,
+    ),
+    Definition(
+        "max_image_pixels",
+        CAMERAS.max_pixels,
+        "Images that claim more are dropped as `malformed`, before memory is taken for them.",
+        unit="pixels",
+        low=1,
+        high=10**9,  # OpenCV decodes little more
+        dynamic=True,
     ),
     Definition(
         "backend",

@@ -15,6 +15,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from coop_perception.contracts import STAGES
+from coop_perception.encoded_images import Limits
 from coop_perception.images import ImageError, decode
 from coop_perception.model.pipeline import Pipeline, Result, outputs_of
 from coop_perception.node.infos import CameraInfos
@@ -146,7 +147,8 @@ class Worker:
                 "clocks, and use_sim_time where a recording is played",
             )
         try:
-            return decode(frame.message), asked_for
+            limits = Limits(tuple(parameters["image_formats"]), parameters["max_image_pixels"])
+            return decode(frame.message, limits), asked_for
         except ImageError as error:
             raise _Dropped(DropCount.MALFORMED, str(error)) from error
 

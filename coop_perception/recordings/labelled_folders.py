@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass
-from coop_perception.image_files import DatasetError, content, decode, image_files, read_image
+from coop_perception.image_files import DatasetError, image_files, read_image, read_orientation, read_values
 
 CAMVID_VOID = 11
 
@@ -103,12 +101,10 @@ def read_label(path: Path, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> NDArray
     """A label file as a mask uint8 [H,W]; `ids` says which id in masks each value in the file stands for.
 
     Raises:
-        DatasetError: neither single-channel nor indexed 8-bit image, or a value that `ids` does not have.
+        DatasetError: no PNG of one channel with 8 bits or fewer, nor an indexed one, or a value that `ids` does not
+            have.
     """
-    data = content(path)
-    label = decode(data, path, cv2.IMREAD_UNCHANGED)
-    if _is_indexed_png(data):
-        label = _palette_indices(data, label)
+    label = read_values(path)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise DatasetError(
             f"{path}: is {label.dtype} of shape {label.shape}; a label is one channel of 8-bit class ids, or an "
@@ -129,6 +125,9 @@ def read_label(path: Path, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> NDArray
 def read_pair(pair: Pair, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Image uint8 [H,W,3] RGB and mask uint8 [H,W] (all IGNORE_ID where the pair has no label).
 
+    The image's pixels as they are stored, as a node sees them. Where a label only fits the image as EXIF turns it, on
+    its side, it was made of that: the image is turned.
+
     Raises:
         DatasetError: a file cannot be used, or the two differ in size.
     """
@@ -136,6 +135,8 @@ def read_pair(pair: Pair, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> tuple[ND
     if pair.label is None:
         return image, np.full(image.shape[:2], IGNORE_ID, np.uint8)
     mask = read_label(pair.label, ids)
+    if mask.shape != image.shape[:2] and mask.shape == image.shape[1::-1]:
+        image = _on_its_side(image, read_orientation(pair.image))
     if mask.shape != image.shape[:2]:
         raise DatasetError(
             f"{pair.label}: is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
@@ -143,20 +144,14 @@ def read_pair(pair: Pair, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> tuple[ND
     return image, mask
 
 
-def _is_indexed_png(data: bytes) -> bool:
-    return data.startswith(b"\x89PNG") and data[25:26] == b"\x03"  # colour type in the header
-
-
-def _palette_indices(data: bytes, colours: NDArray[Any]) -> NDArray[np.uint8]:
-    """The indices of an indexed PNG, which OpenCV gives as BGR (or BGRA) colours."""
-    start = data.index(b"PLTE")
-    size = int.from_bytes(data[start - 4 : start], "big")
-    palette = np.frombuffer(data, np.uint8, size, start + 4).reshape(-1, 3)[:, ::-1]
-    place = np.array([1, 256, 65536])
-    codes = palette @ place
-    order = np.argsort(codes, kind="stable")
-    found = np.searchsorted(codes[order], colours[..., :3] @ place)
-    return np.asarray(order[found], np.uint8)
+def _on_its_side(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """As EXIF orientations 5 to 8 show it; unchanged with the others, which keep its sides."""
+    turned = image.swapaxes(0, 1)
+    if orientation in (6, 7):
+        turned = turned[:, ::-1]
+    if orientation in (7, 8):
+        turned = turned[::-1]
+    return np.ascontiguousarray(turned) if orientation in (5, 6, 7, 8) else image
 
 
 def _ranges(values: Sequence[int]) -> str:

@@ -156,7 +156,7 @@ def _sample_drive(seed: int, rate: float, count: int) -> _Source:
 
 
 def _folder(pairs: Sequence[Pair], needs_depth: bool) -> _Source:
-    height, width = read_image(pairs[0].image).shape[:2]
+    height, width = read_pair(pairs[0])[1].shape
     intrinsics = Intrinsics.from_fov(width, height)
 
     def frames() -> Iterator[_Frame]:

@@ -187,7 +187,7 @@ def _storage_files(path: Path) -> list[Path]:
                 f"{path}: is no recording; expected a rosbag2 directory or a {' or '.join(_SUFFIXES)} file"
             )
         return [path]
-    files = sorted(file for file in path.iterdir() if file.name.endswith(_SUFFIXES))
+    files = sorted(file for file in path.iterdir() if file.name.endswith(_SUFFIXES) and file.name[0] != ".")
     listed = _listed_files(path / "metadata.yaml")
     missing = [name for name in listed if not (path / name).is_file()]
     if missing:

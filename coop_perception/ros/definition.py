@@ -11,7 +11,8 @@ _CAMERA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One parameter. `low` and `high` bound numbers, both included; `choices` lists what a string may be.
+    """One parameter. `low` and `high` bound numbers, both included; `choices` lists what a string may be, or each of
+    several.
 
     A dynamic parameter takes effect on the next frame; the others are read when the node is configured.
     """
@@ -33,8 +34,13 @@ def refusal(definition: Definition, value: object) -> str:
         definition: of the parameter.
         value: as ROS has it: None for an empty list.
     """
-    if definition.choices and value not in definition.choices:
-        return f"parameter {definition.name} is {value!r}, expected one of {', '.join(definition.choices)}"
+    choices = definition.choices
+    if choices and isinstance(definition.default, tuple):
+        several: Sequence[str] = value or []  # type: ignore[assignment]
+        if not several or not set(several) <= set(choices):
+            return f"parameter {definition.name} is {list(several)}, expected some of {', '.join(choices)}"
+    elif choices and value not in choices:
+        return f"parameter {definition.name} is {value!r}, expected one of {', '.join(choices)}"
     return _cameras_refusal(value or []) if definition.name == "cameras" else ""  # type: ignore[arg-type]
 
 
@@ -58,7 +64,9 @@ def constraints(definition: Definition) -> str:
     if definition.low is not None:
         words.append(f"{definition.low:g} to {definition.high:g}")
     if definition.choices:
-        words.append("one of " + ", ".join(definition.choices))
+        words.append(
+            ("some of " if isinstance(definition.default, tuple) else "one of ") + ", ".join(definition.choices)
+        )
     words.append("dynamic" if definition.dynamic else "read when the node is configured")
     return "; ".join(words)
 

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from coop_perception.classes import IGNORE_ID
 from coop_perception.commands.make_bag import main
@@ -151,6 +152,19 @@ def test_folder_without_labels_has_no_reference_mask(tmp_path):
         "/front/camera_info": 2,
         "/front/reference/image": 2,
     }
+
+
+def test_images_that_lie_on_their_sides_are_recorded_as_their_labels_show_them(tmp_path):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    exif = Image.Exif()
+    exif[274] = 6
+    for folder in (images, labels):
+        folder.mkdir()
+    Image.new("RGB", (40, 30)).save(images / "0.jpg", exif=exif)
+    Image.new("L", (30, 40)).save(labels / "0.png")
+    found = make(tmp_path / "bag", "--images", images, "--labels", labels)
+    assert decode(found["/front/image_raw"][0][1]).shape == (40, 30, 3)
+    assert to_mask(found["/front/reference/mask"][0][1]).shape == (40, 30)
 
 
 def test_compressed(tmp_path):

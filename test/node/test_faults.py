@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -39,7 +40,7 @@ from std_msgs.msg import Header
 from toy_bundle import open_pipeline, rewrite_network, write_toy_bundle
 
 from coop_perception.contracts import Bundle
-from coop_perception.images import ImageError, decode, to_mask
+from coop_perception.images import ImageError, decode, encode_compressed, to_mask
 from coop_perception.model.pipeline import Result
 from coop_perception.node.settings import NodeParameters
 from coop_perception.node.statistics import CameraStatistics
@@ -148,6 +149,37 @@ def test_ten_thousand_malformed_messages_are_each_counted(
     assert after.dropped.get("malformed", 0) == before.dropped.get("malformed", 0) + malformed
     assert after.processed == before.processed + A_BATCH - malformed
     assert set(after.dropped) <= {"malformed"}
+
+
+def test_what_is_decoded_follows_the_parameters(tmp_path: Path) -> None:
+    """A compressed image that claims too much is malformed, and so is one of a format that is not taken."""
+    context = Context()
+    rclpy.init(args=["--ros-args", "--log-level", "fatal"], context=context, domain_id=DOMAIN)
+    node = Node("worker", context=context)
+    pipeline, parameters = open_pipeline(write_toy_bundle(tmp_path / "toy")), NodeParameters(node)
+    channel = Channel(Outputs())
+    channel.statistics = Announcing()
+    it = Worker(node, {"front": channel}, lambda: pipeline, parameters)
+
+    def fate(message: CompressedImage) -> str:
+        before = channel.statistics.summary().processed
+        it.put("front", message)
+        assert channel.statistics.done.acquire(timeout=60)
+        return "processed" if channel.statistics.summary().processed > before else "dropped"
+
+    try:
+        picture = CompressedImage(format="jpeg", data=encode_compressed(pixels(0, 24, 32), "png"))
+        bitmap = CompressedImage(format="bmp", data=cv2.imencode(".bmp", pixels(0, 24, 32))[1].tobytes())
+        assert (fate(picture), fate(bitmap)) == ("processed", "dropped")
+        assert parameters.set({"max_image_pixels": 24 * 32 - 1}) == ""
+        assert fate(picture) == "dropped"
+        assert parameters.set({"max_image_pixels": 24 * 32, "image_formats": ["bmp"]}) == ""
+        assert (fate(picture), fate(bitmap)) == ("dropped", "processed")
+        assert channel.statistics.summary().dropped == {"malformed": 3}
+    finally:
+        it.stop()
+        node.destroy_node()
+        context.shutdown()
 
 
 def test_the_stages_of_a_frame_are_told_in_order_and_within_its_latency(worker: tuple[Worker, Channel]) -> None:

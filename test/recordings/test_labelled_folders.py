@@ -11,11 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass, parse_classes
 from coop_perception.image_files import DatasetError, read_image
-from coop_perception.recordings.labelled_folders import Pair, find_references, label_ids, read_label, read_pair
+from coop_perception.recordings.labelled_folders import (
+    Pair,
+    find_pairs,
+    find_references,
+    label_ids,
+    read_label,
+    read_pair,
+)
 
 ALL = {i: i for i in range(256)}
 
@@ -33,13 +41,27 @@ def indexed(mask: np.ndarray, palette: np.ndarray, **options: object) -> bytes:
     return stream.getvalue()
 
 
-@given(arrays(np.uint8, (4, 5)), st.randoms(use_true_random=False))
-def test_indexed_png_is_read_as_its_indices(path: Path, mask: np.ndarray, random: object) -> None:
-    """With any palette of distinct colours: OpenCV shows them, the file means the indices."""
-    codes = random.sample(range(2**24), 256)  # type: ignore[attr-defined]
-    palette = np.array([[code >> 16, code >> 8 & 255, code & 255] for code in codes], np.uint8)
+@given(arrays(np.uint8, (4, 5)), arrays(np.uint8, (256, 3), elements=st.sampled_from([0, 128])))
+def test_indexed_png_is_read_as_its_indices(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
+    """With any palette, colours that occur several times included: OpenCV shows them, the file means the indices."""
     path.write_bytes(indexed(mask, palette))
     assert np.array_equal(read_label(path, ALL), mask)
+
+
+def test_indices_of_one_colour_stay_apart(path: Path) -> None:
+    mask = np.zeros((8, 12), np.uint8)
+    mask[:, 4:8], mask[:, 8:] = 3, 255
+    palette = np.array([0, 0, 0, 128, 0, 0, 192, 192, 128, 128, 64, 128] + [0, 0, 0] * 252, np.uint8)
+    text = PngInfo()
+    text.add_text("PLTE", "PLTE")
+    path.write_bytes(indexed(mask, palette, pnginfo=text))
+    assert np.unique(read_label(path, ALL)).tolist() == [0, 3, 255]
+
+
+def test_one_bit_is_zero_and_one(path: Path) -> None:
+    mask = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
+    Image.fromarray(mask.astype(bool)).save(path)
+    assert np.array_equal(read_label(path), mask)
 
 
 def test_indexed_png_with_transparency_and_few_colours(path: Path) -> None:
@@ -78,13 +100,23 @@ def unknown_id(path: Path) -> str:
 
 def empty(path: Path) -> str:
     path.write_bytes(b"")
-    return "cannot be decoded as an image; copy or download it again"
+    return "is empty; copy or download it again"
+
+
+def no_image(path: Path) -> str:
+    path.write_text("<!DOCTYPE html>")
+    return "begins with .* which is no image format; expected PNG$"
+
+
+def lossy(path: Path) -> str:
+    path.write_bytes(cv2.imencode(".jpg", np.zeros((4, 5), np.uint8))[1].tobytes())
+    return "is JPEG, expected PNG; convert it$"
 
 
 def cut_png(path: Path) -> str:
     whole = cv2.imencode(".png", np.arange(4096, dtype=np.uint16).astype(np.uint8).reshape(64, 64))[1].tobytes()
     path.write_bytes(whole[: len(whole) // 2])
-    return "cannot be decoded as an image; copy or download it again"
+    return "is PNG whose chunk 'IDAT' at byte 33 claims .* bytes, .* follow: it is cut off; copy or download it again"
 
 
 def missing(path: Path) -> str:
@@ -92,7 +124,7 @@ def missing(path: Path) -> str:
     return "cannot be read: No such file"
 
 
-@pytest.mark.parametrize("damage", [colour_label, sixteen_bits, unknown_id, empty, cut_png, missing])
+@pytest.mark.parametrize("damage", [colour_label, sixteen_bits, unknown_id, empty, no_image, lossy, cut_png, missing])
 def test_labels_that_cannot_be_used(path: Path, damage: object) -> None:
     says = damage(path)  # type: ignore[operator]
     with pytest.raises(DatasetError, match=f"label.png: {says}"):
@@ -109,7 +141,7 @@ def test_jpeg_that_was_cut_off(tmp_path: Path, share: float) -> None:
     whole = cv2.imencode(".jpg", photograph(120, 160))[1].tobytes()
     path = tmp_path / "cut.jpg"
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(DatasetError, match=r"cut.jpg: is cut off; copy or download it again"):
+    with pytest.raises(DatasetError, match=r"cut.jpg: is JPEG .*is cut off; copy or download it again"):
         read_image(path)
 
 
@@ -127,6 +159,56 @@ def test_images_are_rgb(tmp_path: Path) -> None:
     path = tmp_path / "red.png"
     Image.fromarray(np.full((2, 3, 3), (200, 10, 20), np.uint8)).save(path)
     assert np.array_equal(read_image(path)[0, 0], (200, 10, 20))
+
+
+def oriented(path: Path, orientation: int) -> tuple[np.ndarray, np.ndarray]:
+    """Written with EXIF; returned as stored and as shown."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(photograph(40, 60)).save(path, exif=exif)
+    with Image.open(path) as stored:
+        return np.asarray(stored.convert("RGB")), np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    assert a.shape == b.shape
+    return float(np.abs(a.astype(int) - b).mean())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_label_of_the_stored_pixels_pairs_whatever_exif_says(tmp_path: Path, orientation: int) -> None:
+    pair = Pair(tmp_path / "image.jpg", tmp_path / "label.png")
+    stored, _ = oriented(pair.image, orientation)
+    cv2.imwrite(str(pair.label), np.zeros((40, 60), np.uint8))
+    assert apart(read_pair(pair)[0], stored) < 1
+    assert apart(read_image(pair.image), stored) < 1
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_an_image_is_turned_where_only_that_fits_its_label(tmp_path: Path, orientation: int) -> None:
+    pair = Pair(tmp_path / "image.jpg", tmp_path / "label.png")
+    _, shown = oriented(pair.image, orientation)
+    cv2.imwrite(str(pair.label), np.zeros((60, 40), np.uint8))
+    assert apart(read_pair(pair)[0], shown) < 1
+
+
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_no_image_is_turned_without_exifs_saying_so(tmp_path: Path, orientation: int) -> None:
+    pair = Pair(tmp_path / "image.jpg", tmp_path / "label.png")
+    oriented(pair.image, orientation)
+    cv2.imwrite(str(pair.label), np.zeros((60, 40), np.uint8))
+    with pytest.raises(DatasetError, match=r"label.png: is 40x60, its image 60x40"):
+        read_pair(pair)
+
+
+def test_what_systems_leave_behind_is_no_data(tmp_path: Path) -> None:
+    images(tmp_path / "images", "0.png", "._0.png", ".1.jpg")
+    images(tmp_path / "labels", "0.png", "._0.png")
+    for name in (".DS_Store", "Thumbs.db"):
+        (tmp_path / "images" / name).write_bytes(b"left behind")
+    assert [pair.image.name for pair in find_pairs(tmp_path / "images", tmp_path / "labels")] == ["0.png"]
+    images(tmp_path / "images", ".thumbnails/0.png")
+    assert list(find_references(tmp_path / "images", tmp_path / "labels")) == [tmp_path / "images/0.png"]
 
 
 def test_image_and_label_of_different_size(tmp_path: Path) -> None:

@@ -235,6 +235,14 @@ def test_rosbag2_compression(tmp_path, mode, plugin, metadata):
     assert_frames(read(tmp_path / "bag"), range(4))
 
 
+def test_files_that_systems_leave_behind_are_no_part_of_a_recording(tmp_path):
+    path = record(tmp_path / "bag", storage="mcap")
+    (path / "metadata.yaml").unlink()
+    for file in list(path.glob("*.mcap")):
+        file.with_name(f"._{file.name}").write_bytes(b"left behind")
+    assert read(path)
+
+
 def test_damaged_message_and_file_compression(tmp_path):
     with RecordingWriter(tmp_path / "bag", "sqlite3") as writer:
         for index in range(3):

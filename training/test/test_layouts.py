@@ -64,6 +64,15 @@ def test_every_layout_is_documented() -> None:
 
 
 @pytest.mark.parametrize("layout", TREES)
+def test_what_systems_leave_behind_is_no_data(layout: str, tmp_path: Path) -> None:
+    root = TREES[layout](tmp_path)
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"left behind")
+        path.with_name("Thumbs.db").write_bytes(b"left behind")
+    assert len(load(layout, root)) == EXPECTED[layout][0]
+
+
+@pytest.mark.parametrize("layout", TREES)
 def test_images_and_masks(layout: str, tmp_path: Path) -> None:
     frames = load(layout, TREES[layout](tmp_path))
     count, ids = EXPECTED[layout]
@@ -294,7 +303,7 @@ def camvid_id(root: Path) -> str:
 def cut_image(root: Path) -> str:
     path = root / "images/train/a_0.jpg"
     path.write_bytes(path.read_bytes()[:-200])
-    return "a_0.jpg: is cut off"
+    return "a_0.jpg: is JPEG that is cut off"
 
 
 def label_size(root: Path) -> str:
@@ -452,7 +461,7 @@ def mask_size(root: Path) -> str:
 def cut_mask(root: Path) -> str:
     path = root / "CelebAMask-HQ-mask-anno/0/00000_skin.png"
     path.write_bytes(path.read_bytes()[:40])
-    return "00000_skin.png: cannot be decoded"
+    return "00000_skin.png: is PNG that is cut off"
 
 
 @pytest.mark.parametrize(

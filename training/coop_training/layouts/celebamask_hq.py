@@ -27,7 +27,7 @@ def celebamask_items(root: Path, split: str, classes: ClassList, depth: bool) ->
     if not images:
         raise DatasetError(f"{folder}: holds no <number>.jpg; the root is the unpacked CelebAMask-HQ.zip")
     masks: dict[int, list[Path]] = defaultdict(list)
-    for path in (root / MASKS).glob("*/*_*.png"):
+    for path in (root / MASKS).glob("[!.]*/[!.]*_*.png"):
         number = path.name.split("_")[0]
         if number.isdecimal():
             masks[int(number)].append(path)

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.camera import Intrinsics
-from coop_perception.image_files import DatasetError
+from coop_perception.image_files import DatasetError, read_values
 from coop_perception.recordings.labelled_folders import Pair, label_ids, read_pair
 from coop_training.layouts.class_lists import ClassList
 from coop_training.layouts.depth import depth_from_disparity
@@ -78,7 +77,7 @@ RAIN = Weather(
 def cityscapes_items(root: Path, split: str, classes: ClassList, depth: bool) -> list[Item]:
     """Lists leftImg8bit/<split>/<city>/*_leftImg8bit.png; with `depth`, disparity and camera must be there too."""
     folder = root / "leftImg8bit" / split
-    images = sorted(folder.glob(f"*/*{SUFFIX}.png"))
+    images = sorted(folder.glob(f"[!.]*/[!.]*{SUFFIX}.png"))
     if not images:
         raise DatasetError(f"{folder}: holds no <city>/*{SUFFIX}.png; the root is the folder that holds leftImg8bit")
     keys = [(path.parent.name, path.stem.removesuffix(SUFFIX)) for path in images]
@@ -92,7 +91,7 @@ def weather_items(weather: Weather) -> Callable[[Path, str, ClassList, bool], li
         folders = [root / name / split for name in weather.folders]
         folder = next((f for f in folders if f.is_dir()), folders[0])
         degraded: dict[tuple[str, str], list[ReadyMade]] = defaultdict(list)
-        for path in sorted(folder.glob(f"*/*{SUFFIX}_*.png")):
+        for path in sorted(folder.glob(f"[!.]*/[!.]*{SUFFIX}_*.png")):
             name, ending = path.name.split(SUFFIX, 1)
             degraded[path.parent.name, name].append(_ready_made(weather, path, ending))
         if not degraded:
@@ -196,8 +195,9 @@ def read_disparity(path: Path) -> NDArray[np.float32]:
     Raises:
         DatasetError: the file is missing, cannot be decoded, or is no single-channel 16-bit image.
     """
-    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.ndim != 2 or stored.dtype != np.uint16:
-        found = "cannot be decoded" if stored is None else f"is {stored.dtype} of shape {stored.shape}"
-        raise DatasetError(f"{path}: {found}; a disparity map is a PNG of one channel with 16 bits")
+    stored = read_values(path)
+    if stored.ndim != 2 or stored.dtype != np.uint16:
+        raise DatasetError(
+            f"{path}: is {stored.dtype} of shape {stored.shape}; a disparity map is a PNG of one channel with 16 bits"
+        )
     return np.where(stored > 0, (stored.astype(np.float32) - 1) / 256, np.float32(np.nan))
