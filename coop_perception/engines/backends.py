@@ -24,6 +24,6 @@ PACKAGES: Mapping[str, str] = {
 """What to install."""
 INT8_SCHEME = "unsigned activations, 7-bit weights"
 """How INT8 files for CPUs are quantised. Processors without VNNI add two products of 8 bits in 16, which overflow: with
-8-bit weights 11 to 14 % of a mask's pixels were wrong there. Weights of 7 bits cannot overflow, whatever runs the file."""
+8-bit weights 11 to 14 % of a mask's pixels were wrong there. Those of 7 bits cannot, whatever runs the file."""
 MAX_BATCH = 4
 """Frames that an engine is built for, unless more are asked for."""
