@@ -19,7 +19,8 @@ import zstandard
 from coop_perception.recordings.messages import TYPES
 from coop_perception.recordings.storage import DamagedFileError, StorageFile, open_storage
 
-_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+METADATA = "metadata.yaml"
+SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -182,13 +183,13 @@ def _storage_files(path: Path) -> list[Path]:
         raise RecordingError(f"{path}: there is no such recording")
     if path.is_file():
         _refuse_ros1(path, [path])
-        if not path.name.endswith(_SUFFIXES):
+        if not path.name.endswith(SUFFIXES):
             raise RecordingError(
-                f"{path}: is no recording; expected a rosbag2 directory or a {' or '.join(_SUFFIXES)} file"
+                f"{path}: is no recording; expected a rosbag2 directory or a {' or '.join(SUFFIXES)} file"
             )
         return [path]
-    files = sorted(file for file in path.iterdir() if file.name.endswith(_SUFFIXES))
-    listed = _listed_files(path / "metadata.yaml")
+    files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
+    listed = _listed_files(path / METADATA)
     missing = [name for name in listed if not (path / name).is_file()]
     if missing:
         raise RecordingError(
@@ -199,7 +200,7 @@ def _storage_files(path: Path) -> list[Path]:
         return [path / name for name in listed]
     if not files:
         _refuse_ros1(path, sorted(path.iterdir()))
-        raise RecordingError(f"{path}: holds no recording ({', '.join(_SUFFIXES)})")
+        raise RecordingError(f"{path}: holds no recording ({', '.join(SUFFIXES)})")
     return files
 
 
