@@ -77,7 +77,8 @@ def open_results(out: Path, names: Sequence[str], force: bool) -> None:
     there = [name for name in names if (out / name).exists()]
     if there and not force:
         raise FileExistsError(
-            f"{out} holds {', '.join(there)} of another run; choose another --out, or allow them to be replaced (--force)"
+            f"{out} holds {', '.join(there)} of another run; choose another --out, or allow these to be replaced "
+            "(--force)"
         )
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=out):

@@ -44,7 +44,11 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
+    with (
+        log.open("a") as file,
+        # A session of its own: Ctrl-C is for this process, which then stops the node.
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True) as process,
+    ):
         try:
             rclpy.init()
             client = Node("demo")

@@ -55,6 +55,8 @@ class Played:
     """From the first image's publication to the last mask's reception."""
     damage: str | None = None
     """What is wrong with the recording behind the frames that were played."""
+    interrupted: bool = False
+    """By Ctrl-C, before the last frame had been answered."""
 
 
 def play(recording: Recording, image_topic: str, node_name: str, outputs: Path) -> Played:
@@ -119,32 +121,14 @@ class _Client:
         before = self._prime()
         self._writer = writer
         published: dict[int, float] = {}
-        begun_log, begun = 0, 0.0
-        with Progress(transient=True) as progress:
-            count = self._recording.topics[self._image_topic].count
-            task = progress.add_task(f"playing {self._recording.path.name} to {self._node_name}", total=count)
-            try:
-                for message in self._recording.messages([self._image_topic, self._info_topic]):
-                    if message.topic == self._info_topic:
-                        self._info.publish(message.raw)
-                        continue
-                    stamp = header_stamp(message.raw)
-                    if stamp in published:
-                        raise LiveError(f"{self._image_topic}: two images have the stamp {stamp} ns; they must differ")
-                    now = time.monotonic()
-                    if not published:
-                        begun_log, begun = message.stamp_ns, now
-                    # The recording's own pace: an absolute schedule, which does not drift.
-                    time.sleep(max(0.0, begun + (message.stamp_ns - begun_log) / 1e9 - now))
-                    published[stamp] = time.monotonic()
-                    self._image.publish(message.raw)
-                    progress.advance(task)
-                    if self._write_error is not None:
-                        break
-            except RecordingError as error:
-                result.damage = str(error)
+        try:
+            result.damage = self._publish(published)
+            self._wait(lambda: self._write_error is not None or self._settled(before, published), SETTLE_S)
+        except KeyboardInterrupt:
+            if not published:
+                raise
+            result.interrupted = True
         result.frames = len(published)
-        self._wait(lambda: self._write_error is not None or self._settled(before, published), SETTLE_S)
         with self._changed:
             if self._write_error is not None:
                 raise self._write_error
@@ -161,8 +145,37 @@ class _Client:
             }
             result.conditions = [self._conditions[stamp] for stamp in published if stamp in self._conditions]
             if whole:
-                result.seconds = max(self._mask_time[stamp] for stamp in whole) - begun
+                result.seconds = max(self._mask_time[stamp] for stamp in whole) - next(iter(published.values()))
         return result
+
+    def _publish(self, published: dict[int, float]) -> str | None:
+        """The recording at its own pace; when each image was published goes into `published`, by header stamp. Returns
+        what is wrong with the recording behind the last one."""
+        begun_log, begun = 0, 0.0
+        with Progress(transient=True) as progress:
+            count = self._recording.topics[self._image_topic].count
+            task = progress.add_task(f"playing {self._recording.path.name} to {self._node_name}", total=count)
+            try:
+                for message in self._recording.messages([self._image_topic, self._info_topic]):
+                    if message.topic == self._info_topic:
+                        self._info.publish(message.raw)
+                        continue
+                    stamp = header_stamp(message.raw)
+                    if stamp in published:
+                        raise LiveError(f"{self._image_topic}: two images have the stamp {stamp} ns; they must differ")
+                    now = time.monotonic()
+                    if not published:
+                        begun_log, begun = message.stamp_ns, now
+                    # An absolute schedule, which does not drift.
+                    time.sleep(max(0.0, begun + (message.stamp_ns - begun_log) / 1e9 - now))
+                    published[stamp] = time.monotonic()
+                    self._image.publish(message.raw)
+                    progress.advance(task)
+                    if self._write_error is not None:
+                        break
+            except RecordingError as error:
+                return str(error)
+        return None
 
     def _first_usable(self) -> Message:
         """The first image that can be decoded, as the node will have to.

@@ -59,6 +59,7 @@ class Recording:
         self._files: list[StorageFile] = []
         self._damages: list[str] = []
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
+        self._promised: dict[str, int] = {}
 
     def __enter__(self) -> Recording:
         try:
@@ -72,6 +73,7 @@ class Recording:
                 if damage is not None:
                     self._damages.append(self._locate(path, damage))
             self.topics = self._merge_topics()
+            self._promised = _promised_counts(self.path / METADATA)
         except BaseException:
             self.close()
             raise
@@ -87,6 +89,10 @@ class Recording:
         self._files.clear()
         if self._unpacked is not None:
             self._unpacked.cleanup()
+
+    def expected(self, topic: str) -> int:
+        """How many messages a topic should have, as the storage files' indexes say or metadata.yaml does."""
+        return max(self.topics[topic].count, self._promised.get(topic, 0))
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[Message]:
         """The messages of some topics, or of all, by the time at which they were logged; equal times in file order.
@@ -212,6 +218,16 @@ def _listed_files(metadata: Path) -> list[str]:
         return [PurePath(name).name for name in names]  # early versions give paths that begin with the directory
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return []
+
+
+def _promised_counts(metadata: Path) -> dict[str, int]:
+    """Messages by topic, as metadata.yaml says; none where it cannot be read."""
+    try:
+        content = yaml.safe_load(metadata.read_text())
+        topics = content["rosbag2_bagfile_information"]["topics_with_message_count"]
+        return {str(topic["topic_metadata"]["name"]): int(topic["message_count"]) for topic in topics}
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return {}
 
 
 def _refuse_ros1(path: Path, files: list[Path]) -> None:

@@ -584,6 +584,21 @@ def test_only_earlier_recordings_are_replaced_and_only_on_demand(tmp_path):
     assert (precious / "thesis.tex").exists()
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_what_cannot_be_read_back_takes_no_place(tmp_path, monkeypatch, storage):
+    path = record(tmp_path / "bag", 2, storage)
+
+    def lost(self: Writer, *_: object) -> None:
+        next(self.path.glob("*.[md][cb]*")).unlink()
+
+    close = Writer.close
+    monkeypatch.setattr(Writer, "close", lambda self: (close(self), lost(self)))
+    with pytest.raises(RecordingError, match=r"metadata\.yaml names bag\.(mcap|db3), which the directory lacks"):
+        write_images(path, 1, storage)
+    assert len(read(path)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
 def test_what_cannot_be_written(tmp_path):
     with RecordingWriter(tmp_path / "bag") as writer:
         with pytest.raises(RecordingError, match="maker_msgs/msg/Wheel"):
@@ -631,6 +646,9 @@ def test_on_a_full_disk_what_was_written_is_kept(tmp_path: Path, full_disk: None
         messages.extend(recording.messages())
     assert [m.raw for m in messages] == [raw_image(index, 240, 320) for index in range(len(messages))]
     assert len(messages) >= 5  # of the ten that fit
+    with pytest.raises(RecordingError, match=r"written before is in .*bag_incomplete_2\. Free"):
+        write_images(tmp_path / "bag", 100)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag_incomplete", "bag_incomplete_2"]
 
 
 def test_a_disk_that_is_full_at_the_very_end(tmp_path: Path, full_disk: None) -> None:
