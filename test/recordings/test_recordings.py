@@ -31,6 +31,7 @@ from coop_perception.recordings.cameras import (
     reference_image_topic,
     reference_mask_topic,
 )
+from coop_perception.recordings.mcap_file import McapFile
 from coop_perception.recordings.messages import (
     CAMERA_INFO_TYPE,
     COMPRESSED_IMAGE_TYPE,
@@ -340,6 +341,54 @@ def write_mcap(path: Path, kind: str, order: list[int], encoding: str = "cdr", c
             writer.add_message(channel, stamp(index), raw_image(index), stamp(index))
         writer.finish()
     return path
+
+
+def write_mixed_mcap(path: Path, kind: str = "zstd") -> Path:
+    """The first frames in a chunk, the others as records of their own behind it."""
+    with path.open("wb") as file:
+        writer = McapWriter(file, chunk_size=10**6, **MCAP_KINDS[kind])
+        writer.start("ros2", "test")
+        channel = writer.register_channel(TOPIC, "cdr", writer.register_schema(IMAGE_TYPE, "ros2msg", b""))
+        for index in range(10):
+            if index == 5:
+                writer._Writer__finalize_chunk()
+                writer._Writer__chunk_builder = None
+            writer.add_message(channel, stamp(index), raw_image(index), stamp(index))
+        writer.finish()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["chunks", "zstd", "lz4"])
+def test_mcap_with_messages_outside_of_its_chunks(tmp_path, kind):
+    path = write_mixed_mcap(tmp_path / "a.mcap", kind)
+    assert_frames(read(path), range(10))
+    with Recording(path) as recording:
+        assert recording.topics[TOPIC].count == 10
+
+
+def alter_statistics(path: Path, count: int) -> None:
+    """Have an mcap file's statistics tell of another number of messages."""
+    with path.open("rb") as file:
+        statistics = SeekingReader(file).get_summary().statistics
+    content = path.read_bytes()
+    said = struct.pack("<QHI", statistics.message_count, statistics.schema_count, statistics.channel_count)
+    at = content.rindex(said)
+    path.write_bytes(content[:at] + struct.pack("<Q", count) + content[at + 8 :])
+
+
+def test_fewer_messages_than_an_mcap_file_tells_of_are_damage(tmp_path):
+    path = write_mixed_mcap(tmp_path / "a.mcap")
+    alter_statistics(path, 12)
+    messages, text = read_damaged(path)
+    assert_frames(messages, range(10))
+    assert "holds 10 messages, its statistics say 12" in text
+
+
+def test_an_indexed_mcap_is_not_read_to_be_opened(tmp_path, monkeypatch):
+    path = write_mcap(tmp_path / "a.mcap", "zstd", list(range(8)))
+    monkeypatch.setattr(McapFile, "_scan", lambda _: pytest.fail("it was read from its start"))
+    assert_frames(read(path), range(8))
+    assert_frames(read(record(tmp_path / "bag")), range(5))
 
 
 @pytest.mark.parametrize("kind", MCAP_KINDS)
