@@ -63,7 +63,7 @@ def play(recording: Recording, image_topic: str, node_name: str, outputs: Path) 
     """Play a recording at its own pace; write the node's masks and restored images to the recording `outputs`.
 
     Raises:
-        LiveError: the node does not answer, or two frames have the same stamp.
+        LiveError: the node does not answer, there are two of its name, or two frames have the same stamp.
         RecordingError: `outputs` cannot be written.
     """
     client = _Client(recording, image_topic, node_name)
@@ -78,6 +78,21 @@ def play(recording: Recording, image_topic: str, node_name: str, outputs: Path) 
         executor.shutdown()
         spinning.join()
         client.node.destroy_node()
+
+
+def status_topic(node_name: str) -> str:
+    return f"{node_name}/{topics.STATUS.removeprefix('~/')}"
+
+
+def check_alone(client: Node, node_name: str) -> None:
+    """Raises LiveError where several nodes of a name are active: what is sent to one, all of them answer."""
+    count = client.count_publishers(status_topic(node_name))
+    if count > 1:
+        raise LiveError(not_alone(count, node_name))
+
+
+def not_alone(count: int, node_name: str) -> str:
+    return f"{count} nodes are called {node_name}; stop one (ros2 node list), or set another ROS_DOMAIN_ID"
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:
@@ -113,8 +128,7 @@ class _Client:
         self.node.create_subscription(
             ImageCondition, "/" + topics.of(self._camera, topics.CONDITION), self._on_condition, PLAY_QOS
         )
-        status_topic = f"{node_name}/{topics.STATUS.removeprefix('~/')}"
-        self.node.create_subscription(PipelineStatus, status_topic, self._on_status, 10)
+        self.node.create_subscription(PipelineStatus, status_topic(node_name), self._on_status, 10)
 
     def play(self, writer: RecordingWriter) -> Played:
         result = Played()
@@ -128,6 +142,7 @@ class _Client:
             if not published:
                 raise
             result.interrupted = True
+        check_alone(self.node, self._node_name)
         result.frames = len(published)
         with self._changed:
             if self._write_error is not None:
@@ -215,6 +230,7 @@ class _Client:
                 )
             self._image.publish(with_header_stamp(first.raw, stamp))
             self._wait(lambda: self._arrived.get(stamp) == set(RECORDED), 0.5)
+        check_alone(self.node, self._node_name)
         previous: list[tuple[int, int]] = []
 
         def quiet() -> bool:
@@ -225,7 +241,9 @@ class _Client:
             previous.append((received, self._status_count))
             return same and bool(received == self._status.frames_processed + _dropped(self._status))
 
-        if not self._wait(quiet, CONNECT_S) or self._status is None:
+        is_quiet = self._wait(quiet, CONNECT_S)
+        check_alone(self.node, self._node_name)
+        if not is_quiet or self._status is None:
             raise LiveError(
                 f"{self._node_name}/status says nothing of camera {self._camera!r} within {CONNECT_S:.0f} s"
             )

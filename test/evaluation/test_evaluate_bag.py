@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from node_harness import DOMAIN, NODE, client, environment, node_process
+from node_harness import DOMAIN, NODE, RELIABLE, client, environment, node_process
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -438,6 +439,26 @@ def test_demo_names_an_encoding_that_nobody_knows(tmp_path: Path, bundle: Path) 
     done = run_demo(tmp_path, tmp_path / "bag", bundle)
     assert done.returncode == 1
     assert "rgb7" in done.stderr
+
+
+def test_nodes_of_one_name_are_not_evaluated(tmp_path: Path, bundle: Path) -> None:
+    bag, alike = write_bag(tmp_path / "bag"), {"bundle": str(bundle), **RELIABLE}
+    says = r"\d nodes are called /coop_perception; stop one \(ros2 node list\), or set another ROS_DOMAIN_ID\n"
+    command = [sys.executable, "-m", "coop_perception.commands.evaluate_bag", "--live", "--bag", str(bag)]
+    command += ["--bundle", str(bundle), "--out", str(tmp_path / "live")]
+    with (
+        client(DOMAIN) as ours,
+        node_process(DOMAIN, tmp_path / "one", "--autostart", **alike),
+        node_process(DOMAIN, tmp_path / "other", "--autostart", **alike),
+    ):
+        ours.spin()
+        ours.wait(lambda: ours.node.count_publishers(f"{NODE}/status") == 2, "both nodes are active")
+        live = subprocess.run(command, env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
+        own = run_demo(tmp_path, bag, bundle)
+    for name, done in (("evaluate_bag", live), ("demo", own)):
+        assert done.returncode == 1
+        assert re.search(f"{name}: {says}", done.stderr), done.stderr
+    assert not (tmp_path / "live/outputs").exists()
 
 
 def test_demo_says_why_a_node_does_not_come_up(tmp_path: Path, bundle: Path) -> None:
