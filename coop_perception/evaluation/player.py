@@ -135,13 +135,18 @@ class _Client:
         before = self._prime()
         self._writer = writer
         published: dict[int, float] = {}
+
+        def done() -> bool:
+            return self._write_error is not None or self._settled(before, published)
+
         try:
             result.damage = self._publish(published)
-            self._wait(lambda: self._write_error is not None or self._settled(before, published), SETTLE_S)
+            self._wait(done, SETTLE_S)
         except KeyboardInterrupt:
             if not published:
                 raise
             result.interrupted = True
+            self._wait(done, SETTLE_S)
         check_alone(self.node, self._node_name)
         result.frames = len(published)
         with self._changed:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from node_harness import DOMAIN, NODE, RELIABLE, client, environment, node_proce
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import Image
 from small_recording import COUNT, SECOND, picture, write_bag
 from toy_bundle import HEIGHT, WIDTH, edit_manifest, write_toy_bundle
 
@@ -416,6 +419,37 @@ def test_demo_plays_through_a_real_node_and_accounts_for_every_frame(
     with Recording(out / "outputs") as outputs:
         assert set(outputs.topics) == {f"/left/cam/coop/{name}" for name in ("mask", "mask_raw", "image_restored")}
         assert outputs.topics["/left/cam/coop/mask"].count >= counts["processed"]
+
+
+def test_an_interrupted_demo_keeps_what_was_played(tmp_path: Path, bundle: Path) -> None:
+    bag, out = write_bag(tmp_path / "bag", spacing_ns=SECOND), tmp_path / "out"
+    command = [sys.executable, "-m", "coop_perception.commands.demo", "--bag", str(bag), "--bundle", str(bundle)]
+    with client(DOMAIN) as ours:
+        masks, status = ours.listen(Image, "/front/coop/mask"), ours.received[f"{NODE}/status"]
+        ours.spin()
+        process = subprocess.Popen(
+            [*command, "--out", str(out)],
+            env=environment(DOMAIN),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            ours.wait(lambda: bool(status) or process.poll() is not None, "status of the active node")
+            ours.wait(lambda: bool(masks) or process.poll() is not None, "the mask of the image that connects")
+            ours.wait(
+                lambda: len({m.header.stamp.sec for m in masks}) >= 4 or process.poll() is not None, "three more masks"
+            )
+        finally:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED, said
+    assert said.splitlines()[-1] == f"demo: interrupted; the results in {out} are of what was done before"
+    summary = json.loads((out / "summary.json").read_text())
+    assert 3 <= summary["frames"]["read"] < COUNT
+    assert summary["mask"]["pa"] == 1.0
+    with Recording(out / "outputs") as outputs:
+        assert outputs.topics["/front/coop/mask"].count >= 3
 
 
 def test_demo_takes_a_malformed_first_frame_as_a_dropped_one(tmp_path: Path, bundle: Path) -> None:

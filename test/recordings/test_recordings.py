@@ -301,19 +301,31 @@ def test_damaged_messages_cannot_be_deserialised(tmp_path, raw):
             recording.deserialize(message)
 
 
-def test_sqlite_rows_still_in_the_write_ahead_log_are_read(tmp_path):
+@pytest.mark.parametrize("suffixes", [("-wal",), ("-wal", "-shm")])
+def test_sqlite_rows_still_in_the_write_ahead_log_are_read(tmp_path, suffixes):
     source = tmp_path / "source.db3"
     write_old_sqlite(source)
     database = sqlite3.connect(source)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("INSERT INTO messages (topic_id, timestamp, data) VALUES (1, ?, ?)", (stamp(5), raw_image(5)))
     database.commit()
-    killed = tmp_path / "killed.db3"  # what a recorder leaves behind that was killed
+    folder = tmp_path / "killed"  # what a recorder leaves behind that was killed, or what was copied of that
+    folder.mkdir()
+    killed = folder / "drive.db3"
     shutil.copy(source, killed)
-    shutil.copy(f"{source}-wal", f"{killed}-wal")
+    for suffix in suffixes:
+        shutil.copy(f"{source}{suffix}", f"{killed}{suffix}")
     database.close()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith("-shm")}
+    for path in (*folder.iterdir(), folder):
+        path.chmod(path.stat().st_mode & 0o555)
     with Recording(killed) as recording:
         assert_frames(list(recording.messages([TOPIC])), range(6))
+        there = {path.name for path in folder.iterdir()}  # root may write there all the same
+    assert there == {f"drive.db3{suffix}" for suffix in ("", *suffixes)}
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert {path.name for path in folder.iterdir()} == there
+    folder.chmod(0o755)
 
 
 MCAP_KINDS: dict[str, dict[str, Any]] = {
