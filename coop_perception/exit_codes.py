@@ -1,4 +1,5 @@
-"""How a command ends; README.md has the table. Python itself ends with 1 after a message, argparse with 2 (usage)."""
+"""How a command ends; README.md has the table. A SystemExit with a message ends with 1, argparse with 2; 3 is
+reserved for results that do not pass a gate."""
 
 from __future__ import annotations
 
