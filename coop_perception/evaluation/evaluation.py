@@ -186,8 +186,11 @@ class _Tally:
                 _note(findings, f"{count} the stamp of an image ({stamps}): {topic}", matched / read)
 
     def _written(self, topic: str) -> str:
-        stamps = [f"{stamp // 10**9}.{stamp % 10**9:09}".rstrip("0").rstrip(".") for stamp in self._stamps[topic]]
-        return stamps[0] + (" ..." if len(stamps) > 1 else "")
+        first, *others = self._stamps.get(topic) or {None: None}
+        if first is None:
+            return "none"
+        text = f"{first // 10**9}.{first % 10**9:09}".rstrip("0").rstrip(".")
+        return text + (" ..." if others else "")
 
 
 def _note(findings: Findings, warning: str, share: float) -> None:

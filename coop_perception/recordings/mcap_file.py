@@ -162,9 +162,11 @@ class McapFile:
 
 
 def _is_whole(summary: Summary, statistics: Statistics) -> bool:
-    """Whether an index leads to all messages: those outside of chunks are in none."""
+    """Whether an index leads to all messages, and says what they are: those outside of chunks are in none."""
     typed = all(channel.schema_id in summary.schemas for channel in summary.channels.values())
-    return typed and sum(map(_indexed_messages, summary.chunk_indexes)) == statistics.message_count
+    indexed = {channel for chunk in summary.chunk_indexes for channel in chunk.message_index_offsets}
+    count = sum(map(_indexed_messages, summary.chunk_indexes))
+    return typed and indexed <= summary.channels.keys() and count == statistics.message_count
 
 
 def _indexed_messages(chunk: ChunkIndex) -> int:

@@ -235,6 +235,17 @@ def test_references_that_match_no_image_are_told(
     assert warning in (out / "report.html").read_text()
 
 
+def test_references_without_any_image_that_can_be_read(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = write_references(tmp_path / "bag", [0], [5])
+    messages = Recording.messages
+    monkeypatch.setattr(Recording, "messages", lambda self, _: messages(self, ["/front/reference/mask"]))
+    says = "no frame could be processed; only 0 of 1 messages on /front/image_raw can be read"
+    with pytest.raises(SystemExit, match=says):
+        run("--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+
+
 def test_results_of_another_run_are_replaced_on_demand_only(tmp_path: Path, bundle: Path) -> None:
     bag, out = write_bag(tmp_path / "bag"), tmp_path / "out"
     out.mkdir()

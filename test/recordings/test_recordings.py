@@ -137,6 +137,11 @@ def test_what_is_written_is_read_back(tmp_path, storage):
 
 
 @pytest.mark.parametrize("storage", STORAGES)
+def test_a_recording_of_nothing(tmp_path, storage):
+    assert read(record(tmp_path / "bag", 0, storage)) == []
+
+
+@pytest.mark.parametrize("storage", STORAGES)
 def test_messages_come_by_log_time_and_by_topic(tmp_path, storage):
     order = [3, 0, 4, 1, 2]
     with RecordingWriter(tmp_path / "bag", storage) as writer:
@@ -394,6 +399,12 @@ def test_fewer_messages_than_an_mcap_file_tells_of_are_damage(tmp_path):
     messages, text = read_damaged(path)
     assert_frames(messages, range(10))
     assert "holds 10 messages, its statistics say 12" in text
+
+
+@pytest.mark.parametrize("left_out", ["repeat_channels", "repeat_schemas"])
+def test_an_mcap_index_that_does_not_say_what_its_messages_are(tmp_path, monkeypatch, left_out):
+    monkeypatch.setitem(MCAP_KINDS, "zstd", {**MCAP_KINDS["zstd"], left_out: False})
+    assert_frames(read(write_mcap(tmp_path / "a.mcap", "zstd", list(range(8)))), range(8))
 
 
 def test_an_indexed_mcap_is_not_read_to_be_opened(tmp_path, monkeypatch):

@@ -85,7 +85,8 @@ def main() -> int:
         return CANNOT
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
         again = [*(given for given in sys.argv[1:] if given not in ("--resume", "--force")), "--resume"]
-        complain(f"{str(stop) or 'stopped'}; go on with: coop-train {shlex.join(again)}")
+        anew = ", or as before if no stage had begun" if arguments.force and not str(stop) else ""
+        complain(f"{str(stop) or 'stopped'}; go on with: coop-train {shlex.join(again)}{anew}")
         return INTERRUPTED if is_first_process() else DONE
     return DONE
 
