@@ -186,11 +186,11 @@ class _Tally:
                 _note(findings, f"{count} the stamp of an image ({stamps}): {topic}", matched / read)
 
     def _written(self, topic: str) -> str:
-        first, *others = self._stamps.get(topic) or {None: None}
-        if first is None:
+        stamps = list(self._stamps.get(topic, {}))
+        if not stamps:
             return "none"
-        text = f"{first // 10**9}.{first % 10**9:09}".rstrip("0").rstrip(".")
-        return text + (" ..." if others else "")
+        text = f"{stamps[0] // 10**9}.{stamps[0] % 10**9:09}".rstrip("0").rstrip(".")
+        return text + (" ..." if len(stamps) > 1 else "")
 
 
 def _note(findings: Findings, warning: str, share: float) -> None:
