@@ -9,7 +9,7 @@ export ROS_LOG_DIR ?= $(CURDIR)/out/log
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training demo test lint bench clean
+.PHONY: help setup setup-training demo test lint bench clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,8 @@ setup:  ## .venv with all that the vehicle's side needs, both packages built int
 setup-training:  ## the same, and what tests, linters and training need (PyTorch)
 	$(SET_UP) --training
 
-demo: setup  ## the whole job on a recording [BAG=dir] [TOPIC=name], results in out/demo
-	$(RUN) $(VENV)/demo $(if $(BAG),--bag "$(BAG)") $(if $(TOPIC),--topic "$(TOPIC)") --out out/demo
+demo: setup  ## the whole job on a recording [BAG=dir] [TOPIC=name], results in out/demo, for an earlier demo's
+	$(RUN) $(VENV)/demo $(if $(BAG),--bag "$(BAG)") $(if $(TOPIC),--topic "$(TOPIC)") --out out/demo --force
 
 test: setup-training  ## all tests
 	$(RUN) $(VENV)/python -m pytest --numprocesses=auto --dist=worksteal test training/test
@@ -38,5 +38,9 @@ lint: setup-training  ## ruff and mypy
 bench: setup-training  ## all benchmarks, results in out/bench/*.json
 	$(RUN) set -e; for benchmark in benchmarks/*.py; do $(VENV)/python $$benchmark; done
 
-clean:  ## remove all that was built or installed here
-	rm -rf .venv build install log out
+clean:  ## remove all that was built or installed here; out/ stays
+	rm -rf .venv build install log
+
+distclean: clean  ## the same, and out/ with its data sets, trainings and results, when you say so
+	@test ! -e out || { du -sh out; printf 'remove out/ for good? [y/N] '; read -r answer; \
+	test "$$answer" = y && rm -rf out || echo 'out/ is kept'; }

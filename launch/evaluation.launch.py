@@ -29,8 +29,10 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
+from coop_perception.evaluation.results import FILES
 from coop_perception.launching.bag_commands import record_command, replay
 from coop_perception.launching.transport import default_profile, profile_environment
+from coop_perception.replacing import open_results
 from coop_perception.resources import share
 
 PACKAGE = "coop_perception"
@@ -48,17 +50,19 @@ def evaluation(context: LaunchContext) -> list[Action]:
     recording = out / "recording"
     if recording.exists():
         raise FileExistsError(f"{recording} exists already; name another folder, as out:=DIR")
-    out.mkdir(parents=True, exist_ok=True)
+    open_results(out, FILES, force=False)
     condition = given("condition")
     replayed = replay(Path(given("bag")), given("image_topic") or None, bool(condition), float(given("rate")))
     environment = profile_environment(given("rmw_profile"))
     play = ExecuteProcess(cmd=replayed.command, name="play", additional_env=environment, output="screen")
     record = ExecuteProcess(cmd=record_command(str(recording), [replayed.camera]), name="record", output="screen")
     bundle = ["--bundle", given("bundle")] if given("bundle") else []
+    # The degrade node drops images that it cannot follow; their references are played all the same.
+    incomplete = ["--allow-incomplete"] if condition else []
     score = ExecuteProcess(
         cmd=[
             ExecutableInPackage("evaluate_bag", PACKAGE),
-            *["--recorded", "--bag", str(recording), "--out", str(out), *bundle],
+            *["--recorded", "--bag", str(recording), "--out", str(out), *bundle, *incomplete],
         ],
         name="score",
         output="screen",

@@ -24,14 +24,21 @@ FLOORS = (
     ("sample_scene",),
 )
 """From the top down: a folder imports from floors below its own, and from the ground."""
-GROUND = {"camera", "classes", "contracts", "metrics", "resources", "topics", "visualization"} | {
+GROUND = {
+    "camera",
+    "classes",
+    "contracts",
     "encoded_images",
+    "exit_codes",
     "image_files",
     "image_headers",
     "images",
     "jpeg_bytes",
+    "metrics",
     "png_bytes",
-}
+    "replacing",
+    "resources",
+} | {"topics", "visualization"}
 ROS = (
     {"rclpy", "launch", "launch_ros", "rosidl_runtime_py", "ament_index_python", "coop_perception_msgs"}
     | {f"{name}_msgs" for name in ("builtin", "diagnostic", "lifecycle", "sensor", "std", "vision")}

@@ -78,6 +78,23 @@ def test_sourced_ros_of_another_python_is_named_in_one_line(checkout: Path) -> N
     assert "set PYTHON" in said
 
 
+@pytest.mark.parametrize(
+    ("target", "answer", "stays"),
+    [("clean", "", True), ("distclean", "", True), ("distclean", "n\n", True), ("distclean", "y\n", False)],
+)
+def test_data_and_trainings_are_removed_on_demand_only(checkout: Path, target: str, answer: str, stays: bool) -> None:
+    built = [checkout / name for name in (".venv", "build", "install", "log")]
+    for folder in (*built, checkout / "out/data/camvid"):
+        folder.mkdir(parents=True)
+    done = subprocess.run(
+        ["make", "--silent", target], cwd=checkout, input=answer, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert not any(folder.exists() for folder in built)
+    assert (checkout / "out/data/camvid").exists() == stays
+    assert ("remove out/ for good?" in done.stdout) == (target == "distclean")
+
+
 def test_cmake_files_are_repaired_for_this_python(checkout: Path, tmp_path: Path) -> None:
     cmake_file = tmp_path / "export.cmake"
     cmake_file.write_text('set(include "/opt/python/cp310-cp310/include/python3.10;/usr/include")\n')

@@ -10,6 +10,7 @@ from coop_perception.engines import EngineError
 from coop_perception.engines.ahead import build_engines
 from coop_perception.engines.backends import MAX_BATCH, ON_CPU, TENSORRT
 from coop_perception.engines.precisions import PRECISIONS
+from coop_perception.exit_codes import one_line
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.resources import default_bundle
@@ -22,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with one line, when it cannot do its work.
     """
     options = _parser().parse_args(arguments)
-    try:
+    with one_line(
+        "build_engines", (BundleError, EngineError, DatasetError, OSError), "engines that are whole are kept"
+    ):
         build_engines(
             load_bundle(options.bundle),
             options.backend,
@@ -32,8 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             max_batch=options.max_batch,
             calibration=options.calibration,
         )
-    except (BundleError, EngineError, DatasetError, OSError) as error:
-        raise SystemExit(f"build_engines: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from coop_perception import topics
 from coop_perception.evaluation.evaluation import EvaluationError, choose_topics
-from coop_perception.evaluation.results import finish
+from coop_perception.evaluation.results import OUTPUTS, add_result_options, finish, open_folder
 from coop_perception.evaluation.scoring import ScoringError
+from coop_perception.exit_codes import one_line
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.making import Request, make_recording
@@ -21,6 +22,8 @@ from coop_perception.recordings.messages import COMPRESSED_IMAGE_TYPE
 from coop_perception.recordings.recording import Recording, RecordingError
 from coop_perception.resources import default_bundle
 
+RECORDING = "sample_drive"
+"""Of the folder of results: not `recording`, where evaluation.launch.py leaves what it records."""
 SAMPLE = Request(out=Path(), force=True, condition="fog", level=2, rate=10.0, frames=120, seed=7)
 """The default recording: a sample drive that no network was trained on, in fog, at a rate that two cores can follow."""
 
@@ -29,18 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command.
 
     Raises:
-        SystemExit: with one line, when it cannot do its work or a frame is unaccounted for.
+        SystemExit: with one line, when it cannot do its work, a frame is unaccounted for, or the results rest on less
+            than was there.
     """
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     # On this machine only, and apart from whatever else runs here.
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    try:
+    failures = (RecordingError, BundleError, ScoringError, EvaluationError, OSError)
+    with one_line("demo", failures, "no results were written"):
         bundle = load_bundle(options.bundle)
         bag = options.bag
+        made = (OUTPUTS,) if bag else (OUTPUTS, RECORDING)
+        open_folder(options.out, bag, made, options.force)
         if bag is None:
-            bag = options.out / "recording"
+            bag = options.out / RECORDING
             make_recording(replace(SAMPLE, out=bag))
         with Recording(bag) as recording:
             chosen = choose_topics(recording, options.topic, None, None)
@@ -53,11 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print(f"node: bundle {bundle.name}, camera {camera}, log in {log}")
             with running_node(options.bundle, camera, "compressed" if compressed else "raw", log):
                 evaluation = evaluate_live(recording, chosen, bundle, f"/{topics.NODE}", options.out)
-        finish(evaluation, bundle, options.out)
-    except (RecordingError, BundleError, ScoringError, EvaluationError, OSError) as error:
-        raise SystemExit(f"demo: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        finish(evaluation, bundle, options.out, options.allow_incomplete)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--topic", help="its image topic (default: the only one)")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of results (default: %(default)s)")
+    add_result_options(parser)
     return parser
 
 

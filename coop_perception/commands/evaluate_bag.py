@@ -13,8 +13,9 @@ from coop_perception.engines.backends import AUTO, BACKENDS, PRECISIONS
 from coop_perception.engines.loading import EngineSettings
 from coop_perception.evaluation.evaluation import EvaluationError, choose_topics
 from coop_perception.evaluation.offline import evaluate_offline
-from coop_perception.evaluation.results import finish
+from coop_perception.evaluation.results import OUTPUTS, add_result_options, finish, open_folder
 from coop_perception.evaluation.scoring import ScoringError
+from coop_perception.exit_codes import one_line
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.recordings.recording import Recording, RecordingError
 from coop_perception.resources import default_bundle
@@ -24,15 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command.
 
     Raises:
-        SystemExit: with one line, when it cannot do its work or a frame is unaccounted for.
+        SystemExit: with one line, when it cannot do its work, a frame is unaccounted for, or the results rest on less
+            than was there.
     """
     options = _parser().parse_args(arguments)
-    try:
+    failures = (RecordingError, BundleError, EngineError, ScoringError, EvaluationError, OSError)
+    with one_line("evaluate_bag", failures, "no results were written"):
         bundle = load_bundle(options.bundle)
         with Recording(options.bag) as recording:
             chosen = choose_topics(
                 recording, options.image_topic, options.reference_image_topic, options.reference_mask_topic
             )
+            open_folder(options.out, options.bag, (OUTPUTS,) if options.live else (), options.force)
             if options.live:
                 from coop_perception.evaluation.live import evaluate_live  # rclpy: only where it is needed
 
@@ -45,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 evaluation = evaluate_offline(
                     recording, chosen, bundle, EngineSettings(options.backend, options.precision)
                 )
-        finish(evaluation, bundle, options.out)
-    except (RecordingError, BundleError, EngineError, ScoringError, EvaluationError, OSError) as error:
-        raise SystemExit(f"evaluate_bag: {error}") from error
+        finish(evaluation, bundle, options.out, options.allow_incomplete)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, default=Path("out/evaluation"), help="folder of results (default: %(default)s)"
     )
+    add_result_options(parser)
     return parser
 
 

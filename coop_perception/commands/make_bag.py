@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coop_perception.degradations import CONDITIONS
+from coop_perception.exit_codes import one_line
 from coop_perception.recordings.making import SAMPLE_FRAMES, Request, make_recording
 from coop_perception.recordings.recording import RecordingError
 
@@ -19,12 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with one line, when the recording cannot be made.
     """
     options = _parser().parse_args(arguments)
-    try:
+    with one_line("make_bag", (RecordingError, ValueError, OSError), "no recording was made"):
         make_recording(Request(**vars(options)))
-    except (RecordingError, ValueError, OSError) as error:
-        raise SystemExit(f"make_bag: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("make_bag: interrupted; no recording was made") from None
 
 
 def _parser() -> argparse.ArgumentParser:

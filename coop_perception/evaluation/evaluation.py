@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from coop_perception.evaluation.scoring import Scores
 from coop_perception.images import ImageError, decode, to_mask
 from coop_perception.recordings.cameras import find_image_topic, reference_image_topic, reference_mask_topic
 from coop_perception.recordings.frames import frames
-from coop_perception.recordings.recording import Recording, RecordingError
+from coop_perception.recordings.recording import Message, Recording, RecordingError
 
 OVERVIEW_COLUMNS = 4
+LEAST_SHARE = 0.9
+"""Of what was there: results that rest on less are incomplete."""
 
 
 class EvaluationError(RuntimeError):
@@ -36,6 +39,16 @@ class Topics:
         return [topic for topic in (self.image, self.reference_image, self.reference_mask) if topic is not None]
 
 
+@dataclass(slots=True)
+class Findings:
+    """What went wrong on the way, in words, and what that makes of the results."""
+
+    warnings: list[str] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+    """Those of the warnings by which the results rest on less than LEAST_SHARE of what was there."""
+    interrupted: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """A summary as `summary.json` holds it, what pictures it rests on, and what went wrong on the way."""
@@ -43,7 +56,7 @@ class Evaluation:
     summary: dict[str, Any]
     scores: Scores
     samples: list[Sample]
-    problems: list[str]
+    findings: Findings
 
 
 def choose_topics(
@@ -105,12 +118,14 @@ class Frame:
         )
 
 
-def read_frames(recording: Recording, chosen: Topics, problems: list[str]) -> Iterator[Frame]:
-    """The recording's frames. What is malformed or damaged is added to `problems`; the frames before it are kept."""
+def read_frames(recording: Recording, chosen: Topics, findings: Findings) -> Iterator[Frame]:
+    """The recording's frames. What is malformed, damaged, missing or of no use is added to `findings`."""
     first: int | None = None
     index = 0
+    tally = _Tally(chosen.image)
     try:
         for stamp, group in frames(recording, chosen.present()):
+            tally.add(stamp, group)
             if chosen.image not in group:
                 continue
             message = group[chosen.image]
@@ -126,7 +141,7 @@ def read_frames(recording: Recording, chosen: Topics, problems: list[str]) -> It
                 try:
                     decoded[topic] = decoder(recording.deserialize(group[topic]))
                 except (ImageError, RecordingError) as error:
-                    problems.append(f"frame {index} on {topic}: {error}")
+                    findings.warnings.append(f"frame {index} on {topic}: {error}")
             yield Frame(
                 index,
                 stamp,
@@ -137,7 +152,51 @@ def read_frames(recording: Recording, chosen: Topics, problems: list[str]) -> It
             )
             index += 1
     except RecordingError as error:
-        problems.append(str(error))
+        findings.warnings.append(str(error))
+    tally.tell(recording, chosen, findings)
+
+
+class _Tally:
+    """Counts what was read of each topic, and which of it belongs to an image."""
+
+    def __init__(self, image: str) -> None:
+        self._image = image
+        self._read: Counter[str] = Counter()
+        self._matched: Counter[str] = Counter()
+        self._stamps: dict[str, dict[int, None]] = {}
+        """Of images, and of references without one: the first two that differ."""
+
+    def add(self, stamp: int, group: Mapping[str, Message]) -> None:
+        has_image = self._image in group
+        for topic in group:
+            self._read[topic] += 1
+            self._matched[topic] += has_image
+            stamps = self._stamps.setdefault(topic, {})
+            if len(stamps) < 2 and has_image == (topic == self._image):
+                stamps[stamp] = None
+
+    def tell(self, recording: Recording, chosen: Topics, findings: Findings) -> None:
+        for topic in chosen.present():
+            read, expected, matched = self._read[topic], recording.expected(topic), self._matched[topic]
+            if read < expected:
+                _note(findings, f"only {read} of {expected} messages on {topic} can be read", read / expected)
+            if matched < read:
+                count = f"only {matched} of {read} references have" if matched else f"none of {read} references has"
+                stamps = f"images {self._written(self._image)}, references {self._written(topic)}"
+                _note(findings, f"{count} the stamp of an image ({stamps}): {topic}", matched / read)
+
+    def _written(self, topic: str) -> str:
+        stamps = list(self._stamps.get(topic, {}))
+        if not stamps:
+            return "none"
+        text = f"{stamps[0] // 10**9}.{stamps[0] % 10**9:09}".rstrip("0").rstrip(".")
+        return text + (" ..." if len(stamps) > 1 else "")
+
+
+def _note(findings: Findings, warning: str, share: float) -> None:
+    findings.warnings.append(warning)
+    if share < LEAST_SHARE:
+        findings.incomplete.append(warning)
 
 
 class SampleChooser:

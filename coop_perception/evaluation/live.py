@@ -7,13 +7,15 @@ from pathlib import Path
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from rclpy.wait_for_message import wait_for_message
 
 from coop_perception import topics
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.evaluation import Evaluation, EvaluationError, Topics, bundle_facts
+from coop_perception.evaluation.evaluation import Evaluation, EvaluationError, Findings, Topics, bundle_facts
 from coop_perception.evaluation.outputs import check_bundle, score_outputs
 from coop_perception.evaluation.player import LiveError, play
+from coop_perception.evaluation.results import OUTPUTS
 from coop_perception.evaluation.scoring import condition_summary
 from coop_perception.metrics import percentiles
 from coop_perception.recordings.cameras import camera_of
@@ -28,25 +30,26 @@ def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_nam
         EvaluationError: the node is not there, runs another bundle, or lost a frame's outputs.
         RecordingError, ScoringError: as their modules say.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C ends the playing, not what comes after it
     try:
         info = _model_info(node_name)
         check_bundle(bundle, node_name, info)
-        played = play(recording, chosen.image, node_name, out / "outputs")
+        played = play(recording, chosen.image, node_name, out / OUTPUTS)
     except LiveError as error:
         raise EvaluationError(str(error)) from error
     finally:
         rclpy.try_shutdown()
-    problems = [played.damage] if played.damage else []
-    if played.received < played.frames:
-        problems.append(
+    findings = Findings([played.damage] if played.damage else [], interrupted=played.interrupted)
+    if played.interrupted:
+        findings.warnings.append(f"interrupted after {played.frames} of {recording.expected(chosen.image)} frames")
+    elif played.received < played.frames:
+        findings.warnings.append(
             f"{played.frames - played.received} frames were lost on the way to the node; with its parameters "
             "qos_overrides.<image topic>.subscription.reliability: reliable and .history: keep_all none are"
         )
-    with Recording(out / "outputs") as outputs:
+    with Recording(out / OUTPUTS) as outputs:
         scores, samples = score_outputs(
-            recording, chosen, bundle, outputs, camera_of(chosen.image), played.latency_ms, problems
+            recording, chosen, bundle, outputs, camera_of(chosen.image), list(played.latency_ms.items()), findings
         )
     p50, p95, p99 = percentiles(list(played.latency_ms.values()))
     summary = {
@@ -69,7 +72,7 @@ def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_nam
         **scores.summary(),
         **({"condition": condition_summary(played.conditions)} if played.conditions else {}),
     }
-    return Evaluation(summary, scores, samples, problems)
+    return Evaluation(summary, scores, samples, findings)
 
 
 def _model_info(node_name: str) -> ModelInfo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,17 @@ from pathlib import Path
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from coop_perception import topics
 from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.outputs import RECORDED
+from coop_perception.evaluation.player import not_alone
 from coop_perception.ros.lifecycle_client import LifecycleError, bring_up
 
 STOP_S = 5.0
+DISCOVERY_S = 1.0
+"""How long a node that runs already may take to be seen."""
 
 
 @contextmanager
@@ -26,7 +31,7 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
     """The perception node as a process of its own, active; stopped at the end.
 
     Raises:
-        EvaluationError: it does not come up.
+        EvaluationError: it does not come up, or another node of its name is there.
     """
     image_topic = topics.of(camera, topics.IMAGE) + (topics.COMPRESSED if transport == "compressed" else "")
     parameters = {
@@ -44,9 +49,20 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    client = Node("demo")
+    try:
+        _check_alone(client)
+    finally:
+        client.destroy_node()
+        rclpy.try_shutdown()
+    with (
+        log.open("a") as file,
+        # A session of its own: Ctrl-C is for this process, which then stops the node.
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True) as process,
+    ):
         try:
-            rclpy.init()
+            rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
             client = Node("demo")
             executor = SingleThreadedExecutor()
             executor.add_node(client)
@@ -67,3 +83,12 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _check_alone(client: Node) -> None:
+    """Before the node is started: another of its name would answer what is meant for it."""
+    deadline = time.monotonic() + DISCOVERY_S
+    while time.monotonic() < deadline:
+        if (topics.NODE, "/") in client.get_node_names_and_namespaces():
+            raise EvaluationError(not_alone(2, f"/{topics.NODE}"))
+        time.sleep(0.05)

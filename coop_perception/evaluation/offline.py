@@ -13,6 +13,7 @@ from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.evaluation.evaluation import (
     Evaluation,
     EvaluationError,
+    Findings,
     SampleChooser,
     Topics,
     bundle_facts,
@@ -39,24 +40,34 @@ def evaluate_offline(recording: Recording, chosen: Topics, bundle: Bundle, setti
     latencies: list[float] = []
     stages: dict[str, list[float]] = {}
     conditions: list[tuple[str, float]] = []
-    problems: list[str] = []
-    read = 0
-    for frame in track(read_frames(recording, chosen, problems), "evaluating", recording.topics[chosen.image].count):
-        read += 1
-        if frame.image is None:
-            continue
-        begun = time.perf_counter()
-        (result,) = pipeline.run([frame.image], WANTED)
-        latencies.append((time.perf_counter() - begun) * 1e3)
-        for name, value in result.stages_ms.items():
-            stages.setdefault(name, []).append(value)
-        if result.condition is not None:
-            conditions.append((bundle.conditions[int(result.condition.argmax())], result.strength or 0.0))
-        sample = frame.sample(result.mask_raw, result.mask, result.restored)
-        scores.add(sample, frame.time_s, latencies[-1])
-        chooser.offer(sample)
+    findings = Findings()
+    read = malformed = 0
+    count = recording.topics[chosen.image].count
+    try:
+        for frame in track(read_frames(recording, chosen, findings), "evaluating", count):
+            if frame.image is None:
+                read, malformed = read + 1, malformed + 1
+                continue
+            begun = time.perf_counter()
+            (result,) = pipeline.run([frame.image], WANTED)
+            latency = (time.perf_counter() - begun) * 1e3
+            sample = frame.sample(result.mask_raw, result.mask, result.restored)
+            scores.add(sample, frame.time_s, latency)
+            chooser.offer(sample)
+            for name, value in result.stages_ms.items():
+                stages.setdefault(name, []).append(value)
+            if result.condition is not None:
+                conditions.append((bundle.conditions[int(result.condition.argmax())], result.strength or 0.0))
+            latencies.append(latency)
+            read += 1
+    except KeyboardInterrupt:
+        if not latencies:
+            raise
+        findings.interrupted = True
+        findings.warnings.append(f"interrupted after {read} of {count} frames")
     if not latencies:
-        raise EvaluationError(f"{chosen.image}: no frame could be processed" + "".join(f"; {p}" for p in problems[:1]))
+        wrong = "".join(f"; {warning}" for warning in findings.warnings[:1])
+        raise EvaluationError(f"{chosen.image}: no frame could be processed{wrong}")
     engine = pipeline.engines["segmenter"]
     p50, p95, p99 = percentiles(latencies)
     summary = {
@@ -67,12 +78,12 @@ def evaluate_offline(recording: Recording, chosen: Topics, bundle: Bundle, setti
         "backend": engine.backend,
         "precision": engine.precision,
         "device": engine.device,
-        "frames": {"read": read, "processed": len(latencies), "dropped": read - len(latencies)},
-        "dropped_by_reason": {"malformed": read - len(latencies)} if read > len(latencies) else {},
+        "frames": {"read": read, "processed": len(latencies), "dropped": malformed},
+        "dropped_by_reason": {"malformed": malformed} if malformed else {},
         "fps": len(latencies) / (sum(latencies) / 1e3),
         "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
         "stages_ms": {name: float(np.median(values)) for name, values in stages.items()},
         **scores.summary(),
         **({"condition": condition_summary(conditions)} if conditions else {}),
     }
-    return Evaluation(summary, scores, chooser.samples, problems)
+    return Evaluation(summary, scores, chooser.samples, findings)

@@ -55,13 +55,15 @@ class Played:
     """From the first image's publication to the last mask's reception."""
     damage: str | None = None
     """What is wrong with the recording behind the frames that were played."""
+    interrupted: bool = False
+    """By Ctrl-C, before the last frame had been answered."""
 
 
 def play(recording: Recording, image_topic: str, node_name: str, outputs: Path) -> Played:
     """Play a recording at its own pace; write the node's masks and restored images to the recording `outputs`.
 
     Raises:
-        LiveError: the node does not answer, or two frames have the same stamp.
+        LiveError: the node does not answer, there are two of its name, or two frames have the same stamp.
         RecordingError: `outputs` cannot be written.
     """
     client = _Client(recording, image_topic, node_name)
@@ -76,6 +78,21 @@ def play(recording: Recording, image_topic: str, node_name: str, outputs: Path) 
         executor.shutdown()
         spinning.join()
         client.node.destroy_node()
+
+
+def status_topic(node_name: str) -> str:
+    return f"{node_name}/{topics.STATUS.removeprefix('~/')}"
+
+
+def check_alone(client: Node, node_name: str) -> None:
+    """Raises LiveError where several nodes of a name are active: what is sent to one, all of them answer."""
+    count = client.count_publishers(status_topic(node_name))
+    if count > 1:
+        raise LiveError(not_alone(count, node_name))
+
+
+def not_alone(count: int, node_name: str) -> str:
+    return f"{count} nodes are called {node_name}; stop one (ros2 node list), or set another ROS_DOMAIN_ID"
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:
@@ -111,40 +128,27 @@ class _Client:
         self.node.create_subscription(
             ImageCondition, "/" + topics.of(self._camera, topics.CONDITION), self._on_condition, PLAY_QOS
         )
-        status_topic = f"{node_name}/{topics.STATUS.removeprefix('~/')}"
-        self.node.create_subscription(PipelineStatus, status_topic, self._on_status, 10)
+        self.node.create_subscription(PipelineStatus, status_topic(node_name), self._on_status, 10)
 
     def play(self, writer: RecordingWriter) -> Played:
         result = Played()
         before = self._prime()
         self._writer = writer
         published: dict[int, float] = {}
-        begun_log, begun = 0, 0.0
-        with Progress(transient=True) as progress:
-            count = self._recording.topics[self._image_topic].count
-            task = progress.add_task(f"playing {self._recording.path.name} to {self._node_name}", total=count)
-            try:
-                for message in self._recording.messages([self._image_topic, self._info_topic]):
-                    if message.topic == self._info_topic:
-                        self._info.publish(message.raw)
-                        continue
-                    stamp = header_stamp(message.raw)
-                    if stamp in published:
-                        raise LiveError(f"{self._image_topic}: two images have the stamp {stamp} ns; they must differ")
-                    now = time.monotonic()
-                    if not published:
-                        begun_log, begun = message.stamp_ns, now
-                    # The recording's own pace: an absolute schedule, which does not drift.
-                    time.sleep(max(0.0, begun + (message.stamp_ns - begun_log) / 1e9 - now))
-                    published[stamp] = time.monotonic()
-                    self._image.publish(message.raw)
-                    progress.advance(task)
-                    if self._write_error is not None:
-                        break
-            except RecordingError as error:
-                result.damage = str(error)
+
+        def done() -> bool:
+            return self._write_error is not None or self._settled(before, published)
+
+        try:
+            result.damage = self._publish(published)
+            self._wait(done, SETTLE_S)
+        except KeyboardInterrupt:
+            if not published:
+                raise
+            result.interrupted = True
+            self._wait(done, SETTLE_S)
+        check_alone(self.node, self._node_name)
         result.frames = len(published)
-        self._wait(lambda: self._write_error is not None or self._settled(before, published), SETTLE_S)
         with self._changed:
             if self._write_error is not None:
                 raise self._write_error
@@ -161,8 +165,37 @@ class _Client:
             }
             result.conditions = [self._conditions[stamp] for stamp in published if stamp in self._conditions]
             if whole:
-                result.seconds = max(self._mask_time[stamp] for stamp in whole) - begun
+                result.seconds = max(self._mask_time[stamp] for stamp in whole) - next(iter(published.values()))
         return result
+
+    def _publish(self, published: dict[int, float]) -> str | None:
+        """The recording at its own pace; when each image was published goes into `published`, by header stamp. Returns
+        what is wrong with the recording behind the last one."""
+        begun_log, begun = 0, 0.0
+        with Progress(transient=True) as progress:
+            count = self._recording.topics[self._image_topic].count
+            task = progress.add_task(f"playing {self._recording.path.name} to {self._node_name}", total=count)
+            try:
+                for message in self._recording.messages([self._image_topic, self._info_topic]):
+                    if message.topic == self._info_topic:
+                        self._info.publish(message.raw)
+                        continue
+                    stamp = header_stamp(message.raw)
+                    if stamp in published:
+                        raise LiveError(f"{self._image_topic}: two images have the stamp {stamp} ns; they must differ")
+                    now = time.monotonic()
+                    if not published:
+                        begun_log, begun = message.stamp_ns, now
+                    # An absolute schedule, which does not drift.
+                    time.sleep(max(0.0, begun + (message.stamp_ns - begun_log) / 1e9 - now))
+                    published[stamp] = time.monotonic()
+                    self._image.publish(message.raw)
+                    progress.advance(task)
+                    if self._write_error is not None:
+                        break
+            except RecordingError as error:
+                return str(error)
+        return None
 
     def _first_usable(self) -> Message:
         """The first image that can be decoded, as the node will have to.
@@ -202,6 +235,7 @@ class _Client:
                 )
             self._image.publish(with_header_stamp(first.raw, stamp))
             self._wait(lambda: self._arrived.get(stamp) == set(RECORDED), 0.5)
+        check_alone(self.node, self._node_name)
         previous: list[tuple[int, int]] = []
 
         def quiet() -> bool:
@@ -212,7 +246,9 @@ class _Client:
             previous.append((received, self._status_count))
             return same and bool(received == self._status.frames_processed + _dropped(self._status))
 
-        if not self._wait(quiet, CONNECT_S) or self._status is None:
+        is_quiet = self._wait(quiet, CONNECT_S)
+        check_alone(self.node, self._node_name)
+        if not is_quiet or self._status is None:
             raise LiveError(
                 f"{self._node_name}/status says nothing of camera {self._camera!r} within {CONNECT_S:.0f} s"
             )

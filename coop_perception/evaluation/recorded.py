@@ -8,7 +8,7 @@ from rclpy.serialization import deserialize_message
 
 from coop_perception import topics
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.evaluation import Evaluation, EvaluationError, Topics, bundle_facts
+from coop_perception.evaluation.evaluation import Evaluation, EvaluationError, Findings, Topics, bundle_facts
 from coop_perception.evaluation.outputs import RECORDED, check_bundle, score_outputs
 from coop_perception.evaluation.scoring import condition_summary
 from coop_perception.metrics import percentiles
@@ -22,11 +22,11 @@ MODEL_INFO_TYPE = "coop_perception_msgs/msg/ModelInfo"
 
 @dataclass(slots=True)
 class _Log:
-    """When frames and their outputs were recorded. By header stamp in ns."""
+    """When frames and their outputs were recorded."""
 
-    images: int = 0
-    latency_ms: dict[int, float] = field(default_factory=dict)
-    """From the image's reception by the recorder to the mask's, of frames whose outputs are all there."""
+    answers: list[tuple[int, float | None]] = field(default_factory=list)
+    """Of each image, in order of arrival, its header stamp in ns, and ms from its reception by the recorder to that of
+    its mask; None where not all outputs are there."""
     first_ns: int = 0
     last_ns: int = 0
 
@@ -45,16 +45,17 @@ def evaluate_recorded(recording: Recording, chosen: Topics, bundle: Bundle) -> E
         raise EvaluationError(
             f"{recording.path} does not hold {', '.join(missing)}; record the node with pipeline.launch.py record:=DIR"
         )
-    problems: list[str] = []
+    findings = Findings()
     info = _model_info(recording, bundle)
-    log = _log(recording, chosen.image, output_topics, problems)
-    if not log.latency_ms:
+    log = _log(recording, chosen.image, output_topics, findings)
+    latencies = [latency for _, latency in log.answers if latency is not None]
+    if not latencies:
         raise EvaluationError(f"{recording.path}: no image on {chosen.image} has all its outputs")
-    conditions = _conditions(recording, "/" + topics.of(camera, topics.CONDITION), problems)
+    conditions = _conditions(recording, "/" + topics.of(camera, topics.CONDITION), findings)
     with Recording(recording.path) as outputs:
-        scores, samples = score_outputs(recording, chosen, bundle, outputs, camera, log.latency_ms, problems)
-    processed = len(log.latency_ms)
-    p50, p95, p99 = percentiles(list(log.latency_ms.values()))
+        scores, samples = score_outputs(recording, chosen, bundle, outputs, camera, log.answers, findings)
+    processed, images = len(latencies), len(log.answers)
+    p50, p95, p99 = percentiles(latencies)
     seconds = (log.last_ns - log.first_ns) / 1e9
     summary = {
         "recording": str(recording.path),
@@ -63,15 +64,15 @@ def evaluate_recorded(recording: Recording, chosen: Topics, bundle: Bundle) -> E
         **bundle_facts(bundle),
         "backend": info.backend,
         "device": info.device,
-        "frames": {"read": log.images, "processed": processed, "dropped": log.images - processed},
-        "dropped_by_reason": {"unanswered": log.images - processed} if log.images > processed else {},
+        "frames": {"read": images, "processed": processed, "dropped": images - processed},
+        "dropped_by_reason": {"unanswered": images - processed} if images > processed else {},
         "fps": processed / seconds if seconds > 0 else 0.0,
         "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
         "stages_ms": {},
         **scores.summary(),
         **({"condition": condition_summary(conditions)} if conditions else {}),
     }
-    return Evaluation(summary, scores, samples, problems)
+    return Evaluation(summary, scores, samples, findings)
 
 
 def _model_info(recording: Recording, bundle: Bundle) -> ModelInfo:
@@ -92,29 +93,30 @@ def _model_info(recording: Recording, bundle: Bundle) -> ModelInfo:
     return info
 
 
-def _log(recording: Recording, image_topic: str, output_topics: list[str], problems: list[str]) -> _Log:
+def _log(recording: Recording, image_topic: str, output_topics: list[str], findings: Findings) -> _Log:
     log = _Log()
     mask_topic = next(topic for topic in output_topics if topic.endswith(topics.MASK))
     try:
         for stamp, group in frames(recording, [image_topic, *output_topics]):
             if image_topic not in group:
                 continue
-            log.images += 1
             log.first_ns = log.first_ns or group[image_topic].stamp_ns
+            latency = None
             if all(topic in group for topic in output_topics):
-                log.latency_ms[stamp] = (group[mask_topic].stamp_ns - group[image_topic].stamp_ns) / 1e6
+                latency = (group[mask_topic].stamp_ns - group[image_topic].stamp_ns) / 1e6
                 log.last_ns = max(log.last_ns, group[mask_topic].stamp_ns)
+            log.answers.append((stamp, latency))
     except RecordingError as error:
-        problems.append(str(error))
+        findings.warnings.append(str(error))
     return log
 
 
-def _conditions(recording: Recording, topic: str, problems: list[str]) -> list[tuple[str, float]]:
+def _conditions(recording: Recording, topic: str, findings: Findings) -> list[tuple[str, float]]:
     conditions = []
     try:
         for message in recording.messages([topic]):
             condition = deserialize_message(message.raw, ImageCondition)
             conditions.append((condition.most_likely, condition.strength))
     except RecordingError as error:
-        problems.append(str(error))
+        findings.warnings.append(str(error))
     return conditions

@@ -14,7 +14,7 @@ import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.reader import SeekingReader
-from mcap.records import Channel, Schema
+from mcap.records import Channel, ChunkIndex, Schema, Statistics
 from mcap.summary import Summary
 
 from coop_perception.recordings.blocks import Block, DamagedFileError, Row, Topic
@@ -23,6 +23,7 @@ MAGIC = b"\x89MCAP0\r\n"
 _RECORD_HEAD = struct.Struct("<BQ")
 _MESSAGE_HEAD = struct.Struct("<HIQQ")
 _CHUNK_HEAD = struct.Struct("<QQQII")
+_INDEX_HEAD = _RECORD_HEAD.size + 6
 _LONGEST_RECORD = 2**32
 """Bytes. No recorder writes longer ones; a damaged length may ask for any amount of memory."""
 
@@ -35,14 +36,18 @@ class McapFile:
         self.topics: dict[int, Topic] = {}
         self.blocks: list[Block] = []
         self.damage: str | None = None
+        self._indexed: dict[int, int] = {}
+        """Messages of the chunk at a byte, by its index."""
         self._size = path.stat().st_size
         self._file = path.open("rb")
         try:
             summary = self._summary()
-            if summary is not None:
-                self._take_index(summary)
+            if summary is not None and summary.statistics is not None and _is_whole(summary, summary.statistics):
+                self._take_index(summary, summary.statistics)
             else:
                 self._scan()
+                if summary is not None and summary.statistics is not None:
+                    self._check_count(summary.statistics)
         except BaseException:
             self._file.close()
             raise
@@ -53,31 +58,40 @@ class McapFile:
     def load(self, block: Block) -> Iterator[Row]:
         if self._record_head(block.position)[0] not in (Opcode.CHUNK, Opcode.MESSAGE):
             raise DamagedFileError(f"its index points to byte {block.position}, where no messages are: it was altered")
+        found = 0
         for opcode, content in self._records(block.position):
             if opcode == Opcode.MESSAGE:
+                found += 1
                 yield _message(content)
+        expected = self._indexed.get(block.position, 0)
+        if found < expected:
+            raise DamagedFileError(
+                f"the chunk at byte {block.position} holds {found} messages, its index {expected}: it was altered"
+            )
 
     def _summary(self) -> Summary | None:
-        """The index, or None where there is none that can be used."""
+        """What the file says of itself at its end; None where that cannot be read."""
         try:
-            summary = SeekingReader(self._file).get_summary()
+            return SeekingReader(self._file).get_summary()
         except Exception:  # damaged bytes make the parser raise nearly anything
             return None
-        if summary is None or summary.statistics is None:
-            return None
-        unindexed = summary.statistics.message_count > 0 and not (summary.chunk_indexes and summary.channels)
-        untyped = any(channel.schema_id not in summary.schemas for channel in summary.channels.values())
-        return None if unindexed or untyped else summary
 
-    def _take_index(self, summary: Summary) -> None:
-        assert summary.statistics is not None
-        counts = Counter(summary.statistics.channel_message_counts)
+    def _check_count(self, statistics: Statistics) -> None:
+        found = sum(topic.count for topic in self.topics.values())
+        if found < statistics.message_count:
+            self.damage = self.damage or (
+                f"it holds {found} messages, its statistics say {statistics.message_count}: it was altered"
+            )
+
+    def _take_index(self, summary: Summary, statistics: Statistics) -> None:
+        counts = Counter(statistics.channel_message_counts)
         for channel in summary.channels.values():
             self._add_topic(channel, summary.schemas, counts)
         for chunk in summary.chunk_indexes:
             # A chunk without message indexes may hold any topic.
             topic_ids = frozenset(chunk.message_index_offsets or summary.channels)
             self.blocks.append(Block(chunk.message_start_time, chunk.chunk_start_offset, topic_ids))
+            self._indexed[chunk.chunk_start_offset] = _indexed_messages(chunk)
 
     def _scan(self) -> None:
         """Builds the index from the records themselves."""
@@ -145,6 +159,19 @@ class McapFile:
             raise DamagedFileError(cut)
         else:
             yield opcode, content
+
+
+def _is_whole(summary: Summary, statistics: Statistics) -> bool:
+    """Whether an index leads to all messages, and says what they are: those outside of chunks are in none."""
+    typed = all(channel.schema_id in summary.schemas for channel in summary.channels.values())
+    indexed = {channel for chunk in summary.chunk_indexes for channel in chunk.message_index_offsets}
+    count = sum(map(_indexed_messages, summary.chunk_indexes))
+    return typed and indexed <= summary.channels.keys() and count == statistics.message_count
+
+
+def _indexed_messages(chunk: ChunkIndex) -> int:
+    """How many messages a chunk holds, by its message indexes: a record for each channel, 16 bytes for each message."""
+    return max(0, chunk.message_index_length - _INDEX_HEAD * len(chunk.message_index_offsets)) // 16
 
 
 def _chunk_records(content: bytes, name: str, cut: str | None) -> Iterator[tuple[int, bytes]]:

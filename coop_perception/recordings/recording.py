@@ -19,7 +19,8 @@ import zstandard
 from coop_perception.recordings.messages import TYPES
 from coop_perception.recordings.storage import DamagedFileError, StorageFile, open_storage
 
-_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+METADATA = "metadata.yaml"
+SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -58,6 +59,7 @@ class Recording:
         self._files: list[StorageFile] = []
         self._damages: list[str] = []
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
+        self._promised: dict[str, int] = {}
 
     def __enter__(self) -> Recording:
         try:
@@ -71,6 +73,7 @@ class Recording:
                 if damage is not None:
                     self._damages.append(self._locate(path, damage))
             self.topics = self._merge_topics()
+            self._promised = _promised_counts(self.path / METADATA)
         except BaseException:
             self.close()
             raise
@@ -86,6 +89,10 @@ class Recording:
         self._files.clear()
         if self._unpacked is not None:
             self._unpacked.cleanup()
+
+    def expected(self, topic: str) -> int:
+        """How many messages a topic should have, as the storage files' indexes say or metadata.yaml does."""
+        return max(self.topics[topic].count, self._promised.get(topic, 0))
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[Message]:
         """The messages of some topics, or of all, by the time at which they were logged; equal times in file order.
@@ -182,13 +189,13 @@ def _storage_files(path: Path) -> list[Path]:
         raise RecordingError(f"{path}: there is no such recording")
     if path.is_file():
         _refuse_ros1(path, [path])
-        if not path.name.endswith(_SUFFIXES):
+        if not path.name.endswith(SUFFIXES):
             raise RecordingError(
-                f"{path}: is no recording; expected a rosbag2 directory or a {' or '.join(_SUFFIXES)} file"
+                f"{path}: is no recording; expected a rosbag2 directory or a {' or '.join(SUFFIXES)} file"
             )
         return [path]
-    files = sorted(file for file in path.iterdir() if file.name.endswith(_SUFFIXES) and file.name[0] != ".")
-    listed = _listed_files(path / "metadata.yaml")
+    files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.name[0] != ".")
+    listed = _listed_files(path / METADATA)
     missing = [name for name in listed if not (path / name).is_file()]
     if missing:
         raise RecordingError(
@@ -199,7 +206,7 @@ def _storage_files(path: Path) -> list[Path]:
         return [path / name for name in listed]
     if not files:
         _refuse_ros1(path, sorted(path.iterdir()))
-        raise RecordingError(f"{path}: holds no recording ({', '.join(_SUFFIXES)})")
+        raise RecordingError(f"{path}: holds no recording ({', '.join(SUFFIXES)})")
     return files
 
 
@@ -211,6 +218,16 @@ def _listed_files(metadata: Path) -> list[str]:
         return [PurePath(name).name for name in names]  # early versions give paths that begin with the directory
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return []
+
+
+def _promised_counts(metadata: Path) -> dict[str, int]:
+    """Messages by topic, as metadata.yaml says; none where it cannot be read."""
+    try:
+        content = yaml.safe_load(metadata.read_text())
+        topics = content["rosbag2_bagfile_information"]["topics_with_message_count"]
+        return {str(topic["topic_metadata"]["name"]): int(topic["message_count"]) for topic in topics}
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return {}
 
 
 def _refuse_ros1(path: Path, files: list[Path]) -> None:

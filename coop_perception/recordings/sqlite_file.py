@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import shutil
 import sqlite3
 import struct
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,19 +26,29 @@ class SqliteFile:
         self.topics: dict[int, Topic] = {}
         self.blocks: list[Block] = []
         self.damage: str | None = None
-        wal = path.with_name(path.name + "-wal")
-        # Immutable files are read without a lock, also where nothing can be written; a write-ahead log needs both.
-        mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
-        self._database = sqlite3.connect(f"file:{quote(str(path.resolve()))}?{mode}", uri=True, check_same_thread=False)
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._pages: _Pages | None = None
+        wal, shm = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+        logged = wal.exists() and wal.stat().st_size > 0
+        if logged and not shm.exists():
+            # SQLite would make one beside the recording, which is not to be written to, or cannot be.
+            self._copy = tempfile.TemporaryDirectory(prefix="recording-")
+            for file in (path, wal):
+                shutil.copyfile(file, Path(self._copy.name, file.name))
+            path = Path(self._copy.name, path.name)
+        # Immutable files are read without a lock; a write-ahead log needs one.
+        uri = f"file:{quote(str(path.resolve()))}?{'mode=ro' if logged else 'immutable=1'}"
+        self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         try:
-            self._read_index(logged=mode == "mode=ro")
+            self._read_index(logged)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         self._database.close()
+        if self._copy is not None:
+            self._copy.cleanup()
 
     def load(self, block: Block) -> Iterator[Row]:
         if self._pages is not None:

@@ -276,6 +276,38 @@ def test_a_killed_run_leaves_no_recording(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "images", "labels"]
 
 
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("name", ["run #3", "what? now", "%41", "a&b=c"])
+def test_a_folder_of_any_name(tmp_path, storage, name):
+    images, _ = write_pairs(tmp_path)
+    out = tmp_path / f"below {name}" / name
+    assert len(make(out, "--images", images, "--storage", storage)["/front/image_raw"]) == 3
+    suffix = ".mcap" if storage == "mcap" else ".db3"
+    assert sorted(path.name for path in out.iterdir()) == sorted([f"{name}{suffix}", "metadata.yaml"])
+    assert [path.name for path in out.parent.iterdir()] == [name]
+    assert f"{name}{suffix}" in (out / "metadata.yaml").read_text()
+
+
+def test_a_recording_with_other_things_in_its_folder_is_not_replaced(tmp_path):
+    images, _ = write_pairs(tmp_path)
+    out = tmp_path / "bag"
+    make(out, "--images", images)
+    images.rename(out / "images")
+    refused = refusal(out, "--images", out / "images", "--force")
+    assert "bag holds images, which is no part of a recording" in refused
+
+
+def test_interrupted_it_ends_with_130(tmp_path, monkeypatch, capsys):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("coop_perception.recordings.making.degrade", stop)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--out", str(tmp_path / "bag"), "--condition", "fog", "--frames", "1"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "make_bag: interrupted; no recording was made"
+
+
 def test_ready_made_pairs(tmp_path: Path) -> None:
     """Adverse images as the camera's, clean ones and their labels as references."""
     adverse, clean, labels = (tmp_path / name for name in ("adverse", "clean", "labels"))

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from node_harness import DOMAIN, NODE, client, environment, node_process
+from node_harness import DOMAIN, NODE, RELIABLE, client, environment, node_process
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import Image
 from small_recording import COUNT, SECOND, picture, write_bag
 from toy_bundle import HEIGHT, WIDTH, edit_manifest, write_toy_bundle
 
 from coop_perception.camera import Intrinsics
-from coop_perception.commands import evaluate_bag
-from coop_perception.evaluation.evaluation import Evaluation, EvaluationError
+from coop_perception.commands import demo, evaluate_bag
+from coop_perception.evaluation.evaluation import Evaluation, EvaluationError, Findings
 from coop_perception.evaluation.results import finish
 from coop_perception.evaluation.scoring import Scores
+from coop_perception.exit_codes import INCOMPLETE, INTERRUPTED
 from coop_perception.metrics import psnr
 from coop_perception.model.bundle import load_bundle
 from coop_perception.recordings.frames import frames, header_stamp, with_header_stamp
+from coop_perception.recordings.making import Request
 from coop_perception.recordings.messages import (
     CAMERA_INFO_TYPE,
     IMAGE_TYPE,
     camera_info_message,
     image_message,
 )
-from coop_perception.recordings.recording import Recording
+from coop_perception.recordings.recording import Recording, RecordingError
 from coop_perception.recordings.writer import RecordingWriter
 from coop_perception.ros.lifecycle_client import bring_up
 from coop_perception_msgs.msg import ImageCondition, ModelInfo, ModelNetwork
@@ -91,10 +98,17 @@ def test_a_cut_recording_is_evaluated_up_to_the_damage(
     bag = write_bag(tmp_path / "bag")
     storage = next(bag.glob("*.mcap"))
     storage.write_bytes(storage.read_bytes()[: storage.stat().st_size * 2 // 3])
-    run("--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    options = ("--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    with pytest.raises(SystemExit) as stopped:
+        run(*options)
+    assert stopped.value.code == INCOMPLETE
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert 0 < summary["frames"]["read"] < COUNT
-    assert "damaged recording" in " ".join(capsys.readouterr().err.split())
+    read = summary["frames"]["read"]
+    assert 0 < read < COUNT
+    said = " ".join(capsys.readouterr().err.split())
+    assert "damaged recording" in said
+    assert f"evaluate_bag: incomplete: only {read} of {COUNT} messages on /front/image_raw can be read; --allow" in said
+    run(*options, "--force", "--allow-incomplete")
 
 
 def no_bag(tmp_path: Path, bundle: Path) -> tuple[Path, Path]:
@@ -166,18 +180,159 @@ def test_frames_without_stamps_are_all_read(tmp_path: Path, bundle: Path) -> Non
     assert summary["mask"]["pa"] == 1.0
 
 
+def write_references(path: Path, images: list[int], references: list[int]) -> Path:
+    """Images and true masks logged in turn, with header stamps (ns) of their own."""
+    with RecordingWriter(path) as writer:
+        for index, (image, reference) in enumerate(zip(images, references, strict=True)):
+            mask = image_message(np.ascontiguousarray(picture(index)[..., 1]), "mono8", "front", reference)
+            message = image_message(picture(index), "rgb8", "front", image)
+            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND // 10)
+            writer.write("/front/reference/mask", mask, IMAGE_TYPE, index * SECOND // 10)
+    return path
+
+
+NONE = "none of 10 references has the stamp of an image (images 0, references 1700000000 ...): /front/reference/mask"
+SOME = "only 4 of 10 references have the stamp of an image (images 1 ..., references 104.5 ...): /front/reference/mask"
+MOST = "only 9 of 10 references have the stamp of an image (images 1 ..., references 109.5): /front/reference/mask"
+
+
+@pytest.mark.parametrize(
+    ("images", "references", "warning", "status"),
+    [
+        ([0] * 10, [1_700_000_000 * SECOND + i for i in range(10)], NONE, INCOMPLETE),
+        (
+            [(i + 1) * SECOND for i in range(10)],
+            [(i + 1) * SECOND if i < 4 else (i + 100) * SECOND + SECOND // 2 for i in range(10)],
+            SOME,
+            INCOMPLETE,
+        ),
+        (
+            [(i + 1) * SECOND for i in range(10)],
+            [(i + 1) * SECOND if i < 9 else (i + 100) * SECOND + SECOND // 2 for i in range(10)],
+            MOST,
+            0,
+        ),
+    ],
+)
+def test_references_that_match_no_image_are_told(
+    tmp_path: Path,
+    bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    images: list[int],
+    references: list[int],
+    warning: str,
+    status: int,
+) -> None:
+    bag, out = write_references(tmp_path / "bag", images, references), tmp_path / "out"
+    options = ("--bag", bag, "--bundle", bundle, "--out", out)
+    if status:
+        with pytest.raises(SystemExit) as stopped:
+            run(*options)
+        assert stopped.value.code == status
+    run(*options, "--force", "--allow-incomplete")
+    assert f"warning: {warning}\n" in capsys.readouterr().err
+    assert json.loads((out / "summary.json").read_text())["warnings"] == [warning]
+    assert warning in (out / "report.html").read_text()
+
+
+def test_references_without_any_image_that_can_be_read(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = write_references(tmp_path / "bag", [0], [5])
+    messages = Recording.messages
+    monkeypatch.setattr(Recording, "messages", lambda self, _: messages(self, ["/front/reference/mask"]))
+    says = "no frame could be processed; only 0 of 1 messages on /front/image_raw can be read"
+    with pytest.raises(SystemExit, match=says):
+        run("--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+
+
+def test_results_of_another_run_are_replaced_on_demand_only(tmp_path: Path, bundle: Path) -> None:
+    bag, out = write_bag(tmp_path / "bag"), tmp_path / "out"
+    out.mkdir()
+    (out / "overview.png").write_bytes(b"of another run")
+    (out / "notes.txt").touch()
+    options = ("--bag", bag, "--bundle", bundle, "--out", out)
+    with pytest.raises(SystemExit, match=r"evaluate_bag: .*out holds overview\.png of another run; .*\(--force\)"):
+        run(*options)
+    assert (out / "overview.png").read_bytes() == b"of another run"
+    run(*options, "--force")
+    assert {path.name for path in out.iterdir()} == {"notes.txt", "overview.png", "report.html", "summary.json"}
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_bag, "evaluate_offline", lambda *_: pytest.fail("it was worked"))
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"Not a directory.*file/out"):
+        run("--bag", write_bag(tmp_path / "bag"), "--bundle", bundle, "--out", tmp_path / "file/out")
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_a_recording_is_not_played_to_where_it_lies(tmp_path: Path, bundle: Path, force: tuple[str, ...]) -> None:
+    bag = write_bag(tmp_path / "out/outputs")
+    before = sorted(bag.iterdir())
+    for read in (bag, bag / "outputs.mcap"):
+        for command, mode in ((evaluate_bag, ["--live"]), (demo, [])):
+            options = ["--bag", str(read), "--bundle", str(bundle), "--out", str(tmp_path / "out"), *mode, *force]
+            with pytest.raises(SystemExit, match=r"is read, and .*outputs written; choose another --out"):
+                command.main(options)
+    assert sorted(bag.iterdir()) == before
+
+
+def test_demo_leaves_what_was_recorded_on_the_road(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    road, made = write_bag(tmp_path / "out/recording"), []
+    before = {path: path.read_bytes() for path in road.iterdir()}
+
+    def make(request: Request) -> None:
+        made.append(request.out)
+        raise RecordingError("that is enough")
+
+    monkeypatch.setattr(demo, "make_recording", make)
+    with pytest.raises(SystemExit, match="that is enough"):
+        demo.main(["--bundle", str(bundle), "--out", str(tmp_path / "out"), "--force"])
+    assert made == [tmp_path / "out/sample_drive"]
+    assert {path: path.read_bytes() for path in road.iterdir()} == before
+
+
+def test_interrupted_results_are_of_what_was_done(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add = Scores.add
+
+    def stopped_in_the_fourth(self: Scores, *arguments: Any) -> None:
+        if len(self.series) == 3:
+            raise KeyboardInterrupt
+        add(self, *arguments)
+
+    monkeypatch.setattr(Scores, "add", stopped_in_the_fourth)
+    with pytest.raises(SystemExit) as stopped:
+        run("--bag", write_bag(tmp_path / "bag"), "--bundle", bundle, "--out", tmp_path / "out")
+    assert stopped.value.code == INTERRUPTED
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["frames"] == {"read": 3, "processed": 3, "dropped": 0}
+    assert summary["warnings"] == ["interrupted after 3 of 8 frames"]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"evaluate_bag: interrupted; the results in {tmp_path / 'out'} are of what was done before"
+
+
 def test_a_frame_that_is_unaccounted_for_is_an_error(tmp_path: Path, bundle: Path) -> None:
     summary = {"recording": "r", "image_topic": "/t", "mode": "live", "bundle": {"name": "b"}, "backend": "x"}
     summary |= {"frames": {"read": 3, "processed": 1, "dropped": 1}, "dropped_by_reason": {"superseded": 1}, "fps": 1.0}
     summary |= {"device": "y", "latency_ms": {"p50": 1.0, "p95": 1.0, "p99": 1.0}, "stages_ms": {}}
     loaded = load_bundle(bundle)
-    evaluation = Evaluation(summary, Scores(loaded.classes), [], [])
+    evaluation = Evaluation(summary, Scores(loaded.classes), [], Findings())
     with pytest.raises(EvaluationError, match="1 of 3 frames are unaccounted for"):
-        finish(evaluation, loaded, tmp_path / "out")
+        finish(evaluation, loaded, tmp_path, allow_incomplete=True)
 
 
-def write_recorded_outputs(path: Path, bundle: Path, answered: int) -> Path:
-    """What a recorder beside the toy bundle's node writes: outputs 25 ms after their frames, of the first ones only."""
+def write_recorded_outputs(
+    path: Path, bundle: Path, answered: Collection[int] = range(COUNT), stamped: bool = True
+) -> Path:
+    """What a recorder beside the toy bundle's node writes: outputs of some frames, 25 ms after these. Header stamps are
+    the times of logging, or not set."""
     types = get_typestore(Stores.ROS2_JAZZY)
     write_bag(path)
     with Recording(path) as recording:
@@ -198,9 +353,10 @@ def write_recorded_outputs(path: Path, bundle: Path, answered: int) -> Path:
         model = "coop_perception_msgs/msg/ModelInfo"
         write("/coop_perception/model_info", serialize_message(info), model, inputs[0].stamp_ns)
         for message in inputs:
-            write(message.topic, message.raw, message.type, message.stamp_ns)
+            stamp = message.stamp_ns if stamped else 0
+            write(message.topic, with_header_stamp(message.raw, stamp), message.type, message.stamp_ns)
             index = (message.stamp_ns - 100 * SECOND) // (SECOND // 10)
-            if message.topic != "/front/image_raw" or index >= answered:
+            if message.topic != "/front/image_raw" or index not in answered:
                 continue
             image = picture(index)
             for name, pixels, encoding in (
@@ -208,7 +364,7 @@ def write_recorded_outputs(path: Path, bundle: Path, answered: int) -> Path:
                 ("mask", image[..., 1], "mono8"),
                 ("image_restored", 255 - image, "rgb8"),
             ):
-                output = image_message(np.ascontiguousarray(pixels), encoding, "front", message.stamp_ns)
+                output = image_message(np.ascontiguousarray(pixels), encoding, "front", stamp)
                 raw = bytes(types.serialize_cdr(output, IMAGE_TYPE))
                 write(f"/front/coop/{name}", raw, IMAGE_TYPE, message.stamp_ns + 25_000_000)
             condition = serialize_message(ImageCondition(most_likely="clear", strength=0.5))
@@ -219,7 +375,7 @@ def write_recorded_outputs(path: Path, bundle: Path, answered: int) -> Path:
 
 @pytest.mark.parametrize("answered", [COUNT, COUNT - 3])
 def test_outputs_recorded_beside_the_node_are_scored(tmp_path: Path, bundle: Path, answered: int) -> None:
-    bag = write_recorded_outputs(tmp_path / "bag", bundle, answered)
+    bag = write_recorded_outputs(tmp_path / "bag", bundle, range(answered))
     run("--recorded", "--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["mode"] == "recorded"
@@ -231,10 +387,20 @@ def test_outputs_recorded_beside_the_node_are_scored(tmp_path: Path, bundle: Pat
         check_scores(summary, stages=())
 
 
+@pytest.mark.parametrize("answered", [range(COUNT), [0, 1, 4, 7]])
+def test_outputs_of_frames_without_stamps_are_scored(tmp_path: Path, bundle: Path, answered: Collection[int]) -> None:
+    bag = write_recorded_outputs(tmp_path / "bag", bundle, answered, stamped=False)
+    run("--recorded", "--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["frames"] == {"read": COUNT, "processed": len(answered), "dropped": COUNT - len(answered)}
+    assert summary["latency_ms"]["p99"] == pytest.approx(25.0)
+    assert summary["mask"]["pa"] == 1.0  # each with its own frame's
+
+
 def test_recordings_without_outputs_or_of_another_bundle_are_refused(tmp_path: Path, bundle: Path) -> None:
     with pytest.raises(SystemExit, match=r"does not hold /front/coop/mask_raw, .* record:=DIR"):
         run("--recorded", "--bag", write_bag(tmp_path / "inputs"), "--bundle", bundle, "--out", tmp_path / "out")
-    bag = write_recorded_outputs(tmp_path / "bag", bundle, COUNT)
+    bag = write_recorded_outputs(tmp_path / "bag", bundle)
     other = write_toy_bundle(tmp_path / "other", width=2 * WIDTH)
     with pytest.raises(SystemExit, match="/coop_perception runs bundle /there, whose networks are not those of"):
         run("--recorded", "--bag", bag, "--bundle", other, "--out", tmp_path / "out")
@@ -266,6 +432,37 @@ def test_demo_plays_through_a_real_node_and_accounts_for_every_frame(
         assert outputs.topics["/left/cam/coop/mask"].count >= counts["processed"]
 
 
+def test_an_interrupted_demo_keeps_what_was_played(tmp_path: Path, bundle: Path) -> None:
+    bag, out = write_bag(tmp_path / "bag", spacing_ns=SECOND), tmp_path / "out"
+    command = [sys.executable, "-m", "coop_perception.commands.demo", "--bag", str(bag), "--bundle", str(bundle)]
+    with client(DOMAIN) as ours:
+        masks, status = ours.listen(Image, "/front/coop/mask"), ours.received[f"{NODE}/status"]
+        ours.spin()
+        process = subprocess.Popen(
+            [*command, "--out", str(out)],
+            env=environment(DOMAIN),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            ours.wait(lambda: bool(status) or process.poll() is not None, "status of the active node")
+            ours.wait(lambda: bool(masks) or process.poll() is not None, "the mask of the image that connects")
+            ours.wait(
+                lambda: len({m.header.stamp.sec for m in masks}) >= 4 or process.poll() is not None, "three more masks"
+            )
+        finally:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED, said
+    assert said.splitlines()[-1] == f"demo: interrupted; the results in {out} are of what was done before"
+    summary = json.loads((out / "summary.json").read_text())
+    assert 3 <= summary["frames"]["read"] < COUNT
+    assert summary["mask"]["pa"] == 1.0
+    with Recording(out / "outputs") as outputs:
+        assert outputs.topics["/front/coop/mask"].count >= 3
+
+
 def test_demo_takes_a_malformed_first_frame_as_a_dropped_one(tmp_path: Path, bundle: Path) -> None:
     with RecordingWriter(tmp_path / "bag") as writer:
         for index in range(4):
@@ -287,6 +484,26 @@ def test_demo_names_an_encoding_that_nobody_knows(tmp_path: Path, bundle: Path) 
     done = run_demo(tmp_path, tmp_path / "bag", bundle)
     assert done.returncode == 1
     assert "rgb7" in done.stderr
+
+
+def test_nodes_of_one_name_are_not_evaluated(tmp_path: Path, bundle: Path) -> None:
+    bag, alike = write_bag(tmp_path / "bag"), {"bundle": str(bundle), **RELIABLE}
+    says = r"\d nodes are called /coop_perception; stop one \(ros2 node list\), or set another ROS_DOMAIN_ID\n"
+    command = [sys.executable, "-m", "coop_perception.commands.evaluate_bag", "--live", "--bag", str(bag)]
+    command += ["--bundle", str(bundle), "--out", str(tmp_path / "live")]
+    with (
+        client(DOMAIN) as ours,
+        node_process(DOMAIN, tmp_path / "one", "--autostart", **alike),
+        node_process(DOMAIN, tmp_path / "other", "--autostart", **alike),
+    ):
+        ours.spin()
+        ours.wait(lambda: ours.node.count_publishers(f"{NODE}/status") == 2, "both nodes are active")
+        live = subprocess.run(command, env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
+        own = run_demo(tmp_path, bag, bundle)
+    for name, done in (("evaluate_bag", live), ("demo", own)):
+        assert done.returncode == 1
+        assert re.search(f"{name}: {says}", done.stderr), done.stderr
+    assert not (tmp_path / "live/outputs").exists()
 
 
 def test_demo_says_why_a_node_does_not_come_up(tmp_path: Path, bundle: Path) -> None:

@@ -31,6 +31,7 @@ from coop_perception.recordings.cameras import (
     reference_image_topic,
     reference_mask_topic,
 )
+from coop_perception.recordings.mcap_file import McapFile
 from coop_perception.recordings.messages import (
     CAMERA_INFO_TYPE,
     COMPRESSED_IMAGE_TYPE,
@@ -133,6 +134,11 @@ def test_what_is_written_is_read_back(tmp_path, storage):
     assert (image.header.frame_id, image.header.stamp.sec, image.header.stamp.nanosec) == ("eye", 1_700_000_000, 0)
     assert (info.width, info.height, list(info.k)) == (8, 6, [5, 0, 3.5, 0, 4, 2.5, 0, 0, 1])
     assert list(info.p) == [5, 0, 3.5, 0, 0, 4, 2.5, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_recording_of_nothing(tmp_path, storage):
+    assert read(record(tmp_path / "bag", 0, storage)) == []
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -308,19 +314,31 @@ def test_damaged_messages_cannot_be_deserialised(tmp_path, raw):
             recording.deserialize(message)
 
 
-def test_sqlite_rows_still_in_the_write_ahead_log_are_read(tmp_path):
+@pytest.mark.parametrize("suffixes", [("-wal",), ("-wal", "-shm")])
+def test_sqlite_rows_still_in_the_write_ahead_log_are_read(tmp_path, suffixes):
     source = tmp_path / "source.db3"
     write_old_sqlite(source)
     database = sqlite3.connect(source)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("INSERT INTO messages (topic_id, timestamp, data) VALUES (1, ?, ?)", (stamp(5), raw_image(5)))
     database.commit()
-    killed = tmp_path / "killed.db3"  # what a recorder leaves behind that was killed
+    folder = tmp_path / "killed"  # what a recorder leaves behind that was killed, or what was copied of that
+    folder.mkdir()
+    killed = folder / "drive.db3"
     shutil.copy(source, killed)
-    shutil.copy(f"{source}-wal", f"{killed}-wal")
+    for suffix in suffixes:
+        shutil.copy(f"{source}{suffix}", f"{killed}{suffix}")
     database.close()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith("-shm")}
+    for path in (*folder.iterdir(), folder):
+        path.chmod(path.stat().st_mode & 0o555)
     with Recording(killed) as recording:
         assert_frames(list(recording.messages([TOPIC])), range(6))
+        there = {path.name for path in folder.iterdir()}  # root may write there all the same
+    assert there == {f"drive.db3{suffix}" for suffix in ("", *suffixes)}
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert {path.name for path in folder.iterdir()} == there
+    folder.chmod(0o755)
 
 
 MCAP_KINDS: dict[str, dict[str, Any]] = {
@@ -348,6 +366,60 @@ def write_mcap(path: Path, kind: str, order: list[int], encoding: str = "cdr", c
             writer.add_message(channel, stamp(index), raw_image(index), stamp(index))
         writer.finish()
     return path
+
+
+def write_mixed_mcap(path: Path, kind: str = "zstd") -> Path:
+    """The first frames in a chunk, the others as records of their own behind it."""
+    with path.open("wb") as file:
+        writer = McapWriter(file, chunk_size=10**6, **MCAP_KINDS[kind])
+        writer.start("ros2", "test")
+        channel = writer.register_channel(TOPIC, "cdr", writer.register_schema(IMAGE_TYPE, "ros2msg", b""))
+        for index in range(10):
+            if index == 5:
+                writer._Writer__finalize_chunk()
+                writer._Writer__chunk_builder = None
+            writer.add_message(channel, stamp(index), raw_image(index), stamp(index))
+        writer.finish()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["chunks", "zstd", "lz4"])
+def test_mcap_with_messages_outside_of_its_chunks(tmp_path, kind):
+    path = write_mixed_mcap(tmp_path / "a.mcap", kind)
+    assert_frames(read(path), range(10))
+    with Recording(path) as recording:
+        assert recording.topics[TOPIC].count == 10
+
+
+def alter_statistics(path: Path, count: int) -> None:
+    """Have an mcap file's statistics tell of another number of messages."""
+    with path.open("rb") as file:
+        statistics = SeekingReader(file).get_summary().statistics
+    content = path.read_bytes()
+    said = struct.pack("<QHI", statistics.message_count, statistics.schema_count, statistics.channel_count)
+    at = content.rindex(said)
+    path.write_bytes(content[:at] + struct.pack("<Q", count) + content[at + 8 :])
+
+
+def test_fewer_messages_than_an_mcap_file_tells_of_are_damage(tmp_path):
+    path = write_mixed_mcap(tmp_path / "a.mcap")
+    alter_statistics(path, 12)
+    messages, text = read_damaged(path)
+    assert_frames(messages, range(10))
+    assert "holds 10 messages, its statistics say 12" in text
+
+
+@pytest.mark.parametrize("left_out", ["repeat_channels", "repeat_schemas"])
+def test_an_mcap_index_that_does_not_say_what_its_messages_are(tmp_path, monkeypatch, left_out):
+    monkeypatch.setitem(MCAP_KINDS, "zstd", {**MCAP_KINDS["zstd"], left_out: False})
+    assert_frames(read(write_mcap(tmp_path / "a.mcap", "zstd", list(range(8)))), range(8))
+
+
+def test_an_indexed_mcap_is_not_read_to_be_opened(tmp_path, monkeypatch):
+    path = write_mcap(tmp_path / "a.mcap", "zstd", list(range(8)))
+    monkeypatch.setattr(McapFile, "_scan", lambda _: pytest.fail("it was read from its start"))
+    assert_frames(read(path), range(8))
+    assert_frames(read(record(tmp_path / "bag")), range(5))
 
 
 @pytest.mark.parametrize("kind", MCAP_KINDS)
@@ -592,6 +664,21 @@ def test_only_earlier_recordings_are_replaced_and_only_on_demand(tmp_path):
     assert (precious / "thesis.tex").exists()
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_what_cannot_be_read_back_takes_no_place(tmp_path, monkeypatch, storage):
+    path = record(tmp_path / "bag", 2, storage)
+
+    def lost(self: Writer, *_: object) -> None:
+        next(self.path.glob("*.[md][cb]*")).unlink()
+
+    close = Writer.close
+    monkeypatch.setattr(Writer, "close", lambda self: (close(self), lost(self)))
+    with pytest.raises(RecordingError, match=r"metadata\.yaml names bag\.(mcap|db3), which the directory lacks"):
+        write_images(path, 1, storage)
+    assert len(read(path)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
 def test_what_cannot_be_written(tmp_path):
     with RecordingWriter(tmp_path / "bag") as writer:
         with pytest.raises(RecordingError, match="maker_msgs/msg/Wheel"):
@@ -639,6 +726,9 @@ def test_on_a_full_disk_what_was_written_is_kept(tmp_path: Path, full_disk: None
         messages.extend(recording.messages())
     assert [m.raw for m in messages] == [raw_image(index, 240, 320) for index in range(len(messages))]
     assert len(messages) >= 5  # of the ten that fit
+    with pytest.raises(RecordingError, match=r"written before is in .*bag_incomplete_2\. Free"):
+        write_images(tmp_path / "bag", 100)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag_incomplete", "bag_incomplete_2"]
 
 
 def test_a_disk_that_is_full_at_the_very_end(tmp_path: Path, full_disk: None) -> None:

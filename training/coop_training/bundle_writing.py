@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from coop_perception.contracts import CONTRACTS, FUSED, STAGES
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.model.bundle import MANIFEST, load_bundle, sha256
 from coop_perception.model.pipeline import Pipeline
+from coop_perception.replacing import replacement
 from coop_training.adapters import OnnxSegmenter
 from coop_training.export_check import ExportError, compare
 from coop_training.onnx_graphs import save_graph, share_weights
@@ -25,34 +25,30 @@ WEIGHTS = "weights.bin"
 """What the graphs of a bundle refer to, the joined one to the same as the three."""
 
 
-def check_replaceable(out: Path) -> None:
-    """Raises ExportError where `out` exists and is no bundle."""
+def check_replaceable(out: Path, force: bool) -> None:
+    """Raises ExportError where `out` exists, unless it is a bundle that may be replaced."""
     if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out}: exists and is no bundle, so it is not replaced; choose another --out")
+    if out.exists() and not force:
+        raise ExportError(f"{out}: exists; choose another --out, or allow it to be replaced (--force)")
 
 
 @contextmanager
-def new_bundle(out: Path, console: Console) -> Iterator[Path]:
+def new_bundle(out: Path, force: bool, console: Console) -> Iterator[Path]:
     """A folder to write the bundle `out` into, which takes that one's place when it has been left, has been read and
-    has run. What goes wrong before leaves `out` as it was.
+    has run, and is on the disk. What goes wrong before leaves `out` as it was.
 
     Raises:
-        ExportError: `out` exists and is no bundle.
+        ExportError: `out` exists, and is no bundle or must not be replaced.
         BundleError: what was written is no bundle that can be read.
-        OSError: nothing can be written there.
+        OSError: nothing can be written there, or another process writes the same bundle.
     """
-    check_replaceable(out)
-    temporary = out.with_name(out.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    yield temporary
-    bundle = load_bundle(temporary)
-    Pipeline(bundle, load_engines(bundle, (*STAGES, FUSED), EngineSettings("onnxruntime"))).warm_up()
-    replaced = out.with_name(out.name + ".replaced")
-    if out.exists():
-        out.rename(replaced)
-    temporary.rename(out)
-    shutil.rmtree(replaced, ignore_errors=True)
+    with replacement(out) as made:
+        check_replaceable(out, force)
+        made.mkdir()
+        yield made
+        bundle = load_bundle(made)
+        Pipeline(bundle, load_engines(bundle, (*STAGES, FUSED), EngineSettings("onnxruntime"))).warm_up()
     console.print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
 
 

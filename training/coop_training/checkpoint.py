@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from coop_perception.replacing import replace_file
 from coop_training.ema import WeightAverage
 
 
@@ -106,15 +107,15 @@ def load_progress(
         for name, optimizer in optimizers.items():
             _load_optimizer(optimizer, _below(f"optimizer.{name}", tensors))
     except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path}: does not fit this stage ({error}); train without --resume") from error
+        raise CheckpointError(f"{path}: does not fit this stage ({error}); begin anew with --force") from error
     return facts
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """Write tensors with `facts` in the header; a process that is killed meanwhile leaves the file before whole."""
-    temporary = path.with_suffix(".partial")
+    """Write tensors with `facts` in the header. The file before stays until this one is whole and on the disk."""
+    temporary = path.with_name(f"{path.name}.partial")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(facts))
-    temporary.replace(path)
+    replace_file(temporary, path)
 
 
 def _load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -17,10 +17,12 @@ from coop_perception.contracts import STAGES, Bundle
 from coop_perception.degradations import CONDITIONS
 from coop_perception.engines import EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
+from coop_perception.exit_codes import CANNOT, DONE, interrupted
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.model.pipeline import Pipeline
 from coop_perception.recordings.labelled_folders import find_references
+from coop_perception.replacing import open_results, replacement, write_whole
 from coop_training.cases import PUBLISHED, READY_MADE, SUITE_NAMES, Case, published_cases, ready_made_case, suite_cases
 from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
 from coop_training.label_sets import LabelSets, read_label_sets
@@ -31,6 +33,8 @@ from coop_training.layouts.frame import Item, LabelledFrame, ReadyMade
 from coop_training.panels import write_panels
 from coop_training.results import write_results
 from coop_training.tables import absent, report, summary
+
+FILES = ("results.json", "results.md", "panels")
 
 
 def main() -> int:
@@ -62,8 +66,10 @@ def main() -> int:
             run(arguments, cooperative, "cooperative")
     except (BundleError, EngineError, DatasetError, OSError) as error:
         print(f"coop-evaluate: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return CANNOT
+    except KeyboardInterrupt:
+        return interrupted("coop-evaluate", "no results were written")
+    return DONE
 
 
 def argument_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
@@ -90,6 +96,7 @@ def argument_parser(prog: str, description: str | None) -> argparse.ArgumentPars
     )
     parser.add_argument("--limit", type=positive, help="so many of the images, evenly spread, for a quick look")
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
+    parser.add_argument("--force", action="store_true", help="replace an earlier evaluation's results in --out")
     parser.set_defaults(suite=PUBLISHED, references=None)
     return parser
 
@@ -105,8 +112,8 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
     sets = read_label_sets(arguments.label_sets, bundle.classes) if arguments.label_sets else None
     cases = _cases(arguments, bundle, sets)
     items = _items(arguments, bundle, sets)
+    open_results(arguments.out, FILES, arguments.force)
     pipeline = Pipeline(bundle, load_engines(bundle, STAGES, EngineSettings("onnxruntime", threads=1)))
-    arguments.out.mkdir(parents=True, exist_ok=True)
     evaluation = evaluate(
         select(items, arguments.limit),
         cases,
@@ -125,11 +132,13 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
         )
     if evaluation.results.absent:
         print(f"coop-evaluate: warning: {absent(evaluation.results)}", file=sys.stderr)
-    write_results(arguments.out / "results.json", evaluation.results)
-    (arguments.out / "results.md").write_text(report(evaluation.results))
-    write_panels(arguments.out / "panels", evaluation.samples, bundle.classes)
+    results, tables, panels = (arguments.out.resolve() / name for name in FILES)
+    write_results(results, evaluation.results)
+    write_whole(tables, report(evaluation.results).encode())
+    with replacement(panels) as made:  # of this evaluation's conditions only
+        write_panels(made, evaluation.samples, bundle.classes)
     print(summary(evaluation.results))
-    print(arguments.out / "results.md")
+    print(arguments.out / tables.name)
 
 
 def _cases(arguments: argparse.Namespace, bundle: Bundle, sets: LabelSets | None) -> list[Case]:

@@ -25,6 +25,7 @@ def exchange_segmenter(
     segmenter: Path | None = None,
     images: Path | None = None,
     figures: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Write the bundle `out`: `source` with a user's segmenter.
 
@@ -35,10 +36,12 @@ def exchange_segmenter(
         segmenter: its ONNX file, if that is not the one that the description names.
         images: folder of images to check the graphs on; None: frames of a sample drive.
         figures: YAML for the manifest; those of `source` were measured with another segmenter.
+        force: whether a bundle at `out` may be replaced.
 
     Raises:
         BundleError: `source` cannot be used.
-        ExportError: `out` is `source` or no bundle, or a graph's results are not those of its parts.
+        ExportError: `out` is `source`, or exists and cannot or must not be replaced, or a graph's results are not those
+            of its parts.
         AdapterError: the user's segmenter cannot be used as it is described.
         DatasetError: there are no images in `images`.
         OSError: the bundle cannot be written.
@@ -47,7 +50,7 @@ def exchange_segmenter(
     bundle = load_bundle(source)
     if out == source.resolve():
         raise ExportError(f"{out}: is the bundle that is read; choose another --out")
-    check_replaceable(out)
+    check_replaceable(out, force)
     own = OnnxSegmenter(description, bundle.classes, bundle.height, bundle.width, segmenter)
     size = (bundle.height, bundle.width)
     frames = check_frames(bundle.conditions, size, listed_images(images) if images else [])
@@ -63,7 +66,7 @@ def exchange_segmenter(
         values |= {key: torch.from_numpy(value) for key, value in found.items()}
     graphs[FUSED] = join(FUSED, {name: graphs[name] for name in STAGES}, CONTRACTS[FUSED].outputs)
     manifest = yaml.safe_load((source / MANIFEST).read_text())
-    with new_bundle(out, console) as directory:
+    with new_bundle(out, force, console) as directory:
         manifest |= {"name": out.name, **write_graphs(graphs, values, directory, console)}
         manifest["training"] = {**manifest.get("training", {}), "segmenter": described(own)}
         manifest["figures"] = yaml.safe_load(figures.read_text()) if figures else {}

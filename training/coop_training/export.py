@@ -23,6 +23,7 @@ from coop_perception.contracts import CONTRACTS, FUSED, STAGES
 from coop_perception.engines import EngineError
 from coop_perception.engines.files import handed_over
 from coop_perception.engines.precisions import PRECISIONS
+from coop_perception.exit_codes import CANNOT, DONE, interrupted
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import FORMAT_VERSION, BundleError, load_bundle
 from coop_training.adapters import AdapterError, OnnxSegmenter
@@ -55,7 +56,8 @@ def main() -> int:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, help="a stage's .safetensors, as coop-train writes it")
     source.add_argument("--bundle", type=Path, help="a bundle whose other networks stay: with --adapter")
-    parser.add_argument("--out", type=Path, required=True, help="the bundle's directory, replaced if it exists")
+    parser.add_argument("--out", type=Path, required=True, help="the bundle's directory")
+    parser.add_argument("--force", action="store_true", help="replace a bundle at --out")
     parser.add_argument(
         "--adapter",
         type=Path,
@@ -82,9 +84,11 @@ def main() -> int:
     try:
         if arguments.bundle:
             assert own is not None  # --bundle needs --adapter
-            exchange_segmenter(arguments.bundle, arguments.out, *own, arguments.images, arguments.figures)
+            exchange_segmenter(
+                arguments.bundle, arguments.out, *own, arguments.images, arguments.figures, arguments.force
+            )
         else:
-            export(arguments.checkpoint, arguments.out, own, arguments.images, arguments.figures)
+            export(arguments.checkpoint, arguments.out, own, arguments.images, arguments.figures, arguments.force)
         if arguments.engines:
             bundle, directory = load_bundle(arguments.out), handed_over(arguments.out)
             build_engines(
@@ -92,8 +96,10 @@ def main() -> int:
             )
     except FAILURES as error:
         print(f"coop-export: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return CANNOT
+    except KeyboardInterrupt:
+        return interrupted("coop-export", "files that are whole are kept")
+    return DONE
 
 
 def export(
@@ -102,6 +108,7 @@ def export(
     segmenter: tuple[Path, Path | None] | None = None,
     images: Path | None = None,
     figures: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Write the bundle `out` from a checkpoint.
 
@@ -112,10 +119,11 @@ def export(
             the one that the description names.
         images: folder of images to check the graphs on.
         figures: YAML for the manifest.
+        force: whether a bundle at `out` may be replaced.
 
     Raises:
-        ExportError: the checkpoint has no usable configuration, `out` is no bundle to replace, or a graph's results
-            differ from PyTorch's by more than rounding.
+        ExportError: the checkpoint has no usable configuration, `out` exists and cannot or must not be replaced, or a
+            graph's results differ from PyTorch's by more than rounding.
         AdapterError: the user's segmenter cannot be used as it is described.
         CheckpointError: the checkpoint cannot be read, or lacks a network.
         DatasetError: there are no images in `images`.
@@ -123,7 +131,7 @@ def export(
     """
     console = Console(stderr=True)
     out = out.resolve()
-    check_replaceable(out)
+    check_replaceable(out, force)
     facts = read_facts(checkpoint)
     if "config" not in facts or "steps" in facts:  # steps: progress to be resumed from, its weights not averaged yet
         raise ExportError(f"{checkpoint}: is no result of a stage; give one's, <stage>.safetensors")
@@ -146,7 +154,7 @@ def export(
     halve_weights(model)
     console.print(f"weights in float16 beside those trained: {agreements(results(model, frames), trained)}")
 
-    with new_bundle(out, console) as directory:
+    with new_bundle(out, force, console) as directory:
         written = write_networks(model, frames, directory, console)
         own = {"segmenter": described(model.segmenter)} if isinstance(model.segmenter, OnnxSegmenter) else {}
         manifest = {

@@ -35,6 +35,7 @@ from coop_perception.degradations.depth import ground_plane_depth
 from coop_perception.image_files import DatasetError, image_files, read_image
 from coop_perception.metrics import psnr
 from coop_perception.model.bundle import MANIFEST, BundleError
+from coop_perception.replacing import open_results
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
@@ -78,9 +79,11 @@ def main() -> int:
     parser.add_argument("--cameras", type=Path, nargs="*", default=[], help="folders of other cameras' clear images")
     parser.add_argument("--samples", type=int, default=3000)
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    parser.add_argument("--force", action="store_true", help="replace a file at --out")
     arguments = parser.parse_args()
     console = Console(stderr=True)
     try:
+        open_results(arguments.out.parent, [arguments.out.name], arguments.force)
         config = load_config(arguments.config, arguments.set)
         torch.manual_seed(config.seed)
         model = Cooperative(config).eval()
@@ -94,7 +97,6 @@ def main() -> int:
         console.print(report)
         facts = {"stage": "familiarity", "config": config.model_dump_json(), "commit": commit()}
         facts["record"] = json.dumps({"stages": _stages(arguments.bundle)})
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         save_weights(arguments.out, model.parts(), facts)
     except (BundleError, CheckpointError, ConfigError, DatasetError, OSError) as error:
         print(f"familiarity: {error}", file=sys.stderr)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
+
+from coop_perception.replacing import write_whole
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
@@ -23,7 +24,7 @@ class StageLog:
 
     def __init__(self, out: Path, stage: str, first: int) -> None:
         self.stage = stage
-        _drop(out / LOG, stage, first)
+        drop_lines(out, stage, first)
         self._lines = (out / LOG).open("a")
         self._events = SummaryWriter(str(out / TENSORBOARD / stage), purge_step=first)
 
@@ -49,14 +50,9 @@ class StageLog:
         self._events.close()
 
 
-def remove_logs(out: Path, stages: Iterable[str]) -> None:
-    """Forget what earlier runs logged of these stages."""
-    for stage in stages:
-        _drop(out / LOG, stage, 0)
-        shutil.rmtree(out / TENSORBOARD / stage, ignore_errors=True)
-
-
-def _drop(path: Path, stage: str, first: int) -> None:
+def drop_lines(out: Path, stage: str, first: int = 0) -> None:
+    """Take what was logged of a stage from step `first` on out of `out`/log.jsonl."""
+    path = out / LOG
     if not path.exists():
         return
     kept = []
@@ -67,6 +63,4 @@ def _drop(path: Path, stage: str, first: int) -> None:
             continue  # cut short by the end of a process
         if logged["stage"] != stage or logged["step"] < first:
             kept.append(line + "\n")
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    write_whole(path, "".join(kept).encode())

@@ -15,6 +15,7 @@ import lightning_fabric
 import numpy as np
 import torch
 
+from coop_perception.replacing import write_whole
 from coop_training.losses.features import describe_features
 from coop_training.networks.cost import Cost
 from coop_training.run import Run, result_file
@@ -63,9 +64,7 @@ def write_stage_record(
     }
     networks = {name: asdict(cost) for name, cost in costs.items()}
     record = {"config": config, "networks": networks, "stages": {**stages, stage: entry}}
-    temporary = run.out / f"{RECORD}.partial"
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    temporary.replace(run.out / RECORD)
+    write_whole(run.out / RECORD, (json.dumps(record, indent=2) + "\n").encode())
     return record
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from coop_perception.replacing import write_whole
+
 
 class ResultsError(ValueError):
     """A `results.json` that cannot be used; the message names the file."""
@@ -139,7 +141,7 @@ def with_won_back(clean: Scores, scores: Scores) -> Scores:
 
 
 def write_results(path: Path, results: Results) -> None:
-    path.write_text(results.model_dump_json(indent=2, exclude_none=True) + "\n")
+    write_whole(path, (results.model_dump_json(indent=2, exclude_none=True) + "\n").encode())
 
 
 def read_results(path: Path) -> Results:

@@ -17,18 +17,20 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import nn
 
+from coop_perception.exit_codes import CANNOT, DONE, INTERRUPTED
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError
+from coop_perception.replacing import open_results
 from coop_training.adapters import AdapterError
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
+from coop_training.earlier import put_aside
 from coop_training.estimator import fit_estimator
 from coop_training.evaluate import positive
 from coop_training.frames import load_frames
 from coop_training.interrupt import Interrupt
 from coop_training.label_survey import check_labels, class_weights, label_counts
-from coop_training.log import remove_logs
 from coop_training.loop import PROGRESS, run_stage
 from coop_training.model import Cooperative
 from coop_training.networks.refinement import Refinement
@@ -55,7 +57,11 @@ def main() -> int:
         help="set a field over the file's, as stages.joint.steps=100; may be given again",
     )
     parser.add_argument("--stage", default="all", choices=["all", *STAGES])
-    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
+    earlier.add_argument(
+        "--force", action="store_true", help="begin anew; what --out holds of the stages is moved to earlier-N in it"
+    )
     parser.add_argument("--out", type=Path, help="folder of checkpoints and logs (default: out/train/<name>)")
     parser.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
     parser.add_argument(
@@ -70,19 +76,20 @@ def main() -> int:
         wanted = config.stages.present if arguments.stage == "all" else (arguments.stage,)
         fabric = launch(arguments.accelerator, arguments.devices, arguments.precision)
         out = arguments.out or Path("out/train") / config.name
-        train(fabric, arguments.precision, config, out, wanted, arguments.resume)
+        train(fabric, arguments.precision, config, out, wanted, arguments.resume, arguments.force)
     except (DatasetError, TrainingError) as error:
         complain(str(error))
         # All processes end with these. One that fails makes Fabric kill the first, which still saves.
-        return 1 if is_first_process() else 0
+        return CANNOT if is_first_process() else DONE
     except (ConfigError, BundleError, CheckpointError, AdapterError, OSError) as error:
         complain(str(error))
-        return 1
+        return CANNOT
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
-        again = sys.argv[1:] if arguments.resume else [*sys.argv[1:], "--resume"]
-        complain(f"{str(stop) or 'stopped'}; go on with: coop-train {shlex.join(again)}")
-        return 130 if is_first_process() else 0
-    return 0
+        again = [*(given for given in sys.argv[1:] if given not in ("--resume", "--force")), "--resume"]
+        anew = ", or as before if no stage had begun" if arguments.force and not str(stop) else ""
+        complain(f"{str(stop) or 'stopped'}; go on with: coop-train {shlex.join(again)}{anew}")
+        return INTERRUPTED if is_first_process() else DONE
+    return DONE
 
 
 def is_first_process() -> bool:
@@ -112,18 +119,25 @@ def launch(accelerator: str, devices: int, precision: str) -> Fabric:
 
 
 def train(
-    fabric: Fabric, precision: str, config: TrainConfig, out: Path, wanted: tuple[str, ...], resume: bool
+    fabric: Fabric,
+    precision: str,
+    config: TrainConfig,
+    out: Path,
+    wanted: tuple[str, ...],
+    resume: bool = False,
+    force: bool = False,
 ) -> None:
     """Run the stages wanted, each from the weights the one before left in `out`.
 
     Writes out/<stage>.safetensors (weights of all networks as they are after it), out/progress.safetensors (to resume
     from), out/log.jsonl, out/tensorboard and out/run.json. Without `resume`, what an earlier run left of these stages
-    in `out` is removed first.
+    in `out` is put aside, but only once all that the training needs is there; results only with `force`.
 
     Raises:
         TrainingError: a batch cannot be split between the processes, a loss or gradient is no longer finite, a stage's
-            starting weights are missing, what is to be resumed was begun with another configuration, or a later stage's
-            result would be left beside a stage that is trained anew.
+            starting weights are missing, what is to be resumed was begun with another configuration, a later stage's
+            result would be left beside a stage that is trained anew, or there are results and neither `resume` nor
+            `force` says what is to become of them.
         TrainingInterrupted: a stop was asked for; what is needed to go on is saved.
         DatasetError: the data cannot be used.
         BundleError: what the run begins with is no bundle.
@@ -131,19 +145,16 @@ def train(
         AdapterError: the configuration's own segmenter cannot be used.
         OSError: nothing can be written to `out`.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    open_results(out, (), force)
     results = {name: result_file(out, name) for name in config.stages.present}
     progress = out / PROGRESS
     left = [name for name in wanted if not (resume and results[name].exists())]
     check_nothing_follows(left, results)
-    fabric.barrier()
-    if fabric.is_global_zero and not resume:
-        for path in (*(results[name] for name in wanted), progress):
-            path.unlink(missing_ok=True)
-        remove_logs(out, wanted)
-    fabric.barrier()
-    for path in (*(results[name] for name in wanted if name not in left), progress):
-        check_same_run(path, config)
+    if resume:
+        for path in (*(results[name] for name in wanted if name not in left), progress):
+            check_same_run(path, config)
+    elif not force:
+        check_nothing_replaced([*(results[name] for name in wanted), progress])
     check_can_begin(left, results, config, fabric.world_size)
 
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
@@ -166,6 +177,10 @@ def train(
         console.print(f"warning: {line}")
     table = stages(config, fabric.to_device(class_weights(counts, len(config.data.label_sets))))
     run = Run(fabric, precision, config, model, frames, Panels(config, frames), out, console)
+    fabric.barrier()
+    if fabric.is_global_zero and not resume:
+        put_aside(out, wanted, [*(results[name] for name in wanted), progress])
+    fabric.barrier()
     with Interrupt() as interrupt:
         for name in left:
             before = stages_before(name, config)
@@ -203,7 +218,17 @@ def stages_before(name: str, config: TrainConfig) -> tuple[str, ...]:
 def check_same_run(path: Path, config: TrainConfig) -> None:
     if path.exists() and read_facts(path).get("config") != config.model_dump_json():
         raise TrainingError(
-            f"{path}: was made with another configuration; give that one, train without --resume, or take another --out"
+            f"{path}: was made with another configuration; give that one, begin anew with --force, or take another "
+            "--out"
+        )
+
+
+def check_nothing_replaced(paths: Sequence[Path]) -> None:
+    there = [str(path) for path in paths if path.exists()]
+    if there:
+        raise TrainingError(
+            f"{', '.join(there)}: of an earlier run; go on with --resume, begin anew with --force, or take another "
+            "--out"
         )
 
 

@@ -71,6 +71,27 @@ def test_optimiser_state_lies_in_memory_as_its_parameters(tmp_path: Path) -> Non
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_takes_anothers_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stage.safetensors"
+    (tmp_path / "stage.safetensors.partial").write_bytes(b"half, of a run that was killed")
+    networks, _, _ = make(0)
+    save_weights(path, networks, {"stage": "first"})
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            save_weights(path, networks, {"stage": "second"})
+    assert load_weights(path, networks) == {"stage": "first"}
+    save_weights(path, networks, {"stage": "third"})
+    assert load_weights(path, networks) == {"stage": "third"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_checkpoint_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "stage.safetensors"
     networks, average, optimizers = make(0)

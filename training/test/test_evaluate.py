@@ -376,7 +376,9 @@ def test_suites_are_scored_by_families(entries: list[Entry], suite: str) -> None
     assert len(cells(report(results).split("## Levels")[1], next(iter(results.conditions))))
 
 
-def test_ready_made_pairs(options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ready_made_pairs(
+    options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Degraded images named after the clean ones, which have the labels."""
     degraded = tmp_path / "degraded"
     degraded.mkdir()
@@ -391,7 +393,11 @@ def test_ready_made_pairs(options: list[object], tmp_path: Path, monkeypatch: py
     expected = np.mean([psnr(picture(index), picture(index) // 2) for index in range(5)])
     assert results.conditions["ready_made"].degraded.psnr == pytest.approx(expected)
     assert results.clean.raw is not None
-    assert run(monkeypatch, *bundle, *pairs, *out) == 0
+    assert run(monkeypatch, *bundle, *pairs, *out) == 1
+    assert "holds results.json, results.md, panels of another run" in capsys.readouterr().err
+    (tmp_path / "out/panels/of_another_condition.png").touch()
+    assert run(monkeypatch, *bundle, *pairs, *out, "--force") == 0
+    assert not (tmp_path / "out/panels/of_another_condition.png").exists()
     assert read_results(tmp_path / "out/results.json").clean.raw is None
     assert "–" in (tmp_path / "out/results.md").read_text()
 

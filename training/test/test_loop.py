@@ -230,7 +230,7 @@ def test_what_a_run_leaves_behind(coop_train: Train, tmp_path: Path) -> None:
     assert panels.height > 3 * 64  # clear, fog and noise
 
     (out / "refinement.safetensors").unlink()
-    assert coop_train(out, "--stage", "segmenter") == 0
+    assert coop_train(out, "--stage", "segmenter", "--force") == 0
     assert list(json.loads((out / "run.json").read_text())["stages"]) == ["segmenter"]
 
 
@@ -331,7 +331,8 @@ def test_a_stage_is_not_trained_anew_beneath_what_was_built_on_it(
     assert "refinement.safetensors: came of another run of stage segmenter" in capsys.readouterr().err
     assert (out / "segmenter.safetensors").read_bytes() == before
     later.unlink()
-    assert coop_train(out, "--stage", "segmenter") == 0
+    assert coop_train(out, "--stage", "segmenter", "--force") == 0
+    assert (out / "earlier-1/segmenter.safetensors").read_bytes() == before
 
 
 def test_an_output_folder_that_cannot_be_is_named(

@@ -99,7 +99,7 @@ def test_training_begins_with_a_bundle(
     for name in kept:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
 
-    assert coop_train(further, f"--set=start_from={tmp_path}", *begun) == 1
+    assert coop_train(tmp_path / "another", f"--set=start_from={tmp_path}", *begun) == 1
     assert f"coop-train: {tmp_path / 'bundle.yaml'}" in capsys.readouterr().err
 
 

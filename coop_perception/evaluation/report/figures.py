@@ -10,6 +10,8 @@ from typing import Any
 
 DASH = "–"
 """Stands for a number that does not exist."""
+SHOWN = 5
+"""Warnings; summary.json has them all."""
 
 
 def number(value: Any) -> float | None:
@@ -87,6 +89,12 @@ def image_scores(summary: Mapping[str, Any]) -> list[Comparison]:
         Comparison("PSNR", number(degraded.get("psnr")), number(restored.get("psnr")), 2, "dB", "dB"),
         Comparison("SSIM", number(degraded.get("ssim")), number(restored.get("ssim")), 3),
     ]
+
+
+def warnings(summary: Mapping[str, Any]) -> list[str]:
+    """The first of what went wrong on the way, and how much more there is."""
+    found = [str(warning) for warning in summary.get("warnings", ())]
+    return found[:SHOWN] + ([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])
 
 
 def recording_name(summary: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from coop_perception.classes import SemanticClass
 from coop_perception.evaluation.report.frames import Sample
 from coop_perception.evaluation.report.panels import legend_classes, panel_rows
+from coop_perception.replacing import write_whole
 from coop_perception.visualization import legend, panel_grid
 
 _NOTHING = 235  # grey of a panel that one sample lacks and others have
@@ -42,4 +43,4 @@ def write_overview(path: Path, samples: Sequence[Sample], classes: Sequence[Sema
     named = legend_classes(samples, classes)
     if named:
         picture = np.vstack([picture, legend(named, picture.shape[1])])
-    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    write_whole(path, cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())

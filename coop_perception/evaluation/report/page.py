@@ -17,6 +17,7 @@ from coop_perception.classes import SemanticClass
 from coop_perception.evaluation.report import charts, figures
 from coop_perception.evaluation.report.frames import FrameScore, Sample
 from coop_perception.evaluation.report.panels import legend_classes, panel_rows
+from coop_perception.replacing import write_whole
 
 _JPEG_QUALITY = 88
 
@@ -107,8 +108,9 @@ def write_report(
         unaccounted=figures.unaccounted(summary["frames"]),
         reasons=_REASONS,
         facts=list(_facts(summary)),
+        warnings=figures.warnings(summary),
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page.encode())
 
 
 def _picture_rows(samples: Sequence[Sample], classes: Sequence[SemanticClass]) -> list[_PictureRow]:

@@ -52,12 +52,13 @@ def convert(checkpoint: Path, out: Path, licence: str = "") -> Path:
         licence: of the weights.
 
     Raises:
-        AdapterError: transformers is missing, the checkpoint is no whole SegFormer, or there is a description already.
+        AdapterError: transformers is missing, the checkpoint is no whole SegFormer, or there is such a file already.
         OSError: a file cannot be written.
     """
     description = out.with_suffix(".yaml")
-    if description.exists():
-        raise AdapterError(f"{description}: exists, and may have been edited; remove it, or choose another --out")
+    for path in (description, out):
+        if path.exists():
+            raise AdapterError(f"{path}: exists, and may have been edited; remove it, or choose another --out")
     network = _load(checkpoint)
     pixels = torch.zeros(2, 3, 64, 96)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from rich.progress import track
 from coop_perception.degradations import CONDITIONS
 from coop_perception.image_files import DatasetError
 from coop_perception.metrics import psnr
+from coop_perception.replacing import open_results, write_whole
 from coop_training.cases import Case, Entry
 from coop_training.evaluate import positive
 from coop_training.evaluation import select
@@ -34,14 +35,17 @@ def main() -> int:
     parser.add_argument("--labels", type=Path, required=True, help="folder of their labels, CamVid's ids")
     parser.add_argument("--limit", type=positive, default=16, help="so many of them, evenly spread (default 16)")
     parser.add_argument("--out", type=Path, required=True, help="YAML file to write")
+    parser.add_argument("--force", action="store_true", help="replace a file at --out")
     arguments = parser.parse_args()
     try:
+        open_results(arguments.out.parent, [arguments.out.name], arguments.force)
         items = paired_items(arguments.images, arguments.labels, published("camvid"), depth=True)
         text = yaml.safe_dump(
             choose(select(items, arguments.limit)).model_dump(), sort_keys=False, default_flow_style=None
         )
         folder = "/".join(arguments.images.resolve().parts[-3:])
-        arguments.out.write_text(f"# Chosen by coop_training.peers.choose on images of {folder}, for PSNR.\n{text}")
+        head = f"# Chosen by coop_training.peers.choose on images of {folder}, for PSNR.\n"
+        write_whole(arguments.out, (head + text).encode())
     except (DatasetError, OSError) as error:
         print(f"choose: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,46 @@
+"""How a command ends; README.md has the table. A SystemExit with a message ends with 1, argparse with 2; 3 is
+reserved for results that do not pass a gate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+DONE = 0
+CANNOT = 1
+INCOMPLETE = 4
+INTERRUPTED = 130
+
+
+class IncompleteError(Exception):
+    """Results are there, but rest on less than was; the message says on how much."""
+
+
+@contextmanager
+def one_line(command: str, failures: tuple[type[Exception], ...], kept: str) -> Iterator[None]:
+    """Turns what ends a command into its one line and its exit code.
+
+    Args:
+        command: its name.
+        failures: what it may raise that it cannot do its work.
+        kept: what there is after Ctrl-C, unless the KeyboardInterrupt says it.
+
+    Raises:
+        SystemExit: instead of any of these.
+    """
+    try:
+        yield
+    except failures as error:
+        raise SystemExit(f"{command}: {error}") from error
+    except IncompleteError as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        raise SystemExit(INCOMPLETE) from error
+    except KeyboardInterrupt as stop:
+        raise SystemExit(interrupted(command, str(stop) or kept)) from None
+
+
+def interrupted(command: str, kept: str) -> int:
+    """Says that Ctrl-C ended a command, and what there is after it; its exit code."""
+    print(f"{command}: interrupted; {kept}", file=sys.stderr)
+    return INTERRUPTED

@@ -1,0 +1,69 @@
+"""A bundle takes another's place when it is whole, and only where that is allowed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from coop_training.bundle_writing import new_bundle
+from coop_training.export_check import ExportError
+from rich.console import Console
+from toy_bundle import write_toy_bundle
+
+from coop_perception.model.bundle import BundleError, load_bundle
+
+CONSOLE = Console(quiet=True)
+
+
+def write(out: Path, source: Path, force: bool = False) -> None:
+    with new_bundle(out, force, CONSOLE) as directory:
+        shutil.copytree(source, directory, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_toy_bundle(tmp_path / "source/toy")
+
+
+def test_a_bundle_is_replaced_on_demand_only(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "models/mine"
+    write(out, source)
+    (out / "marked").touch()
+    with pytest.raises(ExportError, match=r"mine: exists; .*\(--force\)"):
+        write(out, source)
+    assert (out / "marked").exists()
+    write(out, source, force=True)
+    assert not (out / "marked").exists()
+    assert [path.name for path in out.parent.iterdir()] == ["mine"]
+    with pytest.raises(ExportError, match="exists and is no bundle"):
+        write(tmp_path / "models", source, force=True)
+
+
+def test_a_bundle_that_does_not_run_takes_no_place(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    write(out, source)
+    (source / "segmenter.onnx").write_bytes(b"cut off")
+    with pytest.raises(BundleError, match="segmenter"):
+        write(out, source, force=True)
+    load_bundle(out)
+
+
+def test_what_a_killed_export_left_is_neither_trusted_nor_in_the_way(source: Path, tmp_path: Path) -> None:
+    """It was killed after the earlier bundle had been put aside, before the new one took its place."""
+    out, partial = tmp_path / "mine", tmp_path / ".mine.partial"
+    write(out, source)
+    (out / "marked").touch()
+    (partial / "new/mine").mkdir(parents=True)
+    (partial / "new/mine/bundle.yaml").write_text("half")
+    out.rename(partial / "replaced")
+    for left in ("mine.partial", "mine.replaced"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "bundle.yaml").write_text("half")
+    with pytest.raises(ExportError, match="mine: exists"):
+        write(out, source)
+    assert (out / "marked").exists()
+    write(out, source, force=True)
+    load_bundle(out)
+    assert not (out / "marked").exists()
+    assert not partial.exists()
