@@ -48,6 +48,12 @@ class Findings:
     """Those of the warnings by which the results rest on less than LEAST_SHARE of what was there."""
     interrupted: bool = False
 
+    def note(self, warning: str, share: float) -> None:
+        """Add a warning of what rests on this share of what was there."""
+        self.warnings.append(warning)
+        if share < LEAST_SHARE:
+            self.incomplete.append(warning)
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -179,11 +185,11 @@ class _Tally:
         for topic in chosen.present():
             read, expected, matched = self._read[topic], recording.expected(topic), self._matched[topic]
             if read < expected:
-                _note(findings, f"only {read} of {expected} messages on {topic} can be read", read / expected)
+                findings.note(f"only {read} of {expected} messages on {topic} can be read", read / expected)
             if matched < read:
                 count = f"only {matched} of {read} references have" if matched else f"none of {read} references has"
                 stamps = f"images {self._written(self._image)}, references {self._written(topic)}"
-                _note(findings, f"{count} the stamp of an image ({stamps}): {topic}", matched / read)
+                findings.note(f"{count} the stamp of an image ({stamps}): {topic}", matched / read)
 
     def _written(self, topic: str) -> str:
         stamps = list(self._stamps.get(topic, {}))
@@ -191,12 +197,6 @@ class _Tally:
             return "none"
         text = f"{stamps[0] // 10**9}.{stamps[0] % 10**9:09}".rstrip("0").rstrip(".")
         return text + (" ..." if len(stamps) > 1 else "")
-
-
-def _note(findings: Findings, warning: str, share: float) -> None:
-    findings.warnings.append(warning)
-    if share < LEAST_SHARE:
-        findings.incomplete.append(warning)
 
 
 class SampleChooser:

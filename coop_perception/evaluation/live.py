@@ -47,6 +47,13 @@ def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_nam
             f"{played.frames - played.received} frames were lost on the way to the node; with its parameters "
             "qos_overrides.<image topic>.subscription.reliability: reliable and .history: keep_all none are"
         )
+    if played.repeated:
+        every = played.frames + played.repeated
+        findings.note(
+            f"{played.repeated} of {every} images have the stamp of an earlier one and were not played: their outputs "
+            "could not be told apart; offline, without --live, all are scored",
+            played.frames / every,
+        )
     with Recording(out / OUTPUTS) as outputs:
         scores, samples = score_outputs(
             recording, chosen, bundle, outputs, camera_of(chosen.image), list(played.latency_ms.items()), findings

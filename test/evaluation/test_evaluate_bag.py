@@ -506,6 +506,31 @@ def test_nodes_of_one_name_are_not_evaluated(tmp_path: Path, bundle: Path) -> No
     assert not (tmp_path / "live/outputs").exists()
 
 
+def stamped(path: Path, *stamps: int) -> Path:
+    """A recording of images with these header stamps, in seconds."""
+    with RecordingWriter(path) as writer:
+        for index, stamp in enumerate(stamps):
+            message = image_message(picture(index), "rgb8", "front", stamp * SECOND)
+            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND // 10)
+    return path
+
+
+def test_a_stamp_that_comes_again_costs_its_frame_alone(tmp_path: Path, bundle: Path) -> None:
+    done = run_demo(tmp_path, stamped(tmp_path / "bag", 5, 6, 7, 7), bundle)
+    assert done.returncode == 4, done.stderr
+    assert "1 of 4 images have the stamp of an earlier one and were not played" in " ".join(done.stderr.split())
+    assert json.loads((tmp_path / "out/summary.json").read_text())["frames"]["processed"] == 3
+
+
+@pytest.mark.parametrize("stamp", [0, 5])
+def test_images_that_are_not_stamped_are_refused_before_they_are_played(
+    tmp_path: Path, bundle: Path, stamp: int
+) -> None:
+    done = run_demo(tmp_path, stamped(tmp_path / "bag", stamp, stamp, stamp), bundle)
+    assert done.returncode == 1
+    assert "offline, without --live, they are scored in order" in " ".join(done.stderr.split())
+
+
 def test_demo_says_why_a_node_does_not_come_up(tmp_path: Path, bundle: Path) -> None:
     bag = write_bag(tmp_path / "bag")
     edit_manifest(bundle, classes=[{"id": 0, "name": "Road", "rgb": [1, 2, 3]}])
