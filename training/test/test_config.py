@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,9 @@ def test_documented_losses_are_those_of_the_configurations() -> None:
         in_use = 0.0 if street.features == "none" and term in ("perceptual", "style") else getattr(street, term)
         found = [0.0 if cell == "–" else float(cell) for cell in row]
         assert found == [getattr(LossesConfig(), term), in_use, getattr(paper, term)], term
+
+
+def test_the_command_looks_at_its_arguments_before_it_imports_what_takes_long() -> None:
+    code = "import sys; from coop_training import train; print(*sorted({'torch', 'lightning_fabric'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -20,7 +20,7 @@ import onnx
 import pytest
 import torch
 import yaml
-from coop_training import loop, monitor, train
+from coop_training import loop, monitor, train, training
 from coop_training.checkpoint import read_facts
 from coop_training.config import StageConfig, load_config
 from coop_training.data import Sample, load_frames
@@ -394,7 +394,7 @@ def test_refinement_is_trained_for_a_segmenter_that_exists(coop_train: Train, tm
 def test_batches_must_divide_evenly(config_file: Path) -> None:
     config = load_config(config_file, ["stages.segmenter.batch=3"])
     with pytest.raises(TrainingError, match=r"stages\.segmenter\.batch is 3, which 2 processes cannot share evenly"):
-        train.check_can_begin(STAGES, {}, config, 2)
+        training.check_can_begin(STAGES, {}, config, 2)
 
 
 def test_missing_devices_are_named(coop_train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
