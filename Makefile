@@ -25,7 +25,7 @@ setup-training:  ## the same, and what tests, linters and training need (PyTorch
 	$(SET_UP) --training
 
 demo: setup  ## the whole job on a recording [BAG=dir] [TOPIC=name], results in out/demo, for an earlier demo's
-	$(RUN) $(VENV)/demo $(if $(BAG),--bag "$(BAG)") $(if $(TOPIC),--topic "$(TOPIC)") --out out/demo --force
+	$(RUN) $(VENV)/demo $(if $(BAG),--bag "$(BAG)") $(if $(TOPIC),--image-topic "$(TOPIC)") --out out/demo --force
 
 test: setup-training  ## all tests
 	$(RUN) $(VENV)/python -m pytest --numprocesses=auto --dist=worksteal test training/test

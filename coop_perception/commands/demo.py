@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bag = options.out / RECORDING
             make_recording(replace(SAMPLE, out=bag))
         with Recording(bag) as recording:
-            chosen = choose_topics(recording, options.topic, None, None)
+            chosen = choose_topics(recording, options.image_topic, None, None)
             compressed = recording.topics[chosen.image].type == COMPRESSED_IMAGE_TYPE
             from coop_perception.evaluation.live import evaluate_live  # rclpy: only where it is needed
             from coop_perception.evaluation.node_process import running_node
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--bag", type=Path, help="recording to play (default: a sample drive in fog, made anew)")
-    parser.add_argument("--topic", help="its image topic (default: the only one)")
+    parser.add_argument("--image-topic", "--topic", help="its camera topic (default: the recording's only one)")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of results (default: %(default)s)")
     add_result_options(parser)

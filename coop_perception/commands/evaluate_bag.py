@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="evaluate_bag", description=__doc__)
     parser.add_argument("--bag", type=Path, required=True, help="the recording: a rosbag2 directory or storage file")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
-    parser.add_argument("--image-topic", help="camera topic to process (default: the recording's only one)")
+    parser.add_argument("--image-topic", "--topic", help="camera topic to process (default: the recording's only one)")
     parser.add_argument(
         "--reference-image-topic", help="clear images to compare with (default: <camera>/reference/image)"
     )
