@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from coop_perception.documents import read_json
 from coop_perception.engines import EngineError
 
 
@@ -106,10 +107,12 @@ def read_sidecar(engine: Path) -> dict[str, Any]:
     """`key` and `facts` of an engine file.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
-        ValueError: it is no JSON mapping.
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or is no JSON mapping.
     """
-    content = json.loads(_sidecar(engine).read_text())
+    if not _sidecar(engine).exists():
+        raise FileNotFoundError(_sidecar(engine))
+    content = read_json(_sidecar(engine))
     if not isinstance(content, dict):
         raise ValueError("it holds no JSON mapping")
     return content

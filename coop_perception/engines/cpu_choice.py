@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.contracts import Bundle
+from coop_perception.documents import DocumentError, read_json
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.cpu import cpu_name
 from coop_perception.engines.modules import cpu_module
@@ -93,9 +94,9 @@ def _image(bundle: Bundle) -> NDArray[np.uint8]:
 
 def _read(file: Path) -> Mapping[str, str] | None:
     try:
-        known = json.loads(file.read_text())
+        known = read_json(file)
         return known if {known["backend"]} <= {REFERENCE, OTHER} and isinstance(known["why"], str) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DocumentError, KeyError, TypeError):
         return None
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coop_perception.classes import IGNORE_ID, SemanticClass, parse_classes
 from coop_perception.contracts import CONTRACTS, Bundle, Network
+from coop_perception.documents import DocumentError, read_yaml
+from coop_perception.shown import LONGEST_NAME, is_name, shown
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.yaml"
@@ -33,11 +33,11 @@ def load_bundle(directory: Path) -> Bundle:
     """
     path = directory / MANIFEST
     try:
-        manifest = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise BundleError(f"{path}: not found; a bundle is a directory with {MANIFEST} and its ONNX files") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BundleError(f"{path}: cannot be read as YAML: {error}") from error
+        if not path.exists():
+            raise BundleError(f"{path}: not found; a bundle is a directory with {MANIFEST} and its ONNX files")
+        manifest = read_yaml(path)
+    except DocumentError as error:
+        raise BundleError(str(error)) from error
     if not isinstance(manifest, dict):
         raise BundleError(f"{path}: is no mapping of fields")
     version = _field(path, manifest, "format", int)
@@ -53,7 +53,7 @@ def load_bundle(directory: Path) -> Bundle:
         file, expected = (_field(path, weights, key, str, "weights.") for key in ("file", "sha256"))
         _check_file(directory / file, expected, "networks' weights")
     return Bundle(
-        name=_field(path, manifest, "name", str),
+        name=_name(path, _field(path, manifest, "name", str)),
         directory=directory,
         classes=_classes(path, _field(path, manifest, "classes", list)),
         height=_positive(path, size, "height"),
@@ -74,7 +74,7 @@ def _field(path: Path, mapping: Mapping[str, Any], key: str, kind: type, inside:
         raise BundleError(f"{path}: has no field '{inside}{key}'")
     value = mapping[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise BundleError(f"{path}: {inside}{key} is {value!r}, expected {kind.__name__}")
+        raise BundleError(f"{path}: {inside}{key} is {shown(value)}, expected {kind.__name__}")
     return value
 
 
@@ -83,6 +83,14 @@ def _positive(path: Path, mapping: Mapping[str, Any], key: str) -> int:
     if value <= 0:
         raise BundleError(f"{path}: input {key} is {value}, expected a positive number of pixels")
     return value
+
+
+def _name(path: Path, name: str) -> str:
+    if not is_name(name):
+        raise BundleError(
+            f"{path}: the name {shown(name)} is none, expected up to {LONGEST_NAME} characters that can be printed"
+        )
+    return name
 
 
 def _classes(path: Path, entries: list[Any]) -> tuple[SemanticClass, ...]:
@@ -94,8 +102,8 @@ def _classes(path: Path, entries: list[Any]) -> tuple[SemanticClass, ...]:
 
 def _conditions(path: Path, names: list[Any]) -> tuple[str, ...]:
     if not names or names[0] != "clear" or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
-        raise BundleError(f"{path}: conditions are {names}, expected 'clear' followed by distinct names")
-    return tuple(names)
+        raise BundleError(f"{path}: conditions are {shown(names)}, expected 'clear' followed by distinct names")
+    return tuple(_name(path, name) for name in names)
 
 
 def _network(path: Path, networks: Mapping[str, Any], name: str) -> Network:
@@ -106,7 +114,7 @@ def _network(path: Path, networks: Mapping[str, Any], name: str) -> Network:
     for side, names in (("inputs", CONTRACTS[name].inputs), ("outputs", CONTRACTS[name].outputs)):
         listed = _field(path, entry, side, list, inside)
         if sorted(map(str, listed)) != sorted(names):
-            raise BundleError(f"{path}: {name} {side} are {listed}, expected {list(names)}")
+            raise BundleError(f"{path}: {name} {side} are {shown(listed)}, expected {list(names)}")
     _check_file(file, expected, name)
     return Network(name, file, expected)
 

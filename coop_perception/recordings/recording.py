@@ -13,13 +13,15 @@ from heapq import heappop, heappush
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
 import zstandard
 
+from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.recordings.messages import TYPES
 from coop_perception.recordings.storage import DamagedFileError, StorageFile, open_storage
 
 _SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+METADATA_LIMIT = 4 << 20
+"""Bytes: metadata.yaml has some hundreds for each storage file and topic."""
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -206,10 +208,10 @@ def _storage_files(path: Path) -> list[Path]:
 def _listed_files(metadata: Path) -> list[str]:
     """The storage files that metadata.yaml names; none where it cannot be read, so that those there are taken."""
     try:
-        content = yaml.safe_load(metadata.read_text())
+        content = read_yaml(metadata, METADATA_LIMIT)
         names = content["rosbag2_bagfile_information"]["relative_file_paths"]
         return [PurePath(name).name for name in names]  # early versions give paths that begin with the directory
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (DocumentError, KeyError, TypeError):
         return []
 
 

@@ -59,11 +59,23 @@ def test_every_field_is_needed(directory: Path, field: str) -> None:
         ("classes", [{"id": 0, "name": "Road", "rgb": [0, 0, 300]}], "classes: each needs"),
         ("classes", [{"id": i, "name": "Road", "rgb": [0, 0, 0]} for i in range(2)], "names repeat"),
         ("conditions", ["fog"], "conditions are"),
+        ("conditions", ["clear", "fog\n"], r"the name 'fog\\n' is none"),
+        ("name", "\x1b[2J", r"the name '\\x1b\[2J' is none"),
+        ("name", "x" * 101, "the name 'x{80}'… is none"),
+        ("classes", [{"id": 0, "name": "a\0b", "rgb": [0, 0, 0]}], r"class name 'a\\x00b'"),
     ],
 )
 def test_values_that_cannot_be(directory: Path, field: str, value: object, says: str) -> None:
     edit_manifest(directory, **{field: value})
     with pytest.raises(BundleError, match=says):
+        load_bundle(directory)
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "\\udcff x"])
+def test_names_that_no_topic_can_carry(directory: Path, name: str) -> None:
+    manifest = directory / MANIFEST
+    manifest.write_text(manifest.read_text().replace("name: toy", f'name: "{name}"'))
+    with pytest.raises(BundleError, match=r"bundle\.yaml: .* half of a surrogate pair"):
         load_bundle(directory)
 
 
