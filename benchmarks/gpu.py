@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -36,6 +35,7 @@ from coop_perception.contracts import CONTRACTS
 from coop_perception.documents import read_yaml
 from coop_perception.engines import EngineError
 from coop_perception.engines.cuda import gpu
+from coop_perception.engines.onnxruntime import ort
 from coop_perception.model.bundle import MANIFEST
 
 BUNDLE, OUT = Path("models/street"), Path("out/bench/gpu.json")
