@@ -19,6 +19,7 @@ from coop_perception.documents import DocumentError, read_json
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.cpu import cpu_name
 from coop_perception.engines.modules import cpu_module
+from coop_perception.engines.private_files import make_folder
 from coop_perception.sample_scene.drive import SampleDrive
 
 NETWORK = "cooperative"
@@ -103,7 +104,7 @@ def _read(file: Path) -> Mapping[str, str] | None:
 def _remember(file: Path, facts: Mapping[str, object]) -> str:
     """Writes it whole or not at all; says what became of it."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".json", delete=False) as temporary:
             json.dump(facts, temporary, indent=2)
         Path(temporary.name).replace(file)

@@ -18,6 +18,7 @@ from coop_perception.evaluation.scoring import condition_summary
 from coop_perception.metrics import percentiles
 from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.recording import Recording
+from coop_perception.ros.initialising import initialise
 from coop_perception_msgs.msg import ModelInfo
 
 
@@ -29,7 +30,7 @@ def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_nam
         RecordingError, ScoringError: as their modules say.
     """
     out.mkdir(parents=True, exist_ok=True)
-    rclpy.init()
+    initialise()
     try:
         info = _model_info(node_name)
         check_bundle(bundle, node_name, info)

@@ -16,6 +16,7 @@ from rclpy.node import Node
 from coop_perception import topics
 from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.outputs import RECORDED
+from coop_perception.ros.initialising import initialise
 from coop_perception.ros.lifecycle_client import LifecycleError, bring_up
 
 STOP_S = 5.0
@@ -46,7 +47,7 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
         try:
-            rclpy.init()
+            initialise()
             client = Node("demo")
             executor = SingleThreadedExecutor()
             executor.add_node(client)

@@ -13,6 +13,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from coop_perception.ros.initialising import initialise
 from coop_perception.ros.shutdown_signals import ShutdownSignals, exit_now
 
 
@@ -34,7 +35,7 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
     """
     signals.shut_down = rclpy.try_shutdown
     try:
-        rclpy.init(args=list(args), signal_handler_options=SignalHandlerOptions.NO)
+        initialise(args, signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()
     except Exception as error:
         signals.end()

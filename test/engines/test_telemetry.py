@@ -23,7 +23,9 @@ OnnxRuntimeEngine(pathlib.Path(sys.argv[1]))
 """
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    subprocess.run([sys.executable, "-c", program, str(bundle / "restoration.onnx")], check=True, timeout=60, env=environment)
+    subprocess.run(
+        [sys.executable, "-c", program, str(bundle / "restoration.onnx")], check=True, timeout=60, env=environment
+    )
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
