@@ -9,16 +9,17 @@ from collections.abc import Callable, Sequence
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from coop_perception.ros.initialising import initialise
 from coop_perception.ros.shutdown_signals import ShutdownSignals, exit_now
+from coop_perception.ros.spinning import spin
 
 
 def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: ShutdownSignals) -> int:
-    """Spin a node until a signal.
+    """Spin a node until a signal, whatever its callbacks raise.
 
     rclpy's own handlers shut its context down from a thread while Python raises KeyboardInterrupt wherever the main
     thread happens to be, also while that cleans up: now and then both get in each other's way. Here only the context is
@@ -49,12 +50,7 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        executor.spin()
-    except ExternalShutdownException:
-        pass
-    except Exception:
-        if not signals.received.is_set():  # else a callback wanted something of ROS when the signal came
-            raise
+        spin(executor, node)
     finally:
         node.destroy_node()
         signals.end()
