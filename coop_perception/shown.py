@@ -7,6 +7,8 @@ import reprlib
 LONGEST = 80
 """Characters of a value."""
 LONGEST_NAME = 100
+LONGEST_MESSAGE = 4000
+"""Of what ends a command, which may list a recording's topics."""
 _CUT = "…"
 
 

@@ -145,3 +145,11 @@ def test_yaml_and_json_from_outside_are_parsed_in_one_place(folder: str) -> None
     for file in (ROOT / folder).rglob("*.py"):
         parses = re.search(r"yaml\.(safe_)?load|json\.loads?\(", file.read_text())
         assert file.name in own or not parses, file
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, "training/coop_training"])
+def test_rich_obeys_nothing_that_comes_from_outside(folder: str) -> None:
+    """A path with `[/b]` in it is no markup, and no error."""
+    for file in (ROOT / folder).rglob("*.py"):
+        made = re.findall(r"\bConsole\(([^()]*)\)", file.read_text())
+        assert all("markup=False" in arguments for arguments in made), file

@@ -13,6 +13,7 @@ from coop_perception.engines.precisions import PRECISIONS
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.resources import default_bundle
+from coop_perception.shown import LONGEST_MESSAGE, plain
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             calibration=options.calibration,
         )
     except (BundleError, EngineError, DatasetError, OSError) as error:
-        raise SystemExit(f"build_engines: {error}") from error
+        raise SystemExit(f"build_engines: {plain(error, LONGEST_MESSAGE)}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with one line, when it cannot do its work or a frame is unaccounted for.
     """
     options = _parser().parse_args(arguments)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     # On this machine only, and apart from whatever else runs here.
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")

@@ -18,6 +18,7 @@ from coop_perception.evaluation.scoring import ScoringError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.recordings.recording import Recording, RecordingError
 from coop_perception.resources import default_bundle
+from coop_perception.shown import LONGEST_MESSAGE, plain
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 )
         finish(evaluation, bundle, options.out)
     except (RecordingError, BundleError, EngineError, ScoringError, EvaluationError, OSError) as error:
-        raise SystemExit(f"evaluate_bag: {error}") from error
+        raise SystemExit(f"evaluate_bag: {plain(error, LONGEST_MESSAGE)}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

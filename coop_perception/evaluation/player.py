@@ -12,6 +12,7 @@ from pathlib import Path
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rich.markup import escape
 from rich.progress import Progress
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -24,6 +25,7 @@ from coop_perception.recordings.frames import header_stamp, with_header_stamp
 from coop_perception.recordings.messages import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
 from coop_perception.recordings.recording import Message, Recording, RecordingError
 from coop_perception.recordings.writer import RecordingWriter
+from coop_perception.shown import plain
 from coop_perception_msgs.msg import CameraStatus, ImageCondition, PipelineStatus
 
 PLAY_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
@@ -122,7 +124,8 @@ class _Client:
         begun_log, begun = 0, 0.0
         with Progress(transient=True) as progress:
             count = self._recording.topics[self._image_topic].count
-            task = progress.add_task(f"playing {self._recording.path.name} to {self._node_name}", total=count)
+            what = f"playing {self._recording.path.name} to {self._node_name}"
+            task = progress.add_task(escape(plain(what, 80)), total=count)
             try:
                 for message in self._recording.messages([self._image_topic, self._info_topic]):
                     if message.topic == self._info_topic:

@@ -15,6 +15,7 @@ from coop_perception.evaluation.evaluation import Evaluation, EvaluationError
 from coop_perception.evaluation.report.overview import write_overview
 from coop_perception.evaluation.report.page import write_report
 from coop_perception.evaluation.report.terminal import summary_table
+from coop_perception.shown import plain
 
 
 def finish(evaluation: Evaluation, bundle: Bundle, out: Path) -> None:
@@ -32,12 +33,12 @@ def finish(evaluation: Evaluation, bundle: Bundle, out: Path) -> None:
         write_overview(out / "overview.png", evaluation.samples, bundle.classes)
         written.append("overview.png")
     write_report(out / "report.html", summary, evaluation.samples, bundle.classes, evaluation.scores.series)
-    Console().print(summary_table(summary))
+    Console(markup=False).print(summary_table(summary))
     for problem in evaluation.problems[:5]:
-        print(f"warning: {problem}", file=sys.stderr)
+        print(f"warning: {plain(problem)}", file=sys.stderr)
     if len(evaluation.problems) > 5:
         print(f"warning: and {len(evaluation.problems) - 5} more", file=sys.stderr)
-    print(f"results in {out}: {', '.join(written)}")
+    print(f"results in {plain(out)}: {', '.join(written)}")
     counts = summary["frames"]
     lost = counts["read"] - counts["processed"] - counts["dropped"]
     if lost:

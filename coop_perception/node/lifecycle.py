@@ -30,6 +30,7 @@ from coop_perception.node.serving import Serving
 from coop_perception.node.settings import NodeParameters
 from coop_perception.node.transitions import logged, refusing
 from coop_perception.resources import default_bundle
+from coop_perception.shown import plain
 from coop_perception_msgs.srv import LoadBundle, SetStages
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -130,8 +131,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         settings = EngineSettings(
             value("backend"), value("precision"), value("threads"), cache, max(MAX_BATCH, cameras)
         )
-        load = partial(load_pipeline, directory, settings, value("fused"), cameras, self.get_logger().info)
+        load = partial(load_pipeline, directory, settings, value("fused"), cameras, self._say)
         return in_background(load, "loading")
+
+    def _say(self, line: str) -> None:
+        self.get_logger().info(plain(line))
 
     def _wait_for(self, loading: Future[Pipeline]) -> Pipeline:
         while self.context.ok():
@@ -179,7 +183,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             response.success, response.message = True, f"bundle {pipeline.bundle.name} is in use"
         except Exception as error:
             kind = "" if isinstance(error, (BundleError, EngineError)) else f"{type(error).__name__}: "
-            response.message = f"{kind}{error}"
+            response.message = plain(f"{kind}{error}")
             self.get_logger().error(f"load_bundle: {response.message}")
         return response
 

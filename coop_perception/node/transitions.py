@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from coop_perception.shown import plain
+
 Node = TypeVar("Node", bound=LifecycleNode)
 Transition = Callable[[Node, LifecycleState], TransitionCallbackReturn]
 
@@ -31,7 +33,7 @@ def logged(
                 return transition(node, state)
             except Exception as error:
                 kind = "" if isinstance(error, expected) else f"{type(error).__name__}: "
-                node.get_logger().error(f"{transition.__name__}: {kind}{error}")
+                node.get_logger().error(f"{transition.__name__}: {kind}{plain(error)}")
                 return otherwise
 
         return wrapper

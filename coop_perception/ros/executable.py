@@ -16,6 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from coop_perception.ros.initialising import initialise
 from coop_perception.ros.shutdown_signals import ShutdownSignals, exit_now
 from coop_perception.ros.spinning import spin
+from coop_perception.shown import plain
 
 
 def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: ShutdownSignals) -> int:
@@ -45,7 +46,7 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
             return 0
         if not isinstance(error, (RCLError, InvalidParameterTypeException, InvalidParameterValueException)):
             raise
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {plain(error)}", file=sys.stderr)
         return 1
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -44,7 +44,7 @@ def exchange_segmenter(
         DocumentError: `figures` cannot be read.
         OSError: the bundle cannot be written.
     """
-    console, out = Console(stderr=True), out.resolve()
+    console, out = Console(stderr=True, markup=False), out.resolve()
     bundle = load_bundle(source)
     if out == source.resolve():
         raise ExportError(f"{out}: is the bundle that is read; choose another --out")

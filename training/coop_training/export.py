@@ -24,6 +24,7 @@ from coop_perception.engines.files import handed_over
 from coop_perception.engines.precisions import PRECISIONS
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import FORMAT_VERSION, BundleError, load_bundle
+from coop_perception.shown import LONGEST_MESSAGE, plain
 from coop_training.adapters import AdapterError, OnnxSegmenter
 from coop_training.bundle_writing import check_replaceable, described, new_bundle, write_graphs, write_manifest
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
@@ -91,7 +92,7 @@ def main() -> int:
                 bundle, ENGINES, arguments.engines, arguments.engine_precision, directory, calibration=arguments.images
             )
     except FAILURES as error:
-        print(f"coop-export: {error}", file=sys.stderr)
+        print(f"coop-export: {plain(error, LONGEST_MESSAGE)}", file=sys.stderr)
         return 1
     return 0
 
@@ -122,7 +123,7 @@ def export(
         DocumentError: `figures` or the checkpoint's record cannot be read.
         OSError: the bundle cannot be written.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     out = out.resolve()
     check_replaceable(out)
     facts = read_facts(checkpoint)

@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=3000)
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     arguments = parser.parse_args()
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     try:
         config = load_config(arguments.config, arguments.set)
         torch.manual_seed(config.seed)

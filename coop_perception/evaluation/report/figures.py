@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from coop_perception.shown import LONGEST_NAME, plain
+
 DASH = "–"
 """Stands for a number that does not exist."""
 
@@ -91,7 +93,7 @@ def image_scores(summary: Mapping[str, Any]) -> list[Comparison]:
 
 def recording_name(summary: Mapping[str, Any]) -> str:
     """The recording's own name, without the directories it lies in."""
-    return PurePath(summary["recording"]).name or str(summary["recording"])
+    return plain(PurePath(summary["recording"]).name or summary["recording"], LONGEST_NAME)
 
 
 def bundle_name(summary: Mapping[str, Any]) -> str:
