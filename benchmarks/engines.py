@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
@@ -28,6 +27,7 @@ from support.goals import Goal, report
 from coop_perception.contracts import FUSED, STAGES, Bundle
 from coop_perception.engines import EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
+from coop_perception.engines.onnxruntime import ort
 from coop_perception.model.bundle import load_bundle
 from coop_perception.model.pipeline import OUTPUTS, Pipeline
 from coop_perception.resources import default_bundle

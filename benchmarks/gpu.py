@@ -27,15 +27,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-import yaml
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from coop_perception.contracts import CONTRACTS
+from coop_perception.documents import read_yaml
 from coop_perception.engines import EngineError
 from coop_perception.engines.cuda import gpu
+from coop_perception.engines.onnxruntime import ort
 from coop_perception.model.bundle import MANIFEST
 
 BUNDLE, OUT = Path("models/street"), Path("out/bench/gpu.json")
@@ -120,7 +120,7 @@ def networks(height: int, width: int) -> tuple[dict[str, Any], dict[str, onnx.Mo
 
     from coop_perception.contracts import STAGES
 
-    config = yaml.safe_load((BUNDLE / MANIFEST).read_text())["training"]["config"]
+    config = read_yaml(BUNDLE / MANIFEST)["training"]["config"]
     torch.manual_seed(0)
     model = Cooperative(TrainConfig.model_validate({**config, "height": height, "width": width})).eval()
     modules = {name: GRAPHS[name](model, height, width).eval() for name in CONTRACTS}

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from coop_perception.shown import LONGEST_NAME, is_name, plain, shown
+
 IGNORE_ID = 255
 """Mask value of pixels that carry no label: never scored, never trained on."""
 
@@ -40,22 +42,28 @@ def parse_classes(entries: Sequence[Mapping[str, Any]]) -> tuple[SemanticClass, 
 
     Raises:
         ValueError: an entry lacks one of them, a colour is out of 0..255, the ids are not 0..C-1 in order (C at most
-            255), or two classes have one name.
+            255), two classes have one name, or one cannot be printed.
     """
     try:
         classes = tuple(SemanticClass(int(e["id"]), str(e["name"]), _rgb(e["rgb"])) for e in entries)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"classes: each needs id, name and rgb [r, g, b] in 0..255 ({error!r})") from error
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        reason = plain(repr(error), 200)
+        raise ValueError(f"classes: each needs id, name and rgb [r, g, b] in 0..255 ({reason})") from error
     if [c.id for c in classes] != list(range(len(classes))) or not 0 < len(classes) <= IGNORE_ID:
-        raise ValueError(f"class ids are {[c.id for c in classes]}, expected 0..C-1 in order, C at most {IGNORE_ID}")
+        raise ValueError(
+            f"class ids are {shown([c.id for c in classes])}, expected 0..C-1 in order, C at most {IGNORE_ID}"
+        )
     names = [c.name for c in classes]
+    for name in names:
+        if not is_name(name):
+            raise ValueError(f"class name {shown(name)}: expected up to {LONGEST_NAME} characters that can be printed")
     if len(set(names)) != len(names):
-        raise ValueError(f"class names repeat: {sorted({n for n in names if names.count(n) > 1})}")
+        raise ValueError(f"class names repeat: {shown(sorted({n for n in names if names.count(n) > 1}))}")
     return classes
 
 
 def _rgb(value: Any) -> tuple[int, int, int]:
     red, green, blue = (int(v) for v in value)
     if not all(0 <= v <= 255 for v in (red, green, blue)):
-        raise ValueError(f"rgb {value}")
+        raise ValueError(f"rgb {shown(value)}")
     return red, green, blue

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from coop_perception.shown import LONGEST_MESSAGE, plain
+
 DONE = 0
 CANNOT = 1
 INCOMPLETE = 4
@@ -32,9 +34,9 @@ def one_line(command: str, failures: tuple[type[Exception], ...], kept: str) -> 
     try:
         yield
     except failures as error:
-        raise SystemExit(f"{command}: {error}") from error
+        raise SystemExit(f"{command}: {plain(error, LONGEST_MESSAGE)}") from error
     except IncompleteError as error:
-        print(f"{command}: {error}", file=sys.stderr)
+        print(f"{command}: {plain(error, LONGEST_MESSAGE)}", file=sys.stderr)
         raise SystemExit(INCOMPLETE) from error
     except KeyboardInterrupt as stop:
         raise SystemExit(interrupted(command, str(stop) or kept)) from None

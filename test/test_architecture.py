@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -28,6 +29,7 @@ GROUND = {
     "camera",
     "classes",
     "contracts",
+    "documents",
     "encoded_images",
     "exit_codes",
     "image_files",
@@ -38,7 +40,10 @@ GROUND = {
     "png_bytes",
     "replacing",
     "resources",
-} | {"topics", "visualization"}
+    "shown",
+    "topics",
+    "visualization",
+}
 ROS = (
     {"rclpy", "launch", "launch_ros", "rosidl_runtime_py", "ament_index_python", "coop_perception_msgs"}
     | {f"{name}_msgs" for name in ("builtin", "diagnostic", "lifecycle", "sensor", "std", "vision")}
@@ -137,3 +142,20 @@ def test_a_file_above_is_found(tmp_path: Path) -> None:
         "node.worker": {"engines.two"},
         "node": set(),
     }
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, "training/coop_training"])
+def test_yaml_and_json_from_outside_are_parsed_in_one_place(folder: str) -> None:
+    """What is parsed elsewhere is the product's own: a template, a log, a record."""
+    own = {"documents.py", "rviz.py", "record.py", "log.py"}
+    for file in (ROOT / folder).rglob("*.py"):
+        parses = re.search(r"yaml\.(safe_)?load|json\.loads?\(", file.read_text())
+        assert file.name in own or not parses, file
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, "training/coop_training"])
+def test_rich_obeys_nothing_that_comes_from_outside(folder: str) -> None:
+    """A path with `[/b]` in it is no markup, and no error."""
+    for file in (ROOT / folder).rglob("*.py"):
+        made = re.findall(r"\bConsole\(([^()]*)\)", file.read_text())
+        assert all("markup=False" in arguments for arguments in made), file

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             than was there.
     """
     options = _parser().parse_args(arguments)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     # On this machine only, and apart from whatever else runs here.
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")

@@ -32,6 +32,7 @@ from coop_perception.ros.camera_topics import camera_topics
 from coop_perception.ros.declaring import descriptor, ros_value
 from coop_perception.ros.definition import refusal
 from coop_perception.ros.frame_slots import FrameSlots
+from coop_perception.shown import plain
 
 REPORT_S = 10.0
 OUTPUT_QOS = QoSProfile(depth=5)
@@ -214,14 +215,14 @@ class DegradationNode(Node):  # type: ignore[misc]
         for note in notes:
             if note is not None and note not in camera.assumed:
                 camera.assumed.add(note)
-                self.get_logger().warning(f"camera {camera.name}: {note}")
+                self.get_logger().warning(f"camera {camera.name}: {plain(note)}")
 
     def _drop(self, camera: Camera, reason: str, why: str) -> None:
         camera.counts[reason] += 1
         if self.context.ok():
             # A logger of its own: throttling one camera's warnings shall not hide another's.
             logger = self.get_logger().get_child(camera.name.replace("/", "_"))
-            logger.warning(f"frame {reason}: {why}", throttle_duration_sec=REPORT_S)
+            logger.warning(f"frame {reason}: {plain(why)}", throttle_duration_sec=REPORT_S)
 
     def _report(self) -> None:
         for camera in self._cameras.values():

@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Column, Table
+from rich.text import Text
 
 from coop_perception.contracts import CONTRACTS, Bundle
 from coop_perception.engines import EngineError
@@ -17,6 +19,7 @@ from coop_perception.engines.cost import LEAST_AGREEMENT, LEAST_PSNR, Cost, prec
 from coop_perception.engines.cuda import Gpu, gpu
 from coop_perception.engines.files import ensure, facts
 from coop_perception.engines.precisions import Graphs
+from coop_perception.shown import plain
 
 
 def build_engines(
@@ -42,7 +45,7 @@ def build_engines(
     Raises:
         EngineError, DatasetError: as `ensure`.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if backend in ON_CPU and precision != "int8":
         console.print(f"{backend} loads the bundle's ONNX files as they are: nothing needs building for {precision}")
         return
@@ -51,15 +54,15 @@ def build_engines(
         if capabilities:
             raise EngineError(f"{backend}'s files are for CPUs; leave --compute-capability out")
         targets = [None]
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(console.print, highlight=False, soft_wrap=True)
     graphs = Graphs(bundle, precision, backend in TENSORRT, calibration)
     table = Table("graph", "for", Column("file", overflow="fold"), "MB", "seconds", "FP32 nodes")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for target in targets or [_this_gpu()]:
-            words = target.name if isinstance(target, Gpu) else target or "CPU"
+            words = plain(target.name if isinstance(target, Gpu) else target or "CPU", 80)
             for name in CONTRACTS:
-                task = progress.add_task(f"{name} for {words}", total=None)
-                advance = partial(_advance, progress, task, f"{name} for {words}")
+                task = progress.add_task(escape(f"{name} for {words}"), total=None)
+                advance = partial(_advance, progress, task, escape(f"{name} for {words}"))
                 file = ensure(bundle, [name], backend, target, precision, out, say, max_batch, graphs, advance)[name]
                 progress.remove_task(task)
                 known = facts(file)
@@ -100,7 +103,9 @@ def _report_costs(graphs: Graphs, console: Console) -> None:
     )
     for way, cost in costs.items():
         if cost.excessive():
-            console.print(f"[yellow]warning[/]: {_warning(way, cost, graphs.precision)}", soft_wrap=True)
+            console.print(
+                Text("warning", "yellow"), f": {_warning(way, cost, graphs.precision)}", sep="", soft_wrap=True
+            )
 
 
 def _warning(way: str, cost: Cost, precision: str) -> str:

@@ -6,18 +6,32 @@ its checksum, so that whatever a killed build leaves is never taken for an engin
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import fcntl
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
+from coop_perception.documents import read_json
 from coop_perception.engines import EngineError
+from coop_perception.engines.private_files import FOLDER, distrusted, make_folder, open_own
+from coop_perception.shown import plain, shown
+
+Say = Callable[[str], object]
+NONE_YET = "there is none yet"
+WAITING_S = 2.0
+"""Whoever waits longer for another process's build says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +56,54 @@ class Key:
     """What its precision was calibrated on. Wanted, None takes any."""
 
 
-def default_directory() -> Path:
-    """$COOP_PERCEPTION_CACHE, else coop_perception below $XDG_CACHE_HOME or ~/.cache."""
+def default_directory(say: Say) -> Path:
+    """$COOP_PERCEPTION_CACHE, else coop_perception below $XDG_CACHE_HOME or ~/.cache, which is made this user's alone;
+    where that cannot be, as without a home directory, one that lasts as long as the process.
+
+    Args:
+        say: gets a line about the latter.
+
+    Raises:
+        EngineError: not even that can be made.
+    """
     own = os.environ.get("COOP_PERCEPTION_CACHE")
     if own:
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coop_perception"
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        if not base.is_absolute():
+            raise RuntimeError(f"the home directory is {shown(str(base))}, no absolute path")
+        directory = base / "coop_perception"
+        make_folder(directory)
+        if distrusted(directory) and directory.stat().st_uid == os.geteuid():
+            directory.chmod(FOLDER)  # made by an earlier version; files that others can write to are not taken anyway
+        return directory
+    except (OSError, RuntimeError) as error:
+        directory = _temporary()
+        say(
+            f"no place for a cache ({plain(error, 200)}): what is built or measured is in {directory} and lost when "
+            "the process ends; set COOP_PERCEPTION_CACHE to a directory that can be written to"
+        )
+        return directory
+
+
+@functools.cache
+def _temporary() -> Path:
+    try:
+        directory = tempfile.mkdtemp(prefix="coop_perception-")
+    except OSError as error:
+        raise EngineError(
+            f"there is no place for a cache, nor for temporary files ({plain(error, 200)}); set COOP_PERCEPTION_CACHE"
+        ) from error
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
 
 
 def find(engine: Path, wanted: Key) -> str | None:
-    """Why the file is no engine for the key, in words; None: it is one."""
+    """Why the file is no engine for the key, in words, beginning with NONE_YET where there is none; None: it is one."""
+    for path in (engine.parent, engine, _sidecar(engine)):
+        if reason := distrusted(path):
+            return reason
     try:
         sidecar = read_sidecar(engine)
         built = Key(**sidecar["key"])
@@ -60,7 +112,7 @@ def find(engine: Path, wanted: Key) -> str | None:
         if engine.exists():
             return f"{engine.name} has no {_sidecar(engine).name} beside it: its build did not end"
         others = _others(engine)
-        return f"there is none yet{f' (only {others})' if others else ''}"
+        return f"{NONE_YET}{f' (only {others})' if others else ''}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{_sidecar(engine).name} cannot be read: {error}"
     difference = _difference(built, wanted)
@@ -106,28 +158,43 @@ def read_sidecar(engine: Path) -> dict[str, Any]:
     """`key` and `facts` of an engine file.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
-        ValueError: it is no JSON mapping.
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or is no JSON mapping.
     """
-    content = json.loads(_sidecar(engine).read_text())
+    if not _sidecar(engine).exists():
+        raise FileNotFoundError(_sidecar(engine))
+    content = read_json(_sidecar(engine))
     if not isinstance(content, dict):
         raise ValueError("it holds no JSON mapping")
     return content
 
 
 @contextmanager
-def lock(engine: Path) -> Iterator[None]:
+def lock(engine: Path, say: Say) -> Iterator[None]:
     """Held by one process at a time for an engine file; others wait. Makes the directory.
 
+    Args:
+        engine: the file.
+        say: gets a line where this takes longer than WAITING_S.
+
     Raises:
-        EngineError: the directory cannot be written to.
+        EngineError: the directory cannot be written to, or others can.
     """
     with _writing(engine.parent):
-        engine.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(engine.parent)
+        if reason := distrusted(engine.parent):
+            raise EngineError(f"no engine is built: {reason}")
         # Stays behind: whoever removed it could let two in, who hold different files of that name.
-        file = engine.with_name(f".{engine.name}.lock").open("w")
+        path = engine.with_name(f".{engine.name}.lock")
+        file = open_own(path, 0)
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = threading.Timer(WAITING_S, say, (f"waiting for another process, which builds {engine} ({path})",))
+        waiting.daemon = True
+        waiting.start()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        finally:
+            waiting.cancel()
         yield
 
 
@@ -138,7 +205,8 @@ def _sidecar(engine: Path) -> Path:
 def _write(path: Path, data: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")  # of this name for all: the next build overwrites a killed one's
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)
+        with BufferedWriter(open_own(partial, os.O_EXCL)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

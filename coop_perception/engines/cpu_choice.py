@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.contracts import Bundle
+from coop_perception.documents import DocumentError, read_json
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.cpu import cpu_name
 from coop_perception.engines.modules import cpu_module
+from coop_perception.engines.private_files import make_folder
 from coop_perception.sample_scene.drive import SampleDrive
 
 NETWORK = "cooperative"
@@ -93,16 +95,16 @@ def _image(bundle: Bundle) -> NDArray[np.uint8]:
 
 def _read(file: Path) -> Mapping[str, str] | None:
     try:
-        known = json.loads(file.read_text())
+        known = read_json(file)
         return known if {known["backend"]} <= {REFERENCE, OTHER} and isinstance(known["why"], str) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DocumentError, KeyError, TypeError):
         return None
 
 
 def _remember(file: Path, facts: Mapping[str, object]) -> str:
     """Writes it whole or not at all; says what became of it."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".json", delete=False) as temporary:
             json.dump(facts, temporary, indent=2)
         Path(temporary.name).replace(file)

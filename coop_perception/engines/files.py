@@ -63,7 +63,7 @@ def ensure(
     if module is not None and builds_for_named(module):
         capability(module, gpu.compute_capability if isinstance(gpu, Gpu) else str(gpu))  # before graphs are converted
     graphs = graphs or Graphs(bundle, precision, for_tensorrt=backend in TENSORRT)
-    places = [*also, directory or cache.default_directory()]
+    places = [*also, directory or cache.default_directory(say)]
     files: dict[str, Path] = {}
     for name in names:
         key = _key(bundle, name, backend, module, gpu, precision, max_batch, graphs.calibration)
@@ -72,7 +72,7 @@ def ensure(
         fitting = [file for file, reason in reasons.items() if reason is None]
         if not fitting:
             for file, reason in reasons.items():
-                if file != candidates[-1] and file.exists():
+                if file != candidates[-1] and not str(reason).startswith(cache.NONE_YET):
                     say(f"{file}: not used: {reason}")
             _build_once(candidates[-1], key, module, bundle.networks[name].path, graphs, say, progress)
         files[name] = (fitting or candidates[-1:])[0]
@@ -124,7 +124,7 @@ def _build_once(
     say: Callable[[str], object],
     progress: Progress | None,
 ) -> None:
-    with cache.lock(file):
+    with cache.lock(file, say):
         reason = cache.find(file, key)
         if reason is None:
             return  # another process has built it while this one waited

@@ -68,7 +68,7 @@ def load_engines(
         return engines
 
     if settings.backend == AUTO:
-        engines = _best(candidates, bundle, settings, attempt, on_gpu, why)
+        engines = _best(candidates, bundle, settings, attempt, on_gpu, why, say)
     else:
         engines = attempt(settings.backend, on_gpu)
     one = next(iter(engines.values()))
@@ -83,6 +83,7 @@ def _best(
     attempt: Callable[..., dict[str, Engine]],
     on_gpu: bool,
     why: list[str],
+    say: Say,
 ) -> dict[str, Engine]:
     """The engines; `why` gets why they are these."""
     why += [f"{backend} is not installed" for backend in candidates if not installed(backend)]
@@ -97,7 +98,7 @@ def _best(
     first = ""
     if len(on_cpu) > 1 and settings.precision in (AUTO, "fp32"):
         try:
-            first, reason = faster_on_cpu(bundle, settings.threads, settings.cache or default_directory(), load_file)
+            first, reason = faster_on_cpu(bundle, settings.threads, settings.cache or default_directory(say), load_file)
             why.insert(0, reason)
         except EngineError as error:
             why.append(f"which is faster on the CPU cannot be measured: {error}")

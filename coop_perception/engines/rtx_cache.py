@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
+
+from coop_perception.engines.private_files import distrusted, open_own
 
 
 class RtxCache:
@@ -34,6 +37,9 @@ class RtxCache:
         self.config.set_runtime_cache(self._cache)
 
     def _read(self) -> bytes:
+        if reason := distrusted(self._path):
+            self._say(f"{self._path}: compiled kernels are not taken and are compiled again: {reason}")
+            return b""
         try:
             return self._path.read_bytes()
         except FileNotFoundError:
@@ -51,7 +57,9 @@ class RtxCache:
         self._saved = content
         temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
-            temporary.write_bytes(content)
+            temporary.unlink(missing_ok=True)
+            with BufferedWriter(open_own(temporary, os.O_EXCL)) as file:
+                file.write(content)
             temporary.replace(self._path)
         except OSError as error:
             temporary.unlink(missing_ok=True)

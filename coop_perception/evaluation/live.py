@@ -20,6 +20,7 @@ from coop_perception.evaluation.scoring import condition_summary
 from coop_perception.metrics import percentiles
 from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.recording import Recording
+from coop_perception.ros.initialising import initialise
 from coop_perception_msgs.msg import ModelInfo
 
 
@@ -30,7 +31,7 @@ def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_nam
         EvaluationError: the node is not there, runs another bundle, or lost a frame's outputs.
         RecordingError, ScoringError: as their modules say.
     """
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C ends the playing, not what comes after it
+    initialise(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C ends the playing, not what comes after it
     try:
         info = _model_info(node_name)
         check_bundle(bundle, node_name, info)

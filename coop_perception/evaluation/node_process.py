@@ -19,6 +19,7 @@ from coop_perception import topics
 from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.outputs import RECORDED
 from coop_perception.evaluation.player import not_alone
+from coop_perception.ros.initialising import initialise
 from coop_perception.ros.lifecycle_client import LifecycleError, bring_up
 
 STOP_S = 5.0
@@ -49,7 +50,7 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     log.parent.mkdir(parents=True, exist_ok=True)
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    initialise(signal_handler_options=SignalHandlerOptions.NO)
     client = Node("demo")
     try:
         _check_alone(client)
@@ -62,7 +63,7 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
         subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True) as process,
     ):
         try:
-            rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+            initialise(signal_handler_options=SignalHandlerOptions.NO)
             client = Node("demo")
             executor = SingleThreadedExecutor()
             executor.add_node(client)

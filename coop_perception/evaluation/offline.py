@@ -34,7 +34,7 @@ def evaluate_offline(recording: Recording, chosen: Topics, bundle: Bundle, setti
         EvaluationError: no frame could be read.
         BundleError, EngineError, ScoringError: as their modules say.
     """
-    pipeline = Pipeline(bundle, load_engines(bundle, STAGES, settings, Console(stderr=True).print))
+    pipeline = Pipeline(bundle, load_engines(bundle, STAGES, settings, Console(stderr=True, markup=False).print))
     pipeline.warm_up()
     scores, chooser = Scores(bundle.classes), SampleChooser(recording.topics[chosen.image].count)
     latencies: list[float] = []

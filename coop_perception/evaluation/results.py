@@ -19,6 +19,7 @@ from coop_perception.evaluation.report.page import write_report
 from coop_perception.evaluation.report.terminal import summary_table
 from coop_perception.exit_codes import IncompleteError
 from coop_perception.replacing import open_results, write_whole
+from coop_perception.shown import plain
 
 FILES = ("summary.json", "report.html", "overview.png")
 OUTPUTS = "outputs"
@@ -71,10 +72,10 @@ def finish(evaluation: Evaluation, bundle: Bundle, out: Path, allow_incomplete: 
         write_overview(out / overview, evaluation.samples, bundle.classes)
     else:
         (out / overview).unlink(missing_ok=True)
-    Console().print(summary_table(summary))
+    Console(markup=False).print(summary_table(summary))
     for warning in warnings(summary):
-        print(f"warning: {warning}", file=sys.stderr)
-    print(f"results in {out}: {', '.join(FILES if evaluation.samples else FILES[:2])}")
+        print(f"warning: {plain(warning)}", file=sys.stderr)
+    print(f"results in {plain(out)}: {', '.join(FILES if evaluation.samples else FILES[:2])}")
     if findings.interrupted:
         raise KeyboardInterrupt(f"the results in {out} are of what was done before")
     counts = summary["frames"]

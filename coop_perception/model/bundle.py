@@ -7,17 +7,23 @@ so that what runs is what was measured.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coop_perception.classes import IGNORE_ID, SemanticClass, parse_classes
 from coop_perception.contracts import CONTRACTS, Bundle, Network
+from coop_perception.documents import DocumentError, read_yaml
+from coop_perception.shown import LONGEST_NAME, is_name, plain, shown
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.yaml"
+LARGEST_FILE = 2**31
+"""Bytes: no graph can be larger, nor any that it shares weights with."""
+LARGEST_SIDE = 8192
+"""Pixels of the input's height and width."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class BundleError(ValueError):
@@ -29,15 +35,16 @@ def load_bundle(directory: Path) -> Bundle:
 
     Raises:
         BundleError: the manifest is missing, malformed or of another format version; a class list is not 0..C-1
-            without repetition; a network's tensor names are not the contract's; a file is missing or altered.
+            without repetition; a network's tensor names are not the contract's; a file is missing, altered, larger than
+            LARGEST_FILE, or outside the directory.
     """
     path = directory / MANIFEST
     try:
-        manifest = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise BundleError(f"{path}: not found; a bundle is a directory with {MANIFEST} and its ONNX files") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BundleError(f"{path}: cannot be read as YAML: {error}") from error
+        manifest = read_yaml(path)
+    except DocumentError as error:
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        reason = f"{path}: not found; a bundle is a directory with {MANIFEST} and its ONNX files"
+        raise BundleError(reason if missing else str(error)) from error
     if not isinstance(manifest, dict):
         raise BundleError(f"{path}: is no mapping of fields")
     version = _field(path, manifest, "format", int)
@@ -50,10 +57,9 @@ def load_bundle(directory: Path) -> Bundle:
     networks = _field(path, manifest, "networks", dict)
     if "weights" in manifest:  # which the graphs may share, or hold themselves
         weights = _field(path, manifest, "weights", dict)
-        file, expected = (_field(path, weights, key, str, "weights.") for key in ("file", "sha256"))
-        _check_file(directory / file, expected, "networks' weights")
+        _checked_file(path, weights, "weights.", "networks' weights")
     return Bundle(
-        name=_field(path, manifest, "name", str),
+        name=_name(path, _field(path, manifest, "name", str)),
         directory=directory,
         classes=_classes(path, _field(path, manifest, "classes", list)),
         height=_positive(path, size, "height"),
@@ -66,7 +72,11 @@ def load_bundle(directory: Path) -> Bundle:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _field(path: Path, mapping: Mapping[str, Any], key: str, kind: type, inside: str = "") -> Any:
@@ -74,15 +84,23 @@ def _field(path: Path, mapping: Mapping[str, Any], key: str, kind: type, inside:
         raise BundleError(f"{path}: has no field '{inside}{key}'")
     value = mapping[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise BundleError(f"{path}: {inside}{key} is {value!r}, expected {kind.__name__}")
+        raise BundleError(f"{path}: {inside}{key} is {shown(value)}, expected {kind.__name__}")
     return value
 
 
 def _positive(path: Path, mapping: Mapping[str, Any], key: str) -> int:
     value: int = _field(path, mapping, key, int, "input.")
-    if value <= 0:
-        raise BundleError(f"{path}: input {key} is {value}, expected a positive number of pixels")
+    if not 0 < value <= LARGEST_SIDE:
+        raise BundleError(f"{path}: input {key} is {shown(value)}, expected 1 to {LARGEST_SIDE} pixels")
     return value
+
+
+def _name(path: Path, name: str) -> str:
+    if not is_name(name):
+        raise BundleError(
+            f"{path}: the name {shown(name)} is none, expected up to {LONGEST_NAME} characters that can be printed"
+        )
+    return name
 
 
 def _classes(path: Path, entries: list[Any]) -> tuple[SemanticClass, ...]:
@@ -94,28 +112,49 @@ def _classes(path: Path, entries: list[Any]) -> tuple[SemanticClass, ...]:
 
 def _conditions(path: Path, names: list[Any]) -> tuple[str, ...]:
     if not names or names[0] != "clear" or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
-        raise BundleError(f"{path}: conditions are {names}, expected 'clear' followed by distinct names")
-    return tuple(names)
+        raise BundleError(f"{path}: conditions are {shown(names)}, expected 'clear' followed by distinct names")
+    return tuple(_name(path, name) for name in names)
 
 
 def _network(path: Path, networks: Mapping[str, Any], name: str) -> Network:
     inside = f"networks.{name}."
     entry = _field(path, networks, name, dict, "networks.")
-    file = path.parent / _field(path, entry, "file", str, inside)
-    expected = _field(path, entry, "sha256", str, inside)
     for side, names in (("inputs", CONTRACTS[name].inputs), ("outputs", CONTRACTS[name].outputs)):
         listed = _field(path, entry, side, list, inside)
         if sorted(map(str, listed)) != sorted(names):
-            raise BundleError(f"{path}: {name} {side} are {listed}, expected {list(names)}")
-    _check_file(file, expected, name)
-    return Network(name, file, expected)
+            raise BundleError(f"{path}: {name} {side} are {shown(listed)}, expected {list(names)}")
+    return Network(name, *_checked_file(path, entry, inside, name))
 
 
-def _check_file(file: Path, expected: str, name: str) -> None:
-    if not file.is_file():
-        raise BundleError(f"{file}: missing, though {MANIFEST} names it as the {name}; copy the bundle again, whole")
-    found = sha256(file)
+def _checked_file(path: Path, entry: Mapping[str, Any], inside: str, what: str) -> tuple[Path, str]:
+    """A file that the manifest names, and its sha256, which it has."""
+    named, expected = (_field(path, entry, key, str, inside) for key in ("file", "sha256"))
+    file = path.parent / _name(path, named)
+    if not _SHA256.fullmatch(expected):
+        raise BundleError(f"{path}: {inside}sha256 is {shown(expected)}, expected 64 hexadecimal digits")
+    try:
+        _check_place(path, file)
+        if not file.exists():
+            raise BundleError(
+                f"{file}: missing, though {MANIFEST} names it as the {what}; copy the bundle again, whole"
+            )
+        size = file.stat().st_size
+        if not file.is_file() or size > LARGEST_FILE:
+            found = f"has {size} bytes" if file.is_file() else "is no regular file"
+            raise BundleError(f"{file}: {found}; a {what} is one of at most {LARGEST_FILE} bytes")
+        found = sha256(file)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise BundleError(f"{file}: cannot be read: {plain(error, 200)}") from error
     if found != expected:
         raise BundleError(
             f"{file}: altered: its sha256 is {found[:12]}…, {MANIFEST} says {expected[:12]}…; copy or export it again"
         )
+    return file, expected
+
+
+def _check_place(manifest: Path, file: Path) -> None:
+    """Links are followed: where an installation links a bundle's files to those of a checkout, they lie beside the
+    manifest that is linked to."""
+    places = {manifest.parent.resolve(), manifest.resolve().parent}
+    if not any(file.resolve().is_relative_to(place) for place in places):
+        raise BundleError(f"{file}: lies outside the bundle's directory; {MANIFEST} may name files inside it only")

@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from coop_perception import topics
 from coop_perception.node.input_health import IMAGE_TYPES, INFO_TYPE, SILENT_S, Missing, why_silent
 from coop_perception.ros.camera_topics import camera_topics
+from coop_perception.shown import plain
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -112,7 +113,7 @@ class _Input:
     def report(self, problem: str) -> str:
         """Log a problem that is new, and that one is over; returns it."""
         if problem and problem != self._problem:
-            self.logger.warning(problem)
+            self.logger.warning(plain(problem))
         elif self._problem and not problem:
             self.logger.info(
                 f"{'camera_info arrives' if self._type_name == INFO_TYPE else 'images arrive'} on {self.topic}"

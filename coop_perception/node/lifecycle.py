@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future, TimeoutError
 from contextlib import ExitStack
 from functools import partial
@@ -12,6 +13,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import serialize_message
 
 from coop_perception import topics
 from coop_perception.engines import EngineError
@@ -29,6 +31,7 @@ from coop_perception.node.serving import Serving
 from coop_perception.node.settings import NodeParameters
 from coop_perception.node.transitions import logged, refusing
 from coop_perception.resources import default_bundle
+from coop_perception.shown import plain
 from coop_perception_msgs.srv import LoadBundle, SetStages
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -72,7 +75,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             for camera in self._settings.value("cameras"):
                 self._outputs[camera] = CameraOutputs(self, camera)
                 stack.callback(self._outputs[camera].destroy)
-            self._describe(self._pipeline, stack)
+            self._publish(self._described(self._pipeline), stack)
             self._settings.frozen = True
             self._configured = stack.pop_all()
         return TransitionCallbackReturn.SUCCESS
@@ -130,8 +133,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         settings = EngineSettings(
             value("backend"), value("precision"), value("threads"), cache, max(MAX_BATCH, cameras)
         )
-        load = partial(load_pipeline, directory, settings, value("fused"), cameras, self.get_logger().info)
+        load = partial(load_pipeline, directory, settings, value("fused"), cameras, self._say)
         return in_background(load, "loading")
+
+    def _say(self, line: str) -> None:
+        self.get_logger().info(plain(line))
 
     def _wait_for(self, loading: Future[Pipeline]) -> Pipeline:
         while self.context.ok():
@@ -142,16 +148,21 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                     raise
         raise StoppedError("the process was told to end")
 
-    def _describe(self, pipeline: Pipeline, stack: ExitStack) -> None:
-        """Publish, latched, what is in use; publishers that are new go with the stack."""
+    def _described(self, pipeline: Pipeline) -> dict[str, tuple[type, bytes]]:
+        """By topic, what is said of networks that are to be used: a type and a message of it, serialised, so that
+        nothing of it can fail any more when it is published."""
         now = self.get_clock().now().to_msg()
         messages = {topics.MODEL_INFO: status_messages.model_info(pipeline.bundle, pipeline.engines, now)}
         label_info = status_messages.label_info(pipeline.bundle, now)
         if label_info is not None:
             messages |= {topics.of(camera, topics.LABEL_INFO): label_info for camera in self._outputs}
-        for topic, message in messages.items():
+        return {topic: (type(message), serialize_message(message)) for topic, message in messages.items()}
+
+    def _publish(self, described: Mapping[str, tuple[type, bytes]], stack: ExitStack) -> None:
+        """Latched; publishers that are new go with the stack."""
+        for topic, (kind, message) in described.items():
             if topic not in self._latched:
-                self._latched[topic] = self.create_publisher(type(message), topic, LATCHED)
+                self._latched[topic] = self.create_publisher(kind, topic, LATCHED)
                 stack.callback(self.destroy_publisher, self._latched[topic])
             self._latched[topic].publish(message)
 
@@ -165,12 +176,16 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             pipeline = loading.result()
             if self._pipeline is not before:
                 raise BundleError("the node was cleaned up meanwhile; the bundle is not used")
-            self._use(pipeline)
-            self._settings.set({"bundle": str(Path(request.path).resolve()) if request.path else ""})
+            described, path = self._described(pipeline), str(Path(request.path).resolve()) if request.path else ""
+            # What can fail is done: from here on the node serves with the new networks, and says so.
+            self._pipeline = pipeline
+            self._publish(described, self._configured)
+            self._settings.set({"bundle": path})
+            self.get_logger().info(f"bundle {pipeline.bundle.name} is in use")
             response.success, response.message = True, f"bundle {pipeline.bundle.name} is in use"
         except Exception as error:
             kind = "" if isinstance(error, (BundleError, EngineError)) else f"{type(error).__name__}: "
-            response.message = f"{kind}{error}"
+            response.message = plain(f"{kind}{error}")
             self.get_logger().error(f"load_bundle: {response.message}")
         return response
 
@@ -185,11 +200,6 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
         loading.add_done_callback(wake)
         await waiting
-
-    def _use(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._describe(pipeline, self._configured)
-        self.get_logger().info(f"bundle {pipeline.bundle.name} is in use")
 
     def _on_set_stages(self, request: SetStages.Request, response: SetStages.Response) -> SetStages.Response:
         stages = {"refinement": request.refinement, "restoration": request.restoration}

@@ -16,6 +16,8 @@ from coop_perception.ros.declaring import descriptor, ros_value
 from coop_perception.ros.definition import refusal
 
 QOS = "qos_overrides."
+SIM_TIME = "use_sim_time"
+_FROZEN = "parameter {} is read when the node is configured; clean it up first"
 _DEFINITIONS = {definition.name: definition for definition in PARAMETERS}
 
 
@@ -38,7 +40,7 @@ class NodeParameters:
         for definition in PARAMETERS:
             node.declare_parameter(definition.name, ros_value(definition), descriptor(definition))
         self._warn_of_unknown(
-            (name for name in node._parameter_overrides if not name.startswith(QOS)), [*_DEFINITIONS, "use_sim_time"]
+            (name for name in node._parameter_overrides if not name.startswith(QOS)), [*_DEFINITIONS, SIM_TIME]
         )
 
     def snapshot(self) -> Mapping[str, Any]:
@@ -77,15 +79,22 @@ class NodeParameters:
         after the other, does not.
 
         Humble has no callback for afterwards. None is needed: rclpy has checked types and ranges before, and the
-        callbacks behind this one, of rclpy's own parameters, refuse nothing else.
+        callbacks behind this one, of rclpy's own parameters, refuse nothing else. One of those is use_sim_time: what is
+        being served has ages and waiting times by the clock that it began with.
         """
         for parameter in changed:
             definition = _DEFINITIONS.get(parameter.name)
+            if (
+                parameter.name == SIM_TIME
+                and self.frozen
+                and parameter.value != self._node.get_parameter(SIM_TIME).value
+            ):
+                return SetParametersResult(successful=False, reason=_FROZEN.format(SIM_TIME))
             if definition is None:
                 continue
             reason = refusal(definition, parameter.value)
             if self.frozen and not definition.dynamic:
-                reason = f"parameter {definition.name} is read when the node is configured; clean it up first"
+                reason = _FROZEN.format(definition.name)
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         known = {parameter.name: parameter.value for parameter in changed if parameter.name in _DEFINITIONS}

@@ -13,6 +13,7 @@ from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from coop_perception.node.failure import FailureReport
+from coop_perception.shown import plain
 
 
 class _Reporting(Protocol):
@@ -48,7 +49,7 @@ def logged(
                 return result
             except Exception as error:
                 kind = "" if isinstance(error, expected) else f"{type(error).__name__}: "
-                reason = f"{transition.__name__}: {kind}{error}"
+                reason = f"{transition.__name__}: {kind}{plain(error)}"
                 node.get_logger().error(reason)
                 if node.context.ok():
                     node.failure.say(reason)

@@ -23,6 +23,7 @@ from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.settings import NodeParameters
 from coop_perception.node.statistics import CameraStatistics
 from coop_perception.ros.frame_slots import FrameSlots
+from coop_perception.shown import plain
 from coop_perception_msgs.msg import DropCount
 
 DECODE, PUBLISH = "decode", "publish"
@@ -181,7 +182,7 @@ class Worker:
         self._channels[camera].statistics.dropped(dropped.reason)
         if str(dropped) and self._node.context.ok():
             self._loggers[camera].warning(
-                f"frame {dropped.reason}: {dropped}",
+                f"frame {dropped.reason}: {plain(dropped)}",
                 throttle_duration_sec=REPEAT_LOG_S,
                 throttle_time_source_type=self._steady,
             )

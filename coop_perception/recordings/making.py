@@ -94,7 +94,7 @@ def make_recording(request: Request) -> None:
             source = _ready_made(request.images, request.references, request.labels, request.frames)
         else:
             source = _folder(find_pairs(request.images, request.labels)[: request.frames], needs_depth)
-        console = Console(stderr=True)
+        console = Console(stderr=True, markup=False)
         frames = track(source.frames, "Recording", source.count, console=console)
         for index, frame in enumerate(frames):
             image = frame.image if frame.seen is None else frame.seen

@@ -13,13 +13,15 @@ from heapq import heappop, heappush
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
 import zstandard
 
+from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.recordings.messages import TYPES
 from coop_perception.recordings.storage import DamagedFileError, StorageFile, open_storage
 
 METADATA = "metadata.yaml"
+METADATA_LIMIT = 4 << 20
+"""Bytes: it has some hundreds for each storage file and topic."""
 SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -213,20 +215,20 @@ def _storage_files(path: Path) -> list[Path]:
 def _listed_files(metadata: Path) -> list[str]:
     """The storage files that metadata.yaml names; none where it cannot be read, so that those there are taken."""
     try:
-        content = yaml.safe_load(metadata.read_text())
+        content = read_yaml(metadata, METADATA_LIMIT)
         names = content["rosbag2_bagfile_information"]["relative_file_paths"]
         return [PurePath(name).name for name in names]  # early versions give paths that begin with the directory
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (DocumentError, KeyError, TypeError):
         return []
 
 
 def _promised_counts(metadata: Path) -> dict[str, int]:
     """Messages by topic, as metadata.yaml says; none where it cannot be read."""
     try:
-        content = yaml.safe_load(metadata.read_text())
+        content = read_yaml(metadata, METADATA_LIMIT)
         topics = content["rosbag2_bagfile_information"]["topics_with_message_count"]
         return {str(topic["topic_metadata"]["name"]): int(topic["message_count"]) for topic in topics}
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (DocumentError, KeyError, TypeError, ValueError):
         return {}
 
 

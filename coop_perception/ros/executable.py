@@ -9,16 +9,19 @@ from collections.abc import Callable, Sequence
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from coop_perception.ros.arguments import misdirected, one_line
+from coop_perception.ros.initialising import initialise
 from coop_perception.ros.shutdown_signals import ShutdownSignals, exit_now
+from coop_perception.ros.spinning import spin
+from coop_perception.shown import plain
 
 
 def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: ShutdownSignals) -> int:
-    """Spin a node until a signal.
+    """Spin a node until a signal, whatever its callbacks raise.
 
     rclpy's own handlers shut its context down from a thread while Python raises KeyboardInterrupt wherever the main
     thread happens to be, also while that cleans up: now and then both get in each other's way. Here only the context is
@@ -36,7 +39,7 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
     """
     signals.shut_down = rclpy.try_shutdown
     try:
-        rclpy.init(args=list(args), signal_handler_options=SignalHandlerOptions.NO)
+        initialise(args, signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()
     except Exception as error:
         signals.end()
@@ -45,19 +48,14 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
             return 0
         if not isinstance(error, (RCLError, InvalidParameterTypeException, InvalidParameterValueException)):
             raise
-        print(f"{name}: {one_line(error)}", file=sys.stderr)
+        print(f"{name}: {plain(one_line(error))}", file=sys.stderr)
         return 1
     for line in misdirected(args, node.get_fully_qualified_name()):
         node.get_logger().warning(line)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        executor.spin()
-    except ExternalShutdownException:
-        pass
-    except Exception:
-        if not signals.received.is_set():  # else a callback wanted something of ROS when the signal came
-            raise
+        spin(executor, node)
     finally:
         status = int(getattr(node, "exit_status", 0))  # where the node itself has ended
         node.destroy_node()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,7 +17,6 @@ from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 from coop_perception.contracts import FUSED, STAGES, Bundle
 from coop_perception.engines import Engine, EngineError, cpu_choice, cuda, loading, onnxruntime
 from coop_perception.engines import files as engine_files
-from coop_perception.engines.cache import default_directory
 from coop_perception.engines.cpu import cpu_name
 from coop_perception.engines.cpu_choice import faster_on_cpu
 from coop_perception.engines.loading import EngineSettings, load_engines, load_file
@@ -309,12 +307,3 @@ def test_what_is_not_installed_says_what_to_install(bundle: Bundle, monkeypatch:
     for settings in (EngineSettings("openvino"), EngineSettings(precision="bf16")):
         with pytest.raises(EngineError, match="openvino is not installed; pip install openvino"):
             load_engines(bundle, ["segmenter"], settings)
-
-
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert default_directory() == Path(os.environ["COOP_PERCEPTION_CACHE"])
-    monkeypatch.delenv("COOP_PERCEPTION_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_directory() == tmp_path / "coop_perception"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_directory() == Path.home() / ".cache/coop_perception"

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coop_perception.engines import EngineError, cache
-from coop_perception.engines.cache import Key, find, lock, read_sidecar, store
+from coop_perception.engines.cache import Key, find, read_sidecar, store
 
+lock = partial(cache.lock, say=print)
 KEY = Key(
     network="segmenter",
     onnx_sha256="a" * 64,
@@ -195,16 +199,100 @@ def _look(path: Path, waiting: Any, saw: Any) -> None:
         saw.put(find(path, KEY))
 
 
+def test_who_waits_for_another_builder_says_so(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "WAITING_S", 0.0)
+    said, taken = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with cache.lock(engine, lambda line: said.set() if f"which builds {engine}" in str(line) else None):
+            taken.set()
+
+    with lock(engine):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert said.wait(30)
+        assert not taken.is_set()
+    assert taken.wait(30)
+    thread.join()
+
+
+class TestOthers:
+    """Engines are code: what somebody else could have written is not loaded."""
+
+    @pytest.mark.parametrize("mode", [0o020, 0o002])
+    @pytest.mark.parametrize("name", ["", NAME, NAME.replace(".engine", ".json")])
+    def test_what_they_can_write_to_is_not_taken(self, engine: Path, name: str, mode: int) -> None:
+        path = engine.parent / name
+        path.chmod(path.stat().st_mode | mode)
+        assert re.match(f"others can write to {path} .*chmod go-w", str(find(engine, KEY)))
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    @pytest.mark.parametrize("name", ["", NAME, NAME.replace(".engine", ".json")])
+    def test_what_is_theirs_is_not_taken(self, engine: Path, name: str) -> None:
+        os.chown(engine.parent / name, 12345, -1)
+        assert "belongs to another user (12345)" in str(find(engine, KEY))
+
+    def test_a_folder_that_they_can_write_to_is_not_built_in(self, engine: Path) -> None:
+        engine.parent.chmod(0o777)
+        with pytest.raises(EngineError, match="no engine is built: others can write"), lock(engine):
+            pass
+
+    def test_what_is_made_is_ones_own_whatever_the_umask(self, tmp_path: Path) -> None:
+        before = os.umask(0)
+        try:
+            engine = tmp_path / "open" / NAME
+            with lock(engine):
+                store(engine, KEY, b"an engine", {})
+        finally:
+            os.umask(before)
+        assert {file.stat().st_mode & 0o777 for file in engine.parent.iterdir()} == {0o600}
+        assert engine.parent.stat().st_mode & 0o777 == 0o700
+
+    @pytest.mark.parametrize("suffix", ["lock", "partial"])
+    def test_their_links_are_not_followed(self, engine: Path, tmp_path: Path, suffix: str) -> None:
+        precious = tmp_path / "precious"
+        precious.write_text("mine")
+        link = engine.with_name(f".{NAME}.{suffix}")
+        link.unlink(missing_ok=True)
+        link.symlink_to(precious)
+        if suffix == "lock":
+            with pytest.raises(EngineError, match="symbolic links"), lock(engine):
+                pass
+        else:
+            store(engine, replace(KEY, version="2"), b"newer", {})
+            assert find(engine, replace(KEY, version="2")) is None
+        assert precious.read_text() == "mine"
+
+
 class TestDefaultDirectory:
     def test_the_own_variable_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COOP_PERCEPTION_CACHE", "/engines")
         monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-        assert cache.default_directory() == Path("/engines")
+        assert cache.default_directory(print) == Path("/engines")
 
-    def test_then_the_caches_of_the_user(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_then_the_caches_of_the_user(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv("COOP_PERCEPTION_CACHE", raising=False)
-        monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-        assert cache.default_directory() == Path("/caches/coop_perception")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+        assert cache.default_directory(print) == tmp_path / "caches/coop_perception"
         monkeypatch.delenv("XDG_CACHE_HOME")
-        monkeypatch.setenv("HOME", "/home/driver")
-        assert cache.default_directory() == Path("/home/driver/.cache/coop_perception")
+        monkeypatch.setenv("HOME", str(tmp_path / "driver"))
+        directory = cache.default_directory(print)
+        assert directory == tmp_path / "driver/.cache/coop_perception"
+        directory.chmod(0o775)  # as an earlier version made it
+        cache.default_directory(print)
+        assert directory.stat().st_mode & 0o777 == 0o700
+
+    @pytest.mark.parametrize("home", [None, "relative", "/proc/none", "/dev/null"])
+    def test_without_a_home_it_is_temporary_and_said(self, home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("COOP_PERCEPTION_CACHE", raising=False)
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        if home is None:
+            monkeypatch.delenv("HOME")
+            monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # whom no entry of passwd knows
+        else:
+            monkeypatch.setenv("HOME", home)
+        said: list[object] = []
+        directory = cache.default_directory(said.append)
+        assert directory.stat().st_mode & 0o777 == 0o700
+        assert f"is in {directory} and lost when the process ends; set COOP_PERCEPTION_CACHE" in str(said)
+        assert cache.default_directory(said.append) == directory

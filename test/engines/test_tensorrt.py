@@ -420,7 +420,7 @@ class TestCompiledKernels:
         def full(*_: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Path, "write_bytes", full)
+        monkeypatch.setattr("coop_perception.engines.rtx_cache.open_own", full)
         use_all(machine)
         assert len(machine.said) == len(STAGED)
         assert "No space left on device" in machine.said[0]

@@ -67,6 +67,20 @@ def check_scores(summary: dict, stages: Collection[str] = ("segmenter", "refinem
     assert summary["condition"]["most_likely"] == {"clear": COUNT}
 
 
+def test_names_from_outside_are_neither_markup_nor_orders_to_a_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "x[/b]\x1b[2J"
+    bundle = write_toy_bundle(folder / "toy")
+    bag = write_bag(folder / "bag[bold]\x1b[2J")
+    run("--bag", bag, "--bundle", bundle, "--out", folder / "out")
+    with pytest.raises(SystemExit, match=r"x\[/b\]\\x1b\[2J/none"):
+        run("--bag", folder / "none", "--bundle", bundle, "--out", folder / "out")
+    said = "".join(capfd.readouterr())
+    assert r"bag[bold]\x1b[2J" in said
+    assert "\x1b[2J" not in said
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_offline_scores(tmp_path: Path, bundle: Path, compressed: bool) -> None:
     bag, out = write_bag(tmp_path / "bag", compressed=compressed), tmp_path / "out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from toy_bundle import CONDITIONS, HEIGHT, WIDTH, edit_manifest, open_pipeline, 
 
 from coop_perception.classes import CAMVID_CLASSES
 from coop_perception.engines import EngineError
-from coop_perception.model.bundle import MANIFEST, BundleError, load_bundle, sha256
+from coop_perception.model.bundle import LARGEST_FILE, MANIFEST, BundleError, load_bundle, sha256
 from coop_perception.model.pipeline import OUTPUTS, FrameError
 from coop_perception.resources import default_bundle
 
@@ -55,15 +56,28 @@ def test_every_field_is_needed(directory: Path, field: str) -> None:
         ("format", "1", "format is '1'"),
         ("ignore_id", 11, "ignore_id is 11"),
         ("input", {"height": 0, "width": 32}, "input height is 0"),
+        ("input", {"height": 32, "width": 10**99}, "input width is a number of 329 bits"),
         ("classes", [{"id": 1, "name": "Road", "rgb": [0, 0, 0]}], "class ids are"),
         ("classes", [{"id": 0, "name": "Road", "rgb": [0, 0, 300]}], "classes: each needs"),
         ("classes", [{"id": i, "name": "Road", "rgb": [0, 0, 0]} for i in range(2)], "names repeat"),
         ("conditions", ["fog"], "conditions are"),
+        ("conditions", ["clear", "fog\n"], r"the name 'fog\\n' is none"),
+        ("name", "\x1b[2J", r"the name '\\x1b\[2J' is none"),
+        ("name", "x" * 101, "the name 'x{80}'… is none"),
+        ("classes", [{"id": 0, "name": "a\0b", "rgb": [0, 0, 0]}], r"class name 'a\\x00b'"),
     ],
 )
 def test_values_that_cannot_be(directory: Path, field: str, value: object, says: str) -> None:
     edit_manifest(directory, **{field: value})
     with pytest.raises(BundleError, match=says):
+        load_bundle(directory)
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "\\udcff x"])
+def test_names_that_no_topic_can_carry(directory: Path, name: str) -> None:
+    manifest = directory / MANIFEST
+    manifest.write_text(manifest.read_text().replace("name: toy", f'name: "{name}"'))
+    with pytest.raises(BundleError, match=r"bundle\.yaml: .* half of a surrogate pair"):
         load_bundle(directory)
 
 
@@ -88,6 +102,54 @@ def test_missing_and_altered_files(directory: Path) -> None:
     path.unlink()
     with pytest.raises(BundleError, match=r"restoration\.onnx: missing"):
         load_bundle(directory)
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd", "../outside.onnx", "linked.onnx", "folder/../../outside.onnx"])
+def test_files_outside_the_bundle_are_not_read(directory: Path, place: str) -> None:
+    outside = directory.parent / "outside.onnx"
+    outside.write_bytes((directory / "segmenter.onnx").read_bytes())
+    (directory / "folder").mkdir()
+    (directory / "linked.onnx").symlink_to(outside)
+    _name_segmenter(directory, place)
+    with pytest.raises(BundleError, match="lies outside the bundle's directory"):
+        load_bundle(directory)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "large", "loop"])
+def test_what_is_no_file_of_a_network_is_not_read(directory: Path, kind: str) -> None:
+    """Each would be read without end, or to the end of the memory."""
+    file = directory / "odd.onnx"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "folder":
+        file.mkdir()
+    elif kind == "large":
+        file.touch()
+        os.truncate(file, LARGEST_FILE + 1)
+    else:
+        file.symlink_to(file)
+    _name_segmenter(directory, file.name)
+    with pytest.raises(
+        BundleError, match=r"odd\.onnx: (is no regular file|has 2147483649 bytes|lies outside|cannot be)"
+    ):
+        load_bundle(directory)
+
+
+def test_a_bundle_whose_files_are_all_links_to_anothers_is_one(directory: Path, tmp_path: Path) -> None:
+    """As colcon installs it with --symlink-install."""
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    for file in directory.iterdir():
+        (installed / file.name).symlink_to(file)
+    assert load_bundle(installed).name == "toy"
+
+
+def _name_segmenter(directory: Path, file: str) -> None:
+    manifest = yaml.safe_load((directory / MANIFEST).read_text())
+    manifest["networks"]["segmenter"]["file"] = file
+    edit_manifest(directory, networks=manifest["networks"])
 
 
 def test_tensor_names_of_the_manifest_are_checked(directory: Path) -> None:

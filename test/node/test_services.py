@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import errno
+import fcntl
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
+from test_documents import BOMB
 from toy_bundle import edit_manifest, write_toy_bundle
 
 from coop_perception.images import decode, to_mask
@@ -61,29 +63,21 @@ def parameter(ours: Client, name: str) -> object:
     return value.string_value or value.bool_value
 
 
-class Piped:
-    """A file that is a pipe until its text is written: whoever reads it waits for that."""
+class Held:
+    """A file that whoever opens it waits for, until it is let go (a lease of fcntl's)."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._text, self._pipe = path, path.read_bytes(), -1
-        path.unlink()
-        os.mkfifo(path)
+        signal.signal(signal.SIGIO, lambda *_: None)  # which tells of the first to wait
+        self._file = os.open(path, os.O_RDWR)
+        fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 
     def is_read(self) -> bool:
         """Whether somebody waits."""
-        try:
-            self._pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # there is no reader
-                raise
-        return self._pipe >= 0
+        return fcntl.fcntl(self._file, fcntl.F_GETLEASE) != fcntl.F_WRLCK
 
-    def write(self) -> None:
-        """Also as a file, for who reads it next."""
-        os.write(self._pipe, self._text)
-        self._path.unlink()
-        self._path.write_bytes(self._text)
-        os.close(self._pipe)
+    def let_go(self) -> None:
+        fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        os.close(self._file)
 
 
 @contextmanager
@@ -112,7 +106,7 @@ def test_a_bundle_is_exchanged_while_frames_flow(active: Callable[..., Client], 
     image = pixels()
     coarse = write_toy_bundle(tmp_path / "coarse", 12, 16)
     edit_manifest(coarse, name="coarse")
-    manifest = Piped(coarse / MANIFEST)
+    manifest = Held(coarse / MANIFEST)
     broken = write_toy_bundle(tmp_path / "broken")
     (broken / "restoration.onnx").write_bytes(b"nothing")
     publisher = connected(ours, Image, "/front/image_raw")
@@ -140,7 +134,7 @@ def test_a_bundle_is_exchanged_while_frames_flow(active: Callable[..., Client], 
         served(PENDING, "masks while the new bundle is loaded")
         np.testing.assert_array_equal(to_mask(masks[-1]), image[..., 1])
         assert not asked.done()
-        manifest.write()
+        manifest.let_go()
         answer = asked.result()
         assert (answer.success, answer.message) == (True, "bundle coarse is in use")
         served(5, "masks of the new bundle")  # of which the first may have been in work when the answer came
@@ -157,6 +151,46 @@ def test_a_bundle_is_exchanged_while_frames_flow(active: Callable[..., Client], 
     assert change_state(ours, Transition.TRANSITION_CLEANUP)
     assert change_state(ours, Transition.TRANSITION_CONFIGURE)
     ours.wait(lambda: len(infos) > 2 and infos[-1].bundle_name == "coarse", "model info of the new configuration")
+
+
+def test_a_bundle_that_cannot_be_described_is_not_used(
+    active: Callable[..., Client], tmp_path: Path, bundle: Path
+) -> None:
+    """Its path is no text that a topic can carry; that comes out when everything else has been done."""
+    ours = active()
+    infos = ours.listen(ModelInfo, f"{NODE}/model_info", LATCHED)
+    masks = ours.listen(Image, "/front/coop/mask")
+    coarse = write_toy_bundle(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), 12, 16)
+    (tmp_path / "link").symlink_to(coarse)
+    answer = load(ours, tmp_path / "link")
+    assert not answer.success
+    assert "UnicodeEncodeError" in answer.message
+    publisher, image = connected(ours, Image, "/front/image_raw"), pixels()
+    publish_until(ours, publisher, image_message(image, 1), lambda: bool(masks), "a mask")
+    np.testing.assert_array_equal(to_mask(masks[-1]), image[..., 1])
+    assert parameter(ours, "bundle") == str(bundle)
+    assert {info.bundle_name for info in infos} == {"toy"}
+    assert {info.input_width for info in infos} == {image.shape[1]}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [('name: "\\ud800"', "half of a surrogate pair"), (BOMB + "name: *a12", "its aliases written out")],
+)
+def test_a_bundle_whose_manifest_attacks_is_refused_while_frames_flow(
+    active: Callable[..., Client], tmp_path: Path, text: str, says: str
+) -> None:
+    ours = active()
+    masks = ours.listen(Image, "/front/coop/mask")
+    attacking = write_toy_bundle(tmp_path / "attacking")
+    manifest = attacking / MANIFEST
+    manifest.write_text(manifest.read_text().replace("name: toy", text))
+    with flowing(connected(ours, Image, "/front/image_raw"), pixels()) as newest:
+        answer = load(ours, attacking)
+        first = newest() + 1
+        assert not answer.success
+        assert says in answer.message
+        ours.wait(lambda: bool(masks) and masks[-1].header.stamp.sec >= first, "a mask after it")
 
 
 def test_a_bundle_is_not_exchanged_where_there_is_none(bundle: Path, tmp_path: Path) -> None:

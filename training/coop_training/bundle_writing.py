@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from coop_perception.contracts import CONTRACTS, FUSED, STAGES
+from coop_perception.documents import read_yaml
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.model.bundle import MANIFEST, load_bundle, sha256
 from coop_perception.model.pipeline import Pipeline
@@ -92,4 +93,4 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
 def described(segmenter: OnnxSegmenter) -> dict[str, Any]:
     """What the manifest says of a user's segmenter: its description, and its file's checksum."""
     description, file = segmenter.description, segmenter.adapter.onnx
-    return {**yaml.safe_load(description.read_text()), "onnx": file.name, "sha256": sha256(file)}
+    return {**read_yaml(description), "onnx": file.name, "sha256": sha256(file)}

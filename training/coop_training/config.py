@@ -7,14 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass, parse_classes
 from coop_perception.degradations import CONDITIONS
+from coop_perception.documents import DocumentError, parse_yaml, read_yaml
+from coop_perception.shown import shown
 from coop_training.layouts import LAYOUTS, SAMPLE_DRIVE
 from coop_training.layouts.class_lists import ClassList, class_list, published, read_class_file
 from coop_training.layouts.depth import street_ids
+from coop_training.problems import problems
 
 Pixels = Annotated[int, Field(ge=32, multiple_of=4)]
 """A size that a quarter-resolution trunk divides evenly, and that has differences at every scale of its spectrum."""
@@ -338,9 +340,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
             missing or of the wrong type.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+        raw = read_yaml(path)
+    except DocumentError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds {type(raw).__name__}, expected a mapping of fields")
     for override in overrides:
@@ -348,15 +350,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     try:
         return TrainConfig.model_validate(raw)
     except ValidationError as error:
-        problems = "; ".join(_problem(details) for details in error.errors())
         source = f"{path} with {', '.join(overrides)}" if overrides else f"{path}"
-        raise ConfigError(f"{source}: {problems}") from error
-
-
-def _problem(details: Any) -> str:
-    problem = f"{'.'.join(map(str, details['loc'])) or 'file'}: {details['msg']}"
-    given = details["input"]
-    return problem if isinstance(given, dict | list) else f"{problem}, found {given!r}"
+        raise ConfigError(f"{source}: {problems(error)}") from error
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -365,14 +360,16 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if not equals or not all((*sections, field)):
         raise ConfigError(f"--set {override}: expected a field's dotted path, = and a value: stages.joint.steps=100")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: its value cannot be read as YAML: {error}") from error
+        value = parse_yaml(text, f"--set {override}: its value")
+    except DocumentError as error:
+        raise ConfigError(str(error)) from error
     place = raw
     for depth, section in enumerate(sections, 1):
         inner = place.get(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {'.'.join(sections[:depth])} is {inner!r}, no section with fields")
+            raise ConfigError(
+                f"--set {override}: {'.'.join(sections[:depth])} is {shown(inner)}, no section with fields"
+            )
         place[section] = dict(inner)  # a copy: sections that a YAML alias makes the same are set apart
         place = place[section]
     place[field] = value

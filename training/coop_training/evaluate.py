@@ -23,6 +23,7 @@ from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.model.pipeline import Pipeline
 from coop_perception.recordings.labelled_folders import find_references
 from coop_perception.replacing import open_results, replacement, write_whole
+from coop_perception.shown import LONGEST_MESSAGE, plain
 from coop_training.cases import PUBLISHED, READY_MADE, SUITE_NAMES, Case, published_cases, ready_made_case, suite_cases
 from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
 from coop_training.label_sets import LabelSets, read_label_sets
@@ -65,7 +66,7 @@ def main() -> int:
         else:
             run(arguments, cooperative, "cooperative")
     except (BundleError, EngineError, DatasetError, OSError) as error:
-        print(f"coop-evaluate: {error}", file=sys.stderr)
+        print(f"coop-evaluate: {plain(error, LONGEST_MESSAGE)}", file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:
         return interrupted("coop-evaluate", "no results were written")

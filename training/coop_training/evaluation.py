@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.progress import track
 
 from coop_perception.classes import IGNORE_ID, SemanticClass
@@ -24,6 +25,7 @@ from coop_perception.metrics import (
     ssim,
 )
 from coop_perception.model.pipeline import Pipeline, Result
+from coop_perception.shown import plain
 from coop_training.cases import CLEAR, PUBLISHED, Case, Entry, Pixels
 from coop_training.layouts.frame import Item
 from coop_training.results import (
@@ -146,7 +148,9 @@ def evaluate(
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as executor:
         by_image = executor.map(score, range(len(entries)))
-        columns = zip(*track(by_image, f"evaluating {bundle}, {method_name}", total=len(entries)), strict=True)
+        columns = zip(
+            *track(by_image, escape(plain(f"evaluating {bundle}, {method_name}", 80)), total=len(entries)), strict=True
+        )
         scores = dict(zip(cases, columns, strict=True))
 
     samples: dict[str, list[Sample]] = {case.condition: [] for case in cases}

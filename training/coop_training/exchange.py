@@ -6,10 +6,10 @@ from pathlib import Path
 
 import onnx
 import torch
-import yaml
 from rich.console import Console
 
 from coop_perception.contracts import CONTRACTS, FUSED, STAGES
+from coop_perception.documents import read_yaml
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.model.bundle import MANIFEST, load_bundle
 from coop_training.adapters import OnnxSegmenter
@@ -44,9 +44,10 @@ def exchange_segmenter(
             of its parts.
         AdapterError: the user's segmenter cannot be used as it is described.
         DatasetError: there are no images in `images`.
+        DocumentError: `figures` cannot be read.
         OSError: the bundle cannot be written.
     """
-    console, out = Console(stderr=True), out.resolve()
+    console, out = Console(stderr=True, markup=False), out.resolve()
     bundle = load_bundle(source)
     if out == source.resolve():
         raise ExportError(f"{out}: is the bundle that is read; choose another --out")
@@ -65,9 +66,9 @@ def exchange_segmenter(
         found = OnnxRuntimeEngine(path).run({key: values[key].numpy() for key in contract.inputs}, contract.outputs)
         values |= {key: torch.from_numpy(value) for key, value in found.items()}
     graphs[FUSED] = join(FUSED, {name: graphs[name] for name in STAGES}, CONTRACTS[FUSED].outputs)
-    manifest = yaml.safe_load((source / MANIFEST).read_text())
+    manifest = read_yaml(source / MANIFEST)
     with new_bundle(out, force, console) as directory:
         manifest |= {"name": out.name, **write_graphs(graphs, values, directory, console)}
         manifest["training"] = {**manifest.get("training", {}), "segmenter": described(own)}
-        manifest["figures"] = yaml.safe_load(figures.read_text()) if figures else {}
+        manifest["figures"] = read_yaml(figures) if figures else {}
         write_manifest(directory, manifest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from rich.console import Console
@@ -20,12 +18,14 @@ from torch import Tensor
 from coop_perception.classes import IGNORE_ID
 from coop_perception.commands.build_engines import build_engines, compute_capabilities
 from coop_perception.contracts import CONTRACTS, FUSED, STAGES
+from coop_perception.documents import DocumentError, parse_json, read_yaml
 from coop_perception.engines import EngineError
 from coop_perception.engines.files import handed_over
 from coop_perception.engines.precisions import PRECISIONS
 from coop_perception.exit_codes import CANNOT, DONE, interrupted
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import FORMAT_VERSION, BundleError, load_bundle
+from coop_perception.shown import LONGEST_MESSAGE, plain
 from coop_training.adapters import AdapterError, OnnxSegmenter
 from coop_training.bundle_writing import check_replaceable, described, new_bundle, write_graphs, write_manifest
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
@@ -35,6 +35,7 @@ from coop_training.export_check import ExportError, agreements, check_frames, li
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
 from coop_training.onnx_graphs import export_graph, halve_weights, join, store_weights_halved
+from coop_training.problems import problems
 
 ENGINES = "tensorrt_rtx"
 """What builds engines for GPUs that are elsewhere."""
@@ -46,7 +47,7 @@ FAILURES = (
     DatasetError,
     EngineError,
     OSError,
-    yaml.YAMLError,
+    DocumentError,
 )
 """What ends the command with one line."""
 
@@ -95,7 +96,7 @@ def main() -> int:
                 bundle, ENGINES, arguments.engines, arguments.engine_precision, directory, calibration=arguments.images
             )
     except FAILURES as error:
-        print(f"coop-export: {error}", file=sys.stderr)
+        print(f"coop-export: {plain(error, LONGEST_MESSAGE)}", file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:
         return interrupted("coop-export", "files that are whole are kept")
@@ -127,9 +128,10 @@ def export(
         AdapterError: the user's segmenter cannot be used as it is described.
         CheckpointError: the checkpoint cannot be read, or lacks a network.
         DatasetError: there are no images in `images`.
+        DocumentError: `figures` or the checkpoint's record cannot be read.
         OSError: the bundle cannot be written.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     out = out.resolve()
     check_replaceable(out, force)
     facts = read_facts(checkpoint)
@@ -138,7 +140,7 @@ def export(
     try:
         config = TrainConfig.model_validate_json(facts["config"])
     except ValidationError as error:
-        raise ExportError(f"{checkpoint}: its configuration is of another version: {error}") from error
+        raise ExportError(f"{checkpoint}: its configuration is of another version: {problems(error)}") from error
     # One that takes its segmenter's place needs nothing of the description trained with, which may be gone.
     made = config if segmenter is None else config.model_copy(update={"segmenter": None})
     model, classes = Cooperative(made), config.data.class_list.classes
@@ -168,11 +170,11 @@ def export(
             "training": {
                 "stage": facts["stage"],
                 "commit": facts.get("commit", "unknown"),
-                "config": json.loads(config.model_dump_json()),
-                "stages": json.loads(facts.get("record", "{}")).get("stages", {}),
+                "config": config.model_dump(mode="json"),
+                "stages": parse_json(facts.get("record", "{}"), f"{checkpoint}: its record").get("stages", {}),
                 **own,
             },
-            "figures": yaml.safe_load(figures.read_text()) if figures else {},
+            "figures": read_yaml(figures) if figures else {},
             "licence": {"weights": config.licence, "data": config.data_licence},
         }
         write_manifest(directory, manifest)

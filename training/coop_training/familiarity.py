@@ -20,7 +20,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -32,6 +31,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from coop_perception.camera import Intrinsics
 from coop_perception.classes import IGNORE_ID
 from coop_perception.degradations.depth import ground_plane_depth
+from coop_perception.documents import read_yaml
 from coop_perception.image_files import DatasetError, image_files, read_image
 from coop_perception.metrics import psnr
 from coop_perception.model.bundle import MANIFEST, BundleError
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--force", action="store_true", help="replace a file at --out")
     arguments = parser.parse_args()
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     try:
         open_results(arguments.out.parent, [arguments.out.name], arguments.force)
         config = load_config(arguments.config, arguments.set)
@@ -105,7 +105,7 @@ def main() -> int:
 
 
 def _stages(bundle: Path) -> object:
-    return yaml.safe_load((bundle / MANIFEST).read_text())["training"]["stages"]
+    return read_yaml(bundle / MANIFEST)["training"]["stages"]
 
 
 @torch.no_grad()

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.progress import track
 
 from coop_perception.classes import IGNORE_ID
 from coop_perception.degradations import CONDITIONS
 from coop_perception.image_files import DatasetError
 from coop_perception.sample_scene.drive import SampleDrive
+from coop_perception.shown import plain
 from coop_training.config import CoarseData, DataConfig
 from coop_training.layouts import LAYOUTS
 from coop_training.layouts.class_lists import ClassList
@@ -89,7 +91,7 @@ def _held(items: Sequence[Item], config: DataConfig, name: str) -> Sequence[Labe
     unread = UnreadFrames(items, config.max_height)
     if items and _gigabytes(unread[0]) * len(items) > config.memory_gb:
         return unread
-    return [unread[index] for index in track(range(len(items)), f"{name}: reading")] if items else []
+    return [unread[index] for index in track(range(len(items)), escape(plain(f"{name}: reading", 80)))] if items else []
 
 
 def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:

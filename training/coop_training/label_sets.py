@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from coop_perception.classes import IGNORE_ID, SemanticClass
+from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.image_files import DatasetError
+from coop_perception.shown import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,9 @@ def read_label_sets(path: Path, classes: Sequence[SemanticClass]) -> LabelSets:
         DatasetError: the file is missing, is no such YAML, or names a class twice or one that is none.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DatasetError(f"{path}: cannot be read as YAML ({error})") from error
+        raw = read_yaml(path)
+    except DocumentError as error:
+        raise DatasetError(str(error)) from error
     expected = "expected label values with lists of class names, as '0: [Road]'"
     if not isinstance(raw, dict) or not raw:
         raise DatasetError(f"{path}: {expected}")
@@ -46,11 +47,11 @@ def read_label_sets(path: Path, classes: Sequence[SemanticClass]) -> LabelSets:
     merge = np.full(256, IGNORE_ID, np.uint8)
     for value, names in raw.items():
         if not (isinstance(value, int) and 0 <= value < IGNORE_ID and isinstance(names, list)):
-            raise DatasetError(f"{path}: {value!r}: {names!r}; {expected}")
+            raise DatasetError(f"{path}: {shown(value)}: {shown(names)}; {expected}")
         label_ids[value] = len(set(merge[merge != IGNORE_ID])) if names else IGNORE_ID
         for name in names:
-            if name not in ids:
-                raise DatasetError(f"{path}: {value}: there is no class {name!r}; known: {', '.join(ids)}")
+            if not isinstance(name, str) or name not in ids:
+                raise DatasetError(f"{path}: {value}: there is no class {shown(name)}; known: {', '.join(ids)}")
             if merge[ids[name]] != IGNORE_ID:
                 raise DatasetError(f"{path}: {value}: class {name} is in another set already")
             merge[ids[name]] = label_ids[value]

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coop_perception.replacing import write_whole
+from coop_training.problems import problems
 
 
 class ResultsError(ValueError):
@@ -155,9 +156,7 @@ def read_results(path: Path) -> Results:
     except (OSError, UnicodeDecodeError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise ResultsError(f"{path}: is no results.json of coop-evaluate: {where}: {first['msg']}") from error
+        raise ResultsError(f"{path}: is no results.json of coop-evaluate: {problems(error)}") from error
 
 
 def _mean(values: Sequence[Any]) -> Any:

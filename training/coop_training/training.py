@@ -89,7 +89,7 @@ def train(
         check_nothing_replaced([*(results[name] for name in wanted), progress])
     check_can_begin(left, results, config, fabric.world_size)
 
-    console = Console(stderr=True, quiet=not fabric.is_global_zero)
+    console = Console(stderr=True, quiet=not fabric.is_global_zero, markup=False)
     torch.manual_seed(config.seed)
     model = Cooperative(config).to(memory_format=torch.channels_last)
     fabric.to_device(model)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from coop_perception.shown import LONGEST_NAME, plain
+
 DASH = "–"
 """Stands for a number that does not exist."""
 SHOWN = 5
@@ -99,7 +101,7 @@ def warnings(summary: Mapping[str, Any]) -> list[str]:
 
 def recording_name(summary: Mapping[str, Any]) -> str:
     """The recording's own name, without the directories it lies in."""
-    return PurePath(summary["recording"]).name or str(summary["recording"])
+    return plain(PurePath(summary["recording"]).name or summary["recording"], LONGEST_NAME)
 
 
 def bundle_name(summary: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from coop_perception.evaluation.report import charts, figures
 from coop_perception.evaluation.report.frames import FrameScore, Sample
 from coop_perception.evaluation.report.panels import legend_classes, panel_rows
 from coop_perception.replacing import write_whole
+from coop_perception.shown import plain
 
 _JPEG_QUALITY = 88
 
@@ -158,7 +159,7 @@ def _stages(stages_ms: Mapping[str, Any]) -> list[_Stage]:
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What was run, as (label, value)."""
-    yield "recording", str(summary["recording"])
+    yield "recording", plain(summary["recording"])
     yield "image topic", str(summary["image_topic"])
     yield "mode", str(summary["mode"])
     yield "backend", str(summary["backend"])

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coop_perception.classes import SemanticClass
+from coop_perception.documents import DocumentError, read_yaml
+from coop_perception.shown import plain, shown
+from coop_training.problems import problems
 
 Layout = Literal["NCHW", "NHWC"]
 Pixels = Annotated[int, Field(gt=0)]
@@ -82,16 +84,15 @@ def load_adapter(path: Path, onnx: Path | None = None) -> Adapter:
         AdapterError: the file is missing, is no YAML mapping, or a field is unknown, missing or of the wrong type.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AdapterError(f"{path}: cannot be read as YAML: {error}") from error
+        raw = read_yaml(path)
+    except DocumentError as error:
+        raise AdapterError(str(error)) from error
     if onnx is not None and isinstance(raw, dict):
         raw["onnx"] = onnx.resolve()
     try:
         adapter = Adapter.model_validate(raw)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise AdapterError(f"{path}: {problems}") from error
+        raise AdapterError(f"{path}: {problems(error)}") from error
     return adapter.model_copy(update={"onnx": path.parent / adapter.onnx})
 
 
@@ -110,11 +111,13 @@ def class_table(path: Path, adapter: Adapter, classes: Sequence[SemanticClass]) 
     table: dict[int, int] = {}
     for key, name in adapter.classes.items():
         if name not in ours:
-            raise AdapterError(f"{path}: classes: {key}: the bundle has no class {name!r}; it has {', '.join(ours)}")
+            raise AdapterError(
+                f"{path}: classes: {plain(key, 80)}: the bundle has no class {shown(name)}; it has {', '.join(ours)}"
+            )
         if isinstance(key, str) and adapter.names.count(key) != 1:
             raise AdapterError(
-                f"{path}: classes: {key!r} is {adapter.names.count(key)} times among the network's `names`, expected "
-                "once; write its id instead"
+                f"{path}: classes: {shown(key)} is {adapter.names.count(key)} times among the network's `names`, "
+                "expected once; write its id instead"
             )
         number = adapter.names.index(key) if isinstance(key, str) else key
         if number < 0 or number in table:

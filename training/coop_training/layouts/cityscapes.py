@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.camera import Intrinsics
+from coop_perception.documents import read_json
 from coop_perception.image_files import DatasetError, read_values
 from coop_perception.recordings.labelled_folders import Pair, label_ids, read_pair
+from coop_perception.shown import plain
 from coop_training.layouts.class_lists import ClassList
 from coop_training.layouts.depth import depth_from_disparity
 from coop_training.layouts.frame import NO_DEPTH, Item, LabelledFrame, ReadyMade
@@ -177,14 +179,15 @@ def read_camera(path: Path, width: int, height: int) -> tuple[Intrinsics, float]
         DatasetError: the file is no JSON, lacks a number, or focal length or baseline is not above 0.
     """
     try:
-        raw = json.loads(path.read_text())
+        raw = read_json(path)
         fx, fy, cx, cy = (float(raw["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0"))
         baseline = float(raw["extrinsic"]["baseline"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
+        reason = plain(repr(error))
         raise DatasetError(
-            f"{path}: no camera file ({error!r}); expected JSON with intrinsic.fx, fy, u0, v0 and extrinsic.baseline"
+            f"{path}: no camera file ({reason}); expected JSON with intrinsic.fx, fy, u0, v0 and extrinsic.baseline"
         ) from error
-    if not (fx > 0 and fy > 0 and baseline > 0):
+    if not all(0 < value < math.inf for value in (fx, fy, baseline)):
         raise DatasetError(f"{path}: fx {fx}, fy {fy} and baseline {baseline} must be above 0")
     return Intrinsics(width, height, fx, fy, cx, cy), baseline
 

@@ -15,9 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass, parse_classes
+from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.image_files import DatasetError
 from coop_perception.recordings.labelled_folders import label_ids
 
@@ -35,7 +34,7 @@ def published(name: str) -> ClassList:
     """The class list of a data set, by the name of its file in `classes/`; CamVid's is the vehicle's own."""
     if name == "camvid":
         return class_list(CAMVID_CLASSES)
-    raw = yaml.safe_load((Path(__file__).parent / "classes" / f"{name}.yaml").read_text())
+    raw = read_yaml(Path(__file__).parent / "classes" / f"{name}.yaml")
     values = [entry["id"] for entry in raw["classes"]]
     classes = parse_classes([{**entry, "id": index} for index, entry in enumerate(raw["classes"])])
     ids = {value: index for index, value in enumerate(values)}
@@ -62,17 +61,15 @@ def read_class_file(path: Path) -> dict[str, Any]:
         DatasetError: the file is missing, is no such YAML, or its classes cannot be used.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DatasetError(
-            f"{path}: cannot be read as YAML ({error}); it lists the classes: 'classes:' with id, name and rgb each"
-        ) from error
+        raw = read_yaml(path)
+    except DocumentError as error:
+        raise DatasetError(f"{error}; it lists the classes: 'classes:' with id, name and rgb each") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("classes"), list) or not {*raw} <= {"classes", "ignore"}:
         raise DatasetError(f"{path}: expected the fields 'classes' (a list of id, name, rgb) and optionally 'ignore'")
     ignore = raw.get("ignore", [])
     ignore = ignore if isinstance(ignore, list) else [ignore]
     try:
         parsed = class_list(parse_classes(raw["classes"]), [int(i) for i in ignore])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DatasetError(f"{path}: {error}") from error
     return {"classes": list(parsed.classes), "ignore": ignore}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from coop_perception.degradations import CONDITIONS
+from coop_perception.documents import DocumentError, read_yaml
 from coop_training.peers.filters import PEERS
+from coop_training.problems import problems
 
 
 class SettingsError(ValueError):
@@ -43,9 +44,8 @@ def read_settings(path: Path) -> Settings:
         SettingsError: the file is missing, or is none such.
     """
     try:
-        return Settings.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: cannot be read as YAML: {error}") from error
+        return Settings.model_validate(read_yaml(path))
+    except DocumentError as error:
+        raise SettingsError(str(error)) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingsError(f"{path}: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from error
+        raise SettingsError(f"{path}: {problems(error)}") from error

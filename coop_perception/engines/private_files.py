@@ -1,0 +1,59 @@
+"""Files that nobody else can have written: engines are code, and what they are loaded from has to be one's own."""
+
+from __future__ import annotations
+
+import os
+import stat
+from io import FileIO
+from pathlib import Path
+
+FOLDER, FILE = 0o700, 0o600
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def distrusted(path: Path) -> str | None:
+    """Why what a file or folder holds is not to be taken, in words: somebody else than this user and root owns it or
+    can write to it, or it cannot be looked at. None: it can be taken, or is not there."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror}"
+    if found.st_uid not in (0, os.geteuid()):
+        return f"{path} belongs to another user ({found.st_uid}), who could have put anything there"
+    if found.st_mode & _OTHERS:
+        mode = stat.S_IMODE(found.st_mode)
+        return f"others can write to {path} (mode {mode:o}): remove what they may have put there, and chmod go-w it"
+    return None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that is this user's alone, whatever the umask; one that is there stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(FOLDER)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    else:
+        path.chmod(FOLDER)
+
+
+def open_own(path: Path, flags: int) -> FileIO:
+    """Open a file to write to, made where it is not there, this user's alone, whatever the umask.
+
+    Args:
+        path: no symbolic link, which is not followed.
+        flags: more of `os.open`'s.
+
+    Raises:
+        OSError: it is a symbolic link, or cannot be opened.
+    """
+    file = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, FILE), "w")
+    os.fchmod(file.fileno(), FILE)
+    return file
