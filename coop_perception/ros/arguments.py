@@ -11,6 +11,8 @@ import yaml
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.utilities import remove_ros_args
 
+from coop_perception.shown import plain
+
 _PARAMETERS = "ros__parameters"
 
 
@@ -46,11 +48,14 @@ def misdirected(args: Sequence[str], node: str) -> list[str]:
     files = [Path(file) for flag, file in pairwise(args) if flag == "--params-file"]
     lines = []
     for file in files:
-        keys = list(_keys(yaml.compose(file.read_text(), yaml.SafeLoader), ""))  # values are of any tag
+        try:
+            keys = list(_keys(yaml.compose(file.read_text(), yaml.SafeLoader), ""))  # values are of any tag
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            continue  # ROS has understood it, in which nothing is lost
         if not any(_matches(key, node) for key in keys):
-            shown = ", ".join(key.lstrip("/") for key in keys) or "none"
+            names = plain(", ".join(key.lstrip("/") for key in keys) or "none", 200)
             lines.append(
-                f"none of the parameters in {file} is for {node} (keys: {shown}); write /** or {node} above "
+                f"none of the parameters in {file} is for {node} (keys: {names}); write /** or {node} above "
                 f"{_PARAMETERS}"
             )
     return lines
@@ -68,5 +73,6 @@ def _keys(part: yaml.Node | None, name: str) -> Iterator[str]:
 
 def _matches(pattern: str, node: str) -> bool:
     """As rcl does: `*` is one name, `**` any number of them."""
-    parts = [r"(/\w+)*" if part == "**" else "/" + (r"\w+" if part == "*" else part) for part in pattern[1:].split("/")]
+    names = {"**": r"(/\w+)*", "*": r"/\w+"}
+    parts = (names.get(part, "/" + re.escape(part)) for part in pattern[1:].split("/"))
     return re.fullmatch("".join(parts), node) is not None

@@ -48,6 +48,7 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path, text: str | None
         ("/car/coop_perception", "/car/coop_perception", True),
         ("/**/coop_perception", "/a/b/coop_perception", True),
         ("/*/coop_perception", "/a/b/coop_perception", False),
+        ("coop_perception (old", NODE, False),
         ("perception_node", NODE, False),
         ("coop_perception", "/car1/coop_perception", False),
         ("/*", "/car/coop_perception", False),
