@@ -198,13 +198,13 @@ def test_signals_until_the_very_end(tmp_path: Path, number: signal.Signals) -> N
         ({"qos_overrides./front/image_raw.subscription.reliability": "none"}, "on_activate: ", "inactive"),
     ],
 )
-def test_a_node_that_cannot_come_up_by_itself(
+def test_a_node_that_cannot_come_up_by_itself_may_stay(
     tmp_path: Path, bundle: Path, parameters: dict[str, str], said: str, state: str
 ) -> None:
     """It says why and is left in the state before, for somebody to mend it."""
     log = tmp_path / "log"
     parameters = {"bundle": str(bundle), "use_sim_time": "true", **parameters}  # whose clock stands still here
-    with client(DOMAIN) as ours, node_process(DOMAIN, log, "--autostart", **parameters):
+    with client(DOMAIN) as ours, node_process(DOMAIN, log, "--autostart", "--stay", **parameters):
         assert ours.state() == state, log.read_text()
     assert said in log.read_text()
     assert "Traceback" not in log.read_text()

@@ -80,7 +80,7 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
         options = {"bundle": Path("own"), "images": tmp_path / "images", "labels": tmp_path / "labels", "limit": None}
         out = tmp_path / "out"
         suite = {"suite": "published", "references": None, "label_sets": None}
-        arguments = Namespace(**options, **suite, conditions=list(conditions), out=out)
+        arguments = Namespace(**options, **suite, conditions=list(conditions), out=out, force=True)
         evaluate.run(arguments, evaluate.cooperative, "cooperative")
         return read_results(out / "results.json").clean.raw.pa
 

@@ -89,7 +89,7 @@ def test_command(exported: Path, config_file: Path, tmp_path: Path, capsys: pyte
     trained = load_file(exported / "run" / "joint.safetensors")
     name = "segmenter.classify.weight"
     torch.testing.assert_close(weights[name], trained[name], rtol=1e-3, atol=1e-4)
-    assert run(familiarity.main, *arguments, "--cameras", tmp_path / "absent") == 1
+    assert run(familiarity.main, *arguments, "--force", "--cameras", tmp_path / "absent") == 1
     assert "absent: no such folder" in capsys.readouterr().err
 
 

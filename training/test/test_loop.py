@@ -20,7 +20,7 @@ import onnx
 import pytest
 import torch
 import yaml
-from coop_training import loop, monitor, train, training
+from coop_training import loop, monitor, training
 from coop_training.checkpoint import read_facts
 from coop_training.config import StageConfig, load_config
 from coop_training.data import Sample, load_frames
@@ -69,7 +69,7 @@ def change_losses(monkeypatch: pytest.MonkeyPatch, change: Callable[[int, Losses
     def table(*arguments: Any) -> dict[str, Stage]:
         return {name: watched(stage) for name, stage in stages(*arguments).items()}
 
-    monkeypatch.setattr(train, "stages", table)
+    monkeypatch.setattr(training, "stages", table)
 
 
 def log(out: Path) -> list[dict[str, Any]]:
