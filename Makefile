@@ -28,7 +28,7 @@ demo: setup  ## the whole job on a recording [BAG=dir] [TOPIC=name], results in 
 	$(RUN) $(VENV)/demo $(if $(BAG),--bag "$(BAG)") $(if $(TOPIC),--image-topic "$(TOPIC)") --out out/demo --force
 
 test: setup-training  ## all tests
-	$(RUN) $(VENV)/python -m pytest --numprocesses=auto --dist=worksteal test training/test
+	$(RUN) $(VENV)/python -m pytest --numprocesses=auto --dist=worksteal --durations=10 test training/test
 
 lint: setup-training  ## ruff and mypy
 	$(VENV)/ruff check
