@@ -12,6 +12,12 @@ from coop_perception.camera import Intrinsics
 from coop_perception.degradations.depth import ground_plane_depth, with_unknown_filled
 from coop_perception.images import ImageError, ImageMessage, to_depth
 
+WIDEST, NARROWEST = 0.13, 30.0
+"""Focal lengths in widths of the image: fields of view of 150 and 2 degrees. A pinhole camera has none beyond, and what
+rain costs grows with the view."""
+LONGEST = 8
+"""How many times an image of a street may be as long as it is wide, or the other way round."""
+
 
 class CameraInfoMessage(Protocol):
     """The fields of sensor_msgs/CameraInfo that are used here; `k` is a row-major 3x3 matrix."""
@@ -22,13 +28,26 @@ class CameraInfoMessage(Protocol):
 
 
 def intrinsics_of(info: CameraInfoMessage | None, width: int, height: int) -> tuple[Intrinsics, str | None]:
-    """A camera's intrinsics for images of a size, and what was assumed because camera_info does not say it."""
+    """A camera's intrinsics for images of a size, and what was assumed because camera_info does not say it.
+
+    Raises:
+        ImageError: no camera has images of that shape.
+    """
+    if max(width, height) > LONGEST * min(width, height):
+        raise ImageError(
+            f"image of {width}x{height}: fog and rain are of a camera's view, which is at most {LONGEST} times as long "
+            "as wide; take another condition"
+        )
     assumed = "a horizontal field of view of 60 degrees is assumed"
     if info is None:
         return Intrinsics.from_fov(width, height), f"no camera_info has arrived: {assumed}"
     fx, fy = float(info.k[0]), float(info.k[4])
     if not (fx > 0 and fy > 0 and info.width and info.height):
         return Intrinsics.from_fov(width, height), f"camera_info holds no calibration: {assumed}"
+    longest = max(info.width, info.height)
+    if not all(WIDEST * longest <= focal <= NARROWEST * longest for focal in (fx, fy)):
+        found = f"camera_info has focal lengths {fx:g} and {fy:g} for {info.width}x{info.height}, which no camera has"
+        return Intrinsics.from_fov(width, height), f"{found}: {assumed}"
     # A driver that bins or scales its images leaves the calibration at the sensor's size.
     across, down = width / info.width, height / info.height
     cx, cy = (float(info.k[2]) + 0.5) * across - 0.5, (float(info.k[5]) + 0.5) * down - 0.5

@@ -34,6 +34,20 @@ def test_without_calibration_a_field_of_view_is_assumed_and_said(message: Simple
     assert "60 degrees is assumed" in assumed
 
 
+@pytest.mark.parametrize("focal", [1.0, 5.0, 1e6, np.inf, np.nan])
+def test_a_focal_length_that_no_camera_has_is_not_taken(focal: float) -> None:
+    """An uncalibrated driver sends the identity matrix."""
+    intrinsics, assumed = intrinsics_of(info(640, 480, focal, 0, 0, 0, focal, 0, 0, 0, 1), 640, 480)
+    assert intrinsics == Intrinsics.from_fov(640, 480)
+    assert "60 degrees is assumed" in assumed
+
+
+@pytest.mark.parametrize("size", [(1, 8192), (8192, 1), (100, 900)])
+def test_an_image_that_no_camera_has_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"image of {size[0]}x{size[1]}: .* at most 8 times as long"):
+        intrinsics_of(None, *size)
+
+
 def depth_message(samples: np.ndarray, encoding: str, padding: int = 0, big: bool = False) -> SimpleNamespace:
     rows = samples.astype(samples.dtype.newbyteorder(">" if big else "<")).view(np.uint8)
     rows = np.pad(rows.reshape(samples.shape[0], -1), ((0, 0), (0, padding)))

@@ -15,6 +15,7 @@ from coop_training.config import DataConfig
 from coop_training.data import AdverseCrops, LabelledFrame, load_frames
 from coop_training.label_survey import check_labels, class_weights, label_counts
 from coop_training.layouts.frame import NO_DEPTH
+from coop_training.mixtures import KINDS
 from coop_training.strength import bends, parameter_of, strength_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -201,6 +202,23 @@ def test_half_of_the_crops_show_a_class_drawn_evenly() -> None:
     patched[40:50, 70:80] = 1
     seen = [bool((s.mask == 1).any()) for s in crops([blank(patched), *[blank(plain)] * 19], (), length=200)]
     assert 0.2 < np.mean(seen) < 0.35
+
+
+def test_mixtures_have_a_strength_for_each_condition_that_is_there() -> None:
+    names = tuple(kind.name for kind in KINDS)
+    frames = [
+        replace(blank(np.zeros((64, 96), np.uint8)), image=np.full((64, 96, 3), value, np.uint8)) for value in (60, 160)
+    ]
+    shares = dict.fromkeys(names, 0.0) | {"compression": 1.0, "noise": 1.0, "low_light": 1.0}
+    samples = list(crops(frames, names, length=40, mixed=True, shares=shares))
+    strengths = torch.stack([sample.strengths for sample in samples])
+    assert strengths.shape == (40, len(names))
+    there = strengths > 0
+    assert 0.1 < (~there.any(1)).float().mean() < 0.5  # those that stay clear
+    assert (there.sum(1) > 1).any()
+    assert {names[i] for i in range(len(names)) if there[:, i].any()} <= {"compression", "noise", "low_light"}
+    for sample, any_there in zip(samples, there.any(1), strict=True):
+        assert bool((sample.clear != sample.degraded).any()) or not any_there
 
 
 def two_classes(root: Path, value: int) -> DataConfig:
