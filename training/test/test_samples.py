@@ -206,9 +206,9 @@ def test_half_of_the_crops_show_a_class_drawn_evenly() -> None:
 
 def test_mixtures_have_a_strength_for_each_condition_that_is_there() -> None:
     names = tuple(kind.name for kind in KINDS)
-    frames = [
-        replace(blank(np.zeros((64, 96), np.uint8)), image=np.full((64, 96, 3), value, np.uint8)) for value in (60, 160)
-    ]
+    plain = blank(np.zeros((64, 96), np.uint8))
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
+    frames = [replace(plain, image=picture) for picture in pictures]
     shares = dict.fromkeys(names, 0.0) | {"compression": 1.0, "noise": 1.0, "low_light": 1.0}
     samples = list(crops(frames, names, length=40, mixed=True, shares=shares))
     strengths = torch.stack([sample.strengths for sample in samples])
