@@ -12,7 +12,7 @@ from rich.console import Console
 
 from coop_perception import topics
 from coop_perception.evaluation.evaluation import EvaluationError, choose_topics
-from coop_perception.evaluation.results import OUTPUTS, add_result_options, finish, open_folder
+from coop_perception.evaluation.results import OUTPUTS, add_result_options, finish, open_folder, rate
 from coop_perception.evaluation.scoring import ScoringError
 from coop_perception.exit_codes import one_line
 from coop_perception.model.bundle import BundleError, load_bundle
@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             log = options.out / "node.log"
             console.print(f"node: bundle {bundle.name}, camera {camera}, log in {log}")
             with running_node(options.bundle, camera, "compressed" if compressed else "raw", log):
-                evaluation = evaluate_live(recording, chosen, bundle, f"/{topics.NODE}", options.out)
+                evaluation = evaluate_live(recording, chosen, bundle, f"/{topics.NODE}", options.out, options.rate)
+        if (played := evaluation.summary["rate"]) < 1:
+            console.print(f"played at {played:.2g} of the recording's rate, which this machine can follow")
         finish(evaluation, bundle, options.out, options.allow_incomplete)
 
 
@@ -68,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bag", type=Path, help="recording to play (default: a sample drive in fog, made anew)")
     parser.add_argument("--image-topic", "--topic", help="its camera topic (default: the recording's only one)")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
+    parser.add_argument(
+        "--rate", type=rate, help="times the recording's own pace (default: that, or as slow as the node can follow)"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of results (default: %(default)s)")
     add_result_options(parser)
     return parser

@@ -13,7 +13,7 @@ from coop_perception.engines.backends import AUTO, BACKENDS, PRECISIONS
 from coop_perception.engines.loading import EngineSettings
 from coop_perception.evaluation.evaluation import EvaluationError, choose_topics
 from coop_perception.evaluation.offline import evaluate_offline
-from coop_perception.evaluation.results import OUTPUTS, add_result_options, finish, open_folder
+from coop_perception.evaluation.results import OUTPUTS, add_result_options, finish, open_folder, rate
 from coop_perception.evaluation.scoring import ScoringError
 from coop_perception.exit_codes import one_line
 from coop_perception.model.bundle import BundleError, load_bundle
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.live:
                 from coop_perception.evaluation.live import evaluate_live  # rclpy: only where it is needed
 
-                evaluation = evaluate_live(recording, chosen, bundle, f"/{topics.NODE}", options.out)
+                evaluation = evaluate_live(recording, chosen, bundle, f"/{topics.NODE}", options.out, options.rate)
             elif options.recorded:
                 from coop_perception.evaluation.recorded import evaluate_recorded
 
@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--live", action="store_true", help="play the recording to the running node instead")
     mode.add_argument("--recorded", action="store_true", help="score the node's outputs that the recording holds")
+    parser.add_argument(
+        "--rate", type=rate, default=1.0, help="with --live: times the recording's own pace (default: 1)"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("out/evaluation"), help="folder of results (default: %(default)s)"
     )

@@ -24,8 +24,10 @@ from coop_perception.ros.initialising import initialise
 from coop_perception_msgs.msg import ModelInfo
 
 
-def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_name: str, out: Path) -> Evaluation:
-    """Play the recording to the node, record its outputs to `out`/outputs, and score them.
+def evaluate_live(
+    recording: Recording, chosen: Topics, bundle: Bundle, node_name: str, out: Path, rate: float | None = 1.0
+) -> Evaluation:
+    """Play the recording to the node at a rate (`play`), record its outputs to `out`/outputs, and score them.
 
     Raises:
         EvaluationError: the node is not there, runs another bundle, or lost a frame's outputs.
@@ -35,7 +37,7 @@ def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_nam
     try:
         info = _model_info(node_name)
         check_bundle(bundle, node_name, info)
-        played = play(recording, chosen.image, node_name, out / OUTPUTS)
+        played = play(recording, chosen.image, node_name, out / OUTPUTS, rate)
     except LiveError as error:
         raise EvaluationError(str(error)) from error
     finally:
@@ -64,6 +66,7 @@ def evaluate_live(recording: Recording, chosen: Topics, bundle: Bundle, node_nam
         "recording": str(recording.path),
         "image_topic": chosen.image,
         "mode": "live",
+        "rate": played.rate,
         **bundle_facts(bundle),
         "backend": info.backend,
         "precision": info.precision,

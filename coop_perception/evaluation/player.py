@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -30,6 +31,10 @@ from coop_perception_msgs.msg import CameraStatus, ImageCondition, PipelineStatu
 PLAY_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
 """What is lost shall be lost by the node, which counts it, and not on the way: keep-last would overwrite frames."""
 CONNECT_S = 20.0
+TRIALS, SPACED = 3, 20
+"""Images that a node's time for one is the median of, and that tell how far they lie apart."""
+HEADROOM = 0.8
+"""Share of the time between two images that the node may take for one."""
 SETTLE_S = 10.0
 """How long the node may leave a frame unaccounted for after the last one was played."""
 
@@ -58,12 +63,21 @@ class Played:
     """From the first image's publication to the last mask's reception."""
     damage: str | None = None
     """What is wrong with the recording behind the frames that were played."""
+    rate: float = 1.0
+    """Of the recording's own pace."""
     interrupted: bool = False
     """By Ctrl-C, before the last frame had been answered."""
 
 
-def play(recording: Recording, image_topic: str, node_name: str, outputs: Path) -> Played:
-    """Play a recording at its own pace; write the node's masks and restored images to the recording `outputs`.
+def play(recording: Recording, image_topic: str, node_name: str, outputs: Path, rate: float | None = 1.0) -> Played:
+    """Play a recording; write the node's masks and restored images to the recording `outputs`.
+
+    Args:
+        recording: what is played.
+        image_topic: its images.
+        node_name: fully qualified.
+        outputs: where the node's go.
+        rate: of the recording's own pace; None: that, or as much less as the node needs to follow.
 
     Raises:
         LiveError: the node does not answer, there are two of its name, or two frames have the same stamp.
@@ -76,7 +90,7 @@ def play(recording: Recording, image_topic: str, node_name: str, outputs: Path) 
     spinning.start()
     try:
         with RecordingWriter(outputs, overwrite=True) as writer:
-            return client.play(writer)
+            return client.play(writer, rate)
     finally:
         executor.shutdown()
         spinning.join()
@@ -133,10 +147,12 @@ class _Client:
         )
         self.node.create_subscription(PipelineStatus, status_topic(node_name), self._on_status, 10)
 
-    def play(self, writer: RecordingWriter) -> Played:
+    def play(self, writer: RecordingWriter, rate: float | None) -> Played:
         result = Played()
         self._check_stamps()
-        before = self._prime()
+        first, stamp = self._connect()
+        result.rate = self._rate_to_follow(first, stamp) if rate is None else rate
+        before = self._quiet()
         self._writer = writer
         published: dict[int, float] = {}
 
@@ -158,7 +174,7 @@ class _Client:
                 raise self._write_error
             self._writer = None
             after = self._status
-            whole = {stamp for stamp in published if self._arrived.get(stamp) == set(RECORDED)}
+            whole = {stamp for stamp in published if self._is_back(stamp)}
             assert after is not None
             result.received = after.frames_received - before.frames_received
             result.processed = min(len(whole), after.frames_processed - before.frames_processed)
@@ -205,7 +221,7 @@ class _Client:
                     if not published:
                         begun_log, begun = message.stamp_ns, now
                     # An absolute schedule, which does not drift.
-                    time.sleep(max(0.0, begun + (message.stamp_ns - begun_log) / 1e9 - now))
+                    time.sleep(max(0.0, begun + (message.stamp_ns - begun_log) / 1e9 / result.rate - now))
                     published[stamp] = time.monotonic()
                     self._image.publish(message.raw)
                     progress.advance(task)
@@ -233,9 +249,9 @@ class _Client:
             wrong = str(error)
         raise LiveError(f"{self._image_topic}: no image can be used: {wrong}")
 
-    def _prime(self) -> CameraStatus:
-        """Connect both ways: send a usable image under an earlier stamp until all its outputs are back. Discovery is
-        asymmetric: that we see the node's topics does not mean that it sees ours. Returns the status after that."""
+    def _connect(self) -> tuple[Message, int]:
+        """Both ways: send a usable image under an earlier stamp until all its outputs are back. Discovery is
+        asymmetric: that we see the node's topics does not mean that it sees ours. Returns image and stamp."""
         first = self._first_usable()
         if not self._wait(lambda: self._image.get_subscription_count() > 0, CONNECT_S):
             raise LiveError(
@@ -244,7 +260,7 @@ class _Client:
             )
         stamp = header_stamp(first.raw) - 10**9
         deadline = time.monotonic() + CONNECT_S
-        while self._arrived.get(stamp) != set(RECORDED):
+        while not self._is_back(stamp):
             if time.monotonic() > deadline:
                 missing = sorted(set(RECORDED) - self._arrived.get(stamp, set()))
                 raise LiveError(
@@ -252,8 +268,32 @@ class _Client:
                     f"{CONNECT_S:.0f} s; its log and {self._node_name}/status say why"
                 )
             self._image.publish(with_header_stamp(first.raw, stamp))
-            self._wait(lambda: self._arrived.get(stamp) == set(RECORDED), 0.5)
+            self._wait(partial(self._is_back, stamp), 0.5)
         check_alone(self.node, self._node_name)
+        return first, stamp
+
+    def _rate_to_follow(self, first: Message, stamp: int) -> float:
+        """The recording's pace, or a slower one at which the node has time for each image: by how long it takes for
+        one, and how far images lie apart."""
+        took = []
+        for number in range(1, TRIALS + 1):
+            self._quiet()
+            begun, trial = time.monotonic(), stamp - number
+            self._image.publish(with_header_stamp(first.raw, trial))
+            if self._wait(partial(self._is_back, trial), SETTLE_S):
+                took.append(time.monotonic() - begun)
+        times = [message.stamp_ns for message in islice(self._recording.messages([self._image_topic]), SPACED)]
+        if not took or len(times) < 2:
+            return 1.0
+        apart = float(np.median(np.diff(times))) / 1e9
+        return min(1.0, HEADROOM * apart / float(np.median(took)))
+
+    def _is_back(self, stamp: int) -> bool:
+        """Whether all outputs of an image have arrived."""
+        return self._arrived.get(stamp) == set(RECORDED)
+
+    def _quiet(self) -> CameraStatus:
+        """The node's status once it has nothing left to do."""
         previous: list[tuple[int, int]] = []
 
         def quiet() -> bool:
@@ -279,7 +319,7 @@ class _Client:
             return False
         processed = status.frames_processed - before.frames_processed
         dropped = _dropped(status) - _dropped(before)
-        whole = sum(self._arrived.get(stamp) == set(RECORDED) for stamp in published)
+        whole = sum(map(self._is_back, published))
         return bool(processed + dropped >= len(published) and whole >= processed)
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:

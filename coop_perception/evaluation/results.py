@@ -36,6 +36,17 @@ def add_result_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def rate(text: str) -> float:
+    """An argument that says how fast a recording is played."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 0.01 to 100 times the recording's own pace")
+    return value
+
+
 def open_folder(out: Path, bag: Path | None, made: tuple[str, ...], force: bool) -> None:
     """Make the folder of results, before the work.
 

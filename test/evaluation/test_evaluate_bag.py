@@ -463,7 +463,9 @@ def test_an_interrupted_demo_keeps_what_was_played(tmp_path: Path, bundle: Path)
             ours.wait(lambda: bool(status) or process.poll() is not None, "status of the active node")
             ours.wait(lambda: bool(masks) or process.poll() is not None, "the mask of the image that connects")
             ours.wait(
-                lambda: len({m.header.stamp.sec for m in masks}) >= 4 or process.poll() is not None, "three more masks"
+                # Of the image that connects, and a second before it those that are timed.
+                lambda: len({m.header.stamp.sec for m in masks}) >= 5 or process.poll() is not None,
+                "three more masks",
             )
         finally:
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -518,6 +520,25 @@ def test_nodes_of_one_name_are_not_evaluated(tmp_path: Path, bundle: Path) -> No
         assert done.returncode == 1
         assert re.search(f"{name}: {says}", done.stderr), done.stderr
     assert not (tmp_path / "live/outputs").exists()
+
+
+def test_demo_plays_as_slowly_as_the_node_can_follow(tmp_path: Path, bundle: Path) -> None:
+    """Images a millisecond apart, which no node follows."""
+    done = run_demo(tmp_path, write_bag(tmp_path / "bag", spacing_ns=SECOND // 1000), bundle)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["rate"] < 0.5
+    assert summary["frames"]["processed"] > COUNT / 2
+    assert "of the recording's rate" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan", "1e9"])
+def test_rates_that_cannot_be(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (demo, evaluate_bag):
+        with pytest.raises(SystemExit) as ended:
+            command.main([f"--rate={rate}", *(["--bag", "b"] if command is evaluate_bag else [])])
+        assert ended.value.code == 2
+        assert "expected 0.01 to 100 times the recording's own pace" in capsys.readouterr().err
 
 
 def stamped(path: Path, *stamps: int) -> Path:
