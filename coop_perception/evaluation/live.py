@@ -14,7 +14,7 @@ from coop_perception import topics
 from coop_perception.contracts import Bundle
 from coop_perception.evaluation.evaluation import Evaluation, EvaluationError, Findings, Topics, bundle_facts
 from coop_perception.evaluation.outputs import check_bundle, score_outputs
-from coop_perception.evaluation.player import LiveError, play
+from coop_perception.evaluation.player import LONGEST_GAP_S, LiveError, play
 from coop_perception.evaluation.results import OUTPUTS
 from coop_perception.evaluation.scoring import condition_summary
 from coop_perception.metrics import percentiles
@@ -49,6 +49,11 @@ def evaluate_live(
         findings.warnings.append(
             f"{played.frames - played.received} frames were lost on the way to the node; with its parameters "
             "qos_overrides.<image topic>.subscription.reliability: reliable and .history: keep_all none are"
+        )
+    if played.cut_s:
+        findings.warnings.append(
+            f"gaps between images were cut to {LONGEST_GAP_S:g} s, {played.cut_s:.0f} s in all: the camera was off, or "
+            "a clock was set"
         )
     if played.repeated:
         every = played.frames + played.repeated

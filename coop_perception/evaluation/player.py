@@ -14,6 +14,7 @@ import numpy as np
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rich.markup import escape
 from rich.progress import Progress
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -26,11 +27,14 @@ from coop_perception.recordings.frames import header_stamp, with_header_stamp
 from coop_perception.recordings.messages import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
 from coop_perception.recordings.recording import Message, Recording, RecordingError
 from coop_perception.recordings.writer import RecordingWriter
+from coop_perception.shown import plain
 from coop_perception_msgs.msg import CameraStatus, ImageCondition, PipelineStatus
 
 PLAY_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
 """What is lost shall be lost by the node, which counts it, and not on the way: keep-last would overwrite frames."""
 CONNECT_S = 20.0
+LONGEST_GAP_S = 5.0
+"""What is longer without an image is cut to this: a camera that was off, or a clock that was set meanwhile."""
 TRIALS, SPACED = 3, 20
 """Images that a node's time for one is the median of, and that tell how far they lie apart."""
 HEADROOM = 0.8
@@ -65,6 +69,8 @@ class Played:
     """What is wrong with the recording behind the frames that were played."""
     rate: float = 1.0
     """Of the recording's own pace."""
+    cut_s: float = 0.0
+    """Of gaps between two images, what was not waited for."""
     interrupted: bool = False
     """By Ctrl-C, before the last frame had been answered."""
 
@@ -204,10 +210,12 @@ class _Client:
     def _publish(self, published: dict[int, float], result: Played) -> str | None:
         """The recording at its own pace; when each image was published goes into `published`, by header stamp. Returns
         what is wrong with the recording behind the last one."""
-        begun_log, begun = 0, 0.0
+        begun, logged, into = 0.0, 0, 0.0
         with Progress(transient=True) as progress:
             count = self._recording.topics[self._image_topic].count
-            task = progress.add_task(f"playing {self._recording.path.name} to {self._node_name}", total=count)
+            what = f"playing {self._recording.path.name} to {self._node_name}"
+            what += "" if result.rate == 1 else f" at {result.rate:.2g} of its rate"
+            task = progress.add_task(escape(plain(what, 120)), total=count)
             try:
                 for message in self._recording.messages([self._image_topic, self._info_topic]):
                     if message.topic == self._info_topic:
@@ -219,9 +227,13 @@ class _Client:
                         continue
                     now = time.monotonic()
                     if not published:
-                        begun_log, begun = message.stamp_ns, now
+                        begun, logged = now, message.stamp_ns
+                    gap = (message.stamp_ns - logged) / 1e9
+                    if gap > LONGEST_GAP_S:
+                        result.cut_s += gap - LONGEST_GAP_S
+                    into, logged = into + min(gap, LONGEST_GAP_S), message.stamp_ns
                     # An absolute schedule, which does not drift.
-                    time.sleep(max(0.0, begun + (message.stamp_ns - begun_log) / 1e9 / result.rate - now))
+                    time.sleep(max(0.0, begun + into / result.rate - now))
                     published[stamp] = time.monotonic()
                     self._image.publish(message.raw)
                     progress.advance(task)

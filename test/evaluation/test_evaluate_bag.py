@@ -524,12 +524,24 @@ def test_nodes_of_one_name_are_not_evaluated(tmp_path: Path, bundle: Path) -> No
 
 def test_demo_plays_as_slowly_as_the_node_can_follow(tmp_path: Path, bundle: Path) -> None:
     """Images a millisecond apart, which no node follows."""
-    done = run_demo(tmp_path, write_bag(tmp_path / "bag", spacing_ns=SECOND // 1000), bundle)
+    done = run_demo(tmp_path, write_bag(tmp_path / "bag[/b]", spacing_ns=SECOND // 1000), bundle)  # no markup
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["rate"] < 0.5
     assert summary["frames"]["processed"] > COUNT / 2
     assert "of the recording's rate" in " ".join(done.stderr.split())
+
+
+def test_a_clock_that_was_set_meanwhile_is_not_waited_for(tmp_path: Path, bundle: Path) -> None:
+    year = 365 * 24 * 3600 * SECOND
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index, logged in enumerate((SECOND, 2 * SECOND, year, year + SECOND)):
+            message = image_message(picture(index), "rgb8", "front", logged)
+            writer.write("/front/image_raw", message, IMAGE_TYPE, logged)
+    done = run_demo(tmp_path, tmp_path / "bag", bundle)
+    assert done.returncode == 0, done.stderr
+    assert "gaps between images were cut to 5 s, 31535993 s in all" in " ".join(done.stderr.split())
+    assert json.loads((tmp_path / "out/summary.json").read_text())["frames"]["processed"] == 4
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan", "1e9"])
