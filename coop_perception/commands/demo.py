@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print(f"node: bundle {bundle.name}, camera {camera}, log in {log}")
             with running_node(options.bundle, camera, "compressed" if compressed else "raw", log):
                 evaluation = evaluate_live(recording, chosen, bundle, f"/{topics.NODE}", options.out, options.rate)
-        if (played := evaluation.summary["rate"]) < 1:
+        if options.rate is None and (played := evaluation.summary["rate"]) < 1:
             console.print(f"played at {played:.2g} of the recording's rate, which this machine can follow")
         finish(evaluation, bundle, options.out, options.allow_incomplete)
 

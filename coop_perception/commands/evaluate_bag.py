@@ -28,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with one line, when it cannot do its work, a frame is unaccounted for, or the results rest on less
             than was there.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.rate is not None and not options.live:
+        parser.error("--rate is that at which --live plays; the others take every frame, as fast as they can")
     failures = (RecordingError, BundleError, EngineError, ScoringError, EvaluationError, OSError)
     with one_line("evaluate_bag", failures, "no results were written"):
         bundle = load_bundle(options.bundle)
@@ -40,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.live:
                 from coop_perception.evaluation.live import evaluate_live  # rclpy: only where it is needed
 
-                evaluation = evaluate_live(recording, chosen, bundle, f"/{topics.NODE}", options.out, options.rate)
+                evaluation = evaluate_live(
+                    recording, chosen, bundle, f"/{topics.NODE}", options.out, options.rate or 1.0
+                )
             elif options.recorded:
                 from coop_perception.evaluation.recorded import evaluate_recorded
 
@@ -66,9 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--live", action="store_true", help="play the recording to the running node instead")
     mode.add_argument("--recorded", action="store_true", help="score the node's outputs that the recording holds")
-    parser.add_argument(
-        "--rate", type=rate, default=1.0, help="with --live: times the recording's own pace (default: 1)"
-    )
+    parser.add_argument("--rate", type=rate, help="with --live: times the recording's own pace (default: 1)")
     parser.add_argument(
         "--out", type=Path, default=Path("out/evaluation"), help="folder of results (default: %(default)s)"
     )

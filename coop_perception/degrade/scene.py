@@ -13,8 +13,8 @@ from coop_perception.degradations.depth import ground_plane_depth, with_unknown_
 from coop_perception.images import ImageError, ImageMessage, to_depth
 
 WIDEST, NARROWEST = 0.13, 30.0
-"""Focal lengths in widths of the image: fields of view of 150 and 2 degrees. A pinhole camera has none beyond, and what
-rain costs grows with the view."""
+"""Focal lengths in longer sides of the image: fields of view of 150 and 2 degrees. A pinhole camera has none beyond,
+and what rain costs grows with the view."""
 LONGEST = 8
 """How many times an image of a street may be as long as it is wide, or the other way round."""
 

@@ -553,6 +553,13 @@ def test_rates_that_cannot_be(rate: str, capsys: pytest.CaptureFixture[str]) -> 
         assert "expected 0.01 to 100 times the recording's own pace" in capsys.readouterr().err
 
 
+def test_a_rate_is_for_playing_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        evaluate_bag.main(["--bag", "b", "--rate", "2"])
+    assert ended.value.code == 2
+    assert "--rate is that at which --live plays" in capsys.readouterr().err
+
+
 def stamped(path: Path, *stamps: int) -> Path:
     """A recording of images with these header stamps, in seconds."""
     with RecordingWriter(path) as writer:

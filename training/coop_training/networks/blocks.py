@@ -27,6 +27,20 @@ def zeroed(layer: nn.Module) -> nn.Module:
     return layer
 
 
+def take_over(network: nn.Module, other: nn.Module) -> None:
+    """Give a network the weights of the layers that it has in common with another one, by name."""
+    own = network.state_dict()
+    network.load_state_dict({**own, **{name: w for name, w in other.state_dict().items() if name in own}})
+
+
+def keep_statistics(network: nn.Module) -> None:
+    """Let batch normalisations keep the statistics that they have: they are affine maps in training too, and no image
+    of a batch has a say in another's. To be called after each `train`."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 def upsample_to(x: Tensor, like: Tensor) -> Tensor:
     """Twice the size, cropped to that of `like`, which a stride-2 convolution has rounded up.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coop_training.networks.blocks import EMBEDDING, at_quarter, conv3x3, zeroed
+from coop_training.networks.blocks import EMBEDDING, at_quarter, conv3x3, keep_statistics, take_over, zeroed
 from coop_training.networks.cells import CELL_STATISTICS, cell_statistics
 from coop_training.networks.condition import Estimate, Estimator
 from coop_training.networks.front import Front
@@ -47,14 +47,11 @@ class Refinement(SegmentationFeatures):
 
     def start_from(self, segmenter: SegmentationFeatures) -> None:
         """Take over the weights of the layers that both have."""
-        own = self.state_dict()
-        self.load_state_dict({**own, **{name: w for name, w in segmenter.state_dict().items() if name in own}})
+        take_over(self, segmenter)
 
     def train(self, mode: bool = True) -> Refinement:
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        keep_statistics(self)
         self.estimator.eval()  # which is not trained with the rest
         return self
 

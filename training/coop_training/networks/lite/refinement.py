@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from coop_training.networks.blocks import at_quarter, zeroed
+from coop_training.networks.blocks import at_quarter, keep_statistics, take_over, zeroed
 from coop_training.networks.lite.decoder import WIDTH, Decoder
 from coop_training.networks.lite.encoder import SCENE_STATISTICS, Encoder, scene_statistics
 from coop_training.networks.lite.estimate import Estimate, Estimator
@@ -45,14 +45,11 @@ class Refinement(nn.Module):
 
     def start_from(self, segmenter: Segmenter) -> None:
         """Take over the weights of the layers that both have."""
-        own = self.state_dict()
-        self.load_state_dict({**own, **{name: w for name, w in segmenter.state_dict().items() if name in own}})
+        take_over(self, segmenter)
 
     def train(self, mode: bool = True) -> Refinement:
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        keep_statistics(self)
         self.estimator.eval()
         return self
 
