@@ -257,6 +257,11 @@ def test_report_says_what_was_run_and_what_came_out(tmp_path: Path) -> None:
         assert words in text
 
 
+def test_report_says_when_the_recording_was_not_played_at_its_own_pace(tmp_path: Path) -> None:
+    slower = report(tmp_path, make_summary() | {"rate": 0.361}).text
+    assert "was played to the running node at 0.36 times its own pace and taken through" in slower
+
+
 def test_losses_are_called_losses(tmp_path: Path) -> None:
     summary = make_summary()
     summary["mask"]["miou"], summary["image_restored"]["psnr"] = 0.404, 18.13

@@ -124,14 +124,19 @@ def unaccounted(frames: Mapping[str, int]) -> int:
 def statement(summary: Mapping[str, Any]) -> str:
     """What was run and what came out, in a few sentences."""
     sentences = [
-        f"The recording “{recording_name(summary)}” was {_MODES[summary['mode']]} and taken through the bundle "
-        f"{bundle_name(summary)} ({summary['backend']} on {summary['device']}).",
+        f"The recording “{recording_name(summary)}” was {_MODES[summary['mode']]}{_pace(summary)} "
+        f"and taken through the bundle {bundle_name(summary)} ({summary['backend']} on {summary['device']}).",
         _frames(summary),
         *_masks(summary),
         *_images(summary),
         *_conditions(summary),
     ]
     return " ".join(sentences)
+
+
+def _pace(summary: Mapping[str, Any]) -> str:
+    rate = summary.get("rate", 1)
+    return "" if rate == 1 else f" at {rate:.2g} times its own pace"
 
 
 def _frames(summary: Mapping[str, Any]) -> str:
