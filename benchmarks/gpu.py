@@ -238,7 +238,9 @@ def tensorrt_times(
         engine = load({name: path}, backend, precision, print)[name]
         try:
             placed = {key: engine.place(key, array) for key, array in feeds.items()}
-            into = {key: engine.allocate(key, batch) for key in engine.outputs}
+            into = {key: engine.allocate(key, spec.sized(batch)) for key, spec in engine.outputs.items()}
+            engine.run(placed, tuple(into), into)
+            engine.prepare()
             return times_of(lambda: engine.run(placed, tuple(into), into))
         finally:
             engine.close()

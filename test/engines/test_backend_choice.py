@@ -218,7 +218,7 @@ def test_engines_that_turn_out_not_to_run_are_closed_and_give_way(
 
 def fake_gpu(monkeypatch: pytest.MonkeyPatch, backend: str) -> FakeCuda:
     cuda = FakeCuda()
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    cuda.stand_in(monkeypatch)
     monkeypatch.setitem(sys.modules, backend, FakeTensorRt(cuda, backend[8:] == "_rtx"))
     return cuda
 
