@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def tensorrt_times(
     backend: str, graph: onnx.ModelProto, name: str, feeds: dict[str, np.ndarray], precision: str
 ) -> list[float]:
     """Builds an engine and runs it as the product does, but for the copies from and to the host."""
-    from coop_perception.engines.build import build
+    from coop_perception.engines.build import batches, build
     from coop_perception.engines.modules import tensorrt_module
     from coop_perception.engines.tensorrt import load
 
@@ -234,7 +235,8 @@ def tensorrt_times(
         path = Path(directory, f"{name}.engine")
         source = onnx_of(graph, precision)
         batch = len(next(iter(feeds.values())))
-        path.write_bytes(build(tensorrt_module(backend), path, source, gpu().compute_capability, batch).data)
+        module = tensorrt_module(backend)
+        path.write_bytes(build(module, path, source, gpu().compute_capability, partial(batches, max_batch=batch)).data)
         engine = load({name: path}, backend, precision, print)[name]
         try:
             placed = {key: engine.place(key, array) for key, array in feeds.items()}
