@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -512,9 +511,7 @@ def pretended() -> Place:
     from fake_cuda import FakeCuda
 
     fake = FakeCuda()
-    package = ModuleType("cuda.bindings")
-    package.__version__ = "13.0.0"  # type: ignore[attr-defined]
-    sys.modules |= {"cuda.bindings": package, "cuda.bindings.runtime": fake}
+    sys.modules |= fake.modules()
     found = kernels(fake)
     assert found is not None
     return Place(found, fake, sizes=((24, 32), (36, 64), (48, 64)), captures=20, loads=8)

@@ -99,10 +99,15 @@ class FakeCuda:
 
     def stand_in(self, monkeypatch: pytest.MonkeyPatch, version: str = "13.0.0") -> None:
         """For the module, in a package of that version."""
+        for name, module in self.modules(version).items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+    def modules(self, version: str = "13.0.0") -> dict[str, Any]:
+        """What stands for what in sys.modules."""
         package = ModuleType("cuda.bindings")
         package.__version__ = version  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "cuda.bindings", package)
-        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", self)
+        utils = SimpleNamespace(get_cuda_native_handle=int)
+        return {"cuda.bindings": package, "cuda.bindings.runtime": self, "cuda.bindings.utils": utils}
 
     def left(self) -> list[str]:
         """Whatever was not given back."""

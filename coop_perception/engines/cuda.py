@@ -25,10 +25,9 @@ from coop_perception.engines import EngineError
 
 OLDEST_BINDINGS = (12, 9, 1)
 """Of cuda-bindings: those before hold Python's interpreter lock while they wait for the GPU."""
-LOST = frozenset((214, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721))
-"""cudaError_t of which NVIDIA says that all further work of the process fails: uncorrectable memory, illegal address,
-launch timeout, assert, hardware stack, illegal instruction, misaligned address, invalid address space, invalid program
-counter, launch failure, tensor memory leak."""
+LOST = frozenset((214, 226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911))
+"""cudaError_t of which NVIDIA says that the process must be terminated and relaunched: illegal address (700), launch
+timeout, assert, invalid instructions and addresses, launch failure (719) and so on; and uncorrectable memory (214)."""
 BOARD = Path("/proc/device-tree/model")
 """Where a Jetson says which board it is: the GPUs of all Orin boards have one name."""
 
@@ -179,7 +178,8 @@ class Stream:
 
     def __int__(self) -> int:
         """The handle, as other libraries take it."""
-        return int(self._handle)
+        # int() of cuda-bindings' own types is deprecated.
+        return int(importlib.import_module("cuda.bindings.utils").get_cuda_native_handle(self._handle))
 
     def upload(self, address: int, pinned: NDArray[Any]) -> None:
         """Copy contiguous pinned memory to the GPU, once all earlier work is done."""

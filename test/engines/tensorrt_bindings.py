@@ -156,9 +156,7 @@ def check_without_a_gpu(folder: Path) -> None:
     path = folder / "network.engine"
     path.write_bytes(b"")
     cuda = FakeCuda()
-    package = ModuleType("cuda.bindings")
-    package.__version__ = "13.0.0"  # type: ignore[attr-defined]
-    sys.modules |= {"cuda.bindings": package, "cuda.bindings.runtime": cuda}  # type: ignore[dict-item]
+    sys.modules |= cuda.modules()
     for work in (
         lambda: tensorrt.load({"network": path}, "tensorrt", "fp16", print),
         lambda: build(module, path, b"", "8.9", lambda inputs: batches(inputs, 1)),

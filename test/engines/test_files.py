@@ -1,4 +1,4 @@
-"""Engine files of tensorrt, which builds for the GPU that is there: boards apart, what builds share. Nothing is built."""
+"""Engine files of tensorrt, which builds for the GPU that is there: boards apart, what builds share. None is built."""
 
 from __future__ import annotations
 

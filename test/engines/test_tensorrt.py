@@ -766,6 +766,10 @@ def real_runtime() -> Any:
     return pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
 
 
+def doc(error: Any) -> str:
+    return error.__doc__ or ""
+
+
 def real_tensorrt() -> Any:
     return pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
@@ -785,6 +789,8 @@ class TestRealModules:
     def test_the_cuda_runtime_takes_the_arguments(self) -> None:
         """Whatever it answers, with a GPU or without: it does not mind how the arguments are given."""
         real = real_runtime()
+        from cuda.bindings.utils import get_cuda_native_handle
+
         stream, event = real.cudaStream_t(), real.cudaEvent_t()
         for function, *arguments in (
             ("cudaGetDeviceCount",),
@@ -798,6 +804,7 @@ class TestRealModules:
             ("cudaEventCreateWithFlags", real.cudaEventBlockingSync | real.cudaEventDisableTiming),
             ("cudaEventRecord", event, stream),
             ("cudaMemcpyAsync", 0, 0, 0, real.cudaMemcpyKind.cudaMemcpyHostToDevice, stream),
+            ("cudaMemcpyAsync", 0, 0, 0, real.cudaMemcpyKind.cudaMemcpyDeviceToDevice, stream),
             ("cudaStreamBeginCapture", stream, real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal),
             ("cudaFree", 0),
             ("cudaFreeHost", 0),
@@ -805,7 +812,18 @@ class TestRealModules:
             status, *_ = getattr(real, function)(*arguments)
             assert isinstance(status, real.cudaError_t), function
             assert real.cudaGetErrorName(status)[1].startswith(b"cuda")
-        assert isinstance(int(stream), int)
+        assert isinstance(get_cuda_native_handle(stream), int)
+
+    def test_the_errors_after_which_a_process_must_end_are_those_that_nvidia_names(self) -> None:
+        real = real_runtime()
+        named = {
+            int(error)
+            for error in real.cudaError_t
+            if "must be terminated and relaunched" in " ".join(doc(error).split())
+        }
+        assert len(named) > 5
+        assert real.cudaError_t.cudaErrorECCUncorrectable == 214
+        assert named | {214} == cuda.LOST & {int(error) for error in real.cudaError_t}
 
     def test_what_it_says_of_this_machine(self) -> None:
         real_runtime()
