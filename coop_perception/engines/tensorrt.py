@@ -140,11 +140,11 @@ class _Held:
         self.prepared: dict[tuple[Shape, ...], _Context] = {}
 
     def free(self) -> None:
-        self.prepared.clear()
-        self.plain = self.cache = self.engine = None
         try:
             self.graphs.close()
         finally:
+            self.prepared.clear()
+            self.plain = self.cache = self.engine = None
             self.shared.leave()
 
 

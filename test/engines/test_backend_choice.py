@@ -241,6 +241,24 @@ def test_a_loaded_pipeline_serves_by_what_it_was_warmed_up_with(
     pipeline.close()
 
 
+def test_a_library_that_raises_a_bare_error_gives_way(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "tensorrt", "onnxruntime")
+    fake_gpu(monkeypatch, "tensorrt")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Could not load libnvrtc.so.13")
+
+    monkeypatch.setattr(engine_files, "ensure", fail)
+    said: list[str] = []
+    (engine,) = load_engines(bundle, ["segmenter"], EngineSettings(cache=tmp_path), said.append).values()
+    assert engine.backend == "onnxruntime"
+    assert "not tensorrt: tensorrt does not work here (Could not load libnvrtc.so.13)" in said[-1]
+    with pytest.raises(EngineError, match=r"libnvrtc\.so\.13\): is all of pip install tensorrt \(10\.3 or later"):
+        load_engines(bundle, ["segmenter"], EngineSettings("tensorrt", cache=tmp_path))
+
+
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])
 def test_tensorrt_is_taken_where_it_works(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
