@@ -18,15 +18,16 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import gpu_bringup as benchmark  # noqa: E402 (found by the line above)
+from support import gpu_checks  # noqa: E402
 from support.kernels import NumPyKernels  # noqa: E402
 from support.stand_in_tensorrt import stand_in  # noqa: E402
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> benchmark.Place:
+def place(monkeypatch: pytest.MonkeyPatch) -> gpu_checks.Place:
     fake = FakeCuda()
     fake.stand_in(monkeypatch)
-    made = benchmark.Place(NumPyKernels(fake), fake, sizes=((24, 32), (36, 64), (48, 64)), captures=5, loads=4)
+    made = gpu_checks.Place(NumPyKernels(fake), fake, sizes=((24, 32), (36, 64), (48, 64)), captures=5, loads=4)
     made.module = stand_in(made.kernels, *made.largest)
     monkeypatch.setitem(sys.modules, "tensorrt", made.module)
     return made
@@ -38,7 +39,7 @@ def test_the_command_writes_both_files_and_ends_well(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "gpu_bringup.json").read_text())
     assert result["pretended"]
-    assert len(result["checks"]) == len(benchmark.CHECKS)
+    assert len(result["checks"]) == len(gpu_checks.CHECKS)
     assert all(check["ok"] for check in result["checks"].values())
     page = (tmp_path / "gpu_bringup.md").read_text()
     assert "On a pretended GPU" in page
@@ -47,7 +48,7 @@ def test_the_command_writes_both_files_and_ends_well(tmp_path: Path) -> None:
         assert f"| {name} | ok |" in page
 
 
-def test_a_wrong_pixel_is_found(place: benchmark.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_pixel_is_found(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:
     download = Memory.download
 
     def flawed(memory: Memory, stream: Stream, shape: tuple[int, ...]) -> np.ndarray:
@@ -55,40 +56,42 @@ def test_a_wrong_pixel_is_found(place: benchmark.Place, monkeypatch: pytest.Monk
         place.fake.put(lambda: found.reshape(-1).__setitem__(0, 7), int(stream))
         return found
 
-    assert benchmark.outcome(lambda: benchmark.check_results(place))["ok"]
+    assert gpu_checks.outcome(lambda: gpu_checks.check_results(place))["ok"]
     monkeypatch.setattr(Memory, "download", flawed)
-    failed = benchmark.outcome(lambda: benchmark.check_results(place))
+    failed = gpu_checks.outcome(lambda: gpu_checks.check_results(place))
     assert not failed["ok"]
-    failed = benchmark.outcome(lambda: benchmark.check_serving_while_loading(place))
+    failed = gpu_checks.outcome(lambda: gpu_checks.check_serving_while_loading(place))
     assert (failed["ok"], failed["error"]) == (False, "AssertionError: a frame is wrong")
 
 
-def test_memory_that_is_kept_is_found(place: benchmark.Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "GROWTH", 1000)
-    assert benchmark.outcome(lambda: benchmark.check_memory_after_loads(place))["ok"]
+def test_memory_that_is_kept_is_found(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_checks, "GROWTH", 1000)
+    assert gpu_checks.outcome(lambda: gpu_checks.check_memory_after_loads(place))["ok"]
     free = place.fake.cudaFree
     monkeypatch.setattr(place.fake, "cudaFree", lambda address: free(address) if place.fake.counted % 2 else (0,))
-    assert "more than after the first" in benchmark.outcome(lambda: benchmark.check_memory_after_loads(place))["error"]
+    assert (
+        "more than after the first" in gpu_checks.outcome(lambda: gpu_checks.check_memory_after_loads(place))["error"]
+    )
 
 
-def test_an_error_that_is_not_told_apart_is_found(place: benchmark.Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "cudaErrorIllegalAddress" in benchmark.check_sticky_error(place)
+def test_an_error_that_is_not_told_apart_is_found(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cudaErrorIllegalAddress" in gpu_checks.check_sticky_error(place)
     monkeypatch.setattr("coop_perception.engines.cuda.LOST", frozenset())
-    failed = benchmark.outcome(lambda: benchmark.check_sticky_error(place))
+    failed = gpu_checks.outcome(lambda: gpu_checks.check_sticky_error(place))
     assert not failed["ok"]
 
 
-def test_graphs_that_are_lost_are_found(place: benchmark.Place) -> None:
+def test_graphs_that_are_lost_are_found(place: gpu_checks.Place) -> None:
     place.fake.during_capture = [lambda: setattr(place.fake, "invalidated", True)] * 2
-    failed = benchmark.outcome(lambda: benchmark.check_results(place))
+    failed = gpu_checks.outcome(lambda: gpu_checks.check_results(place))
     assert "without a CUDA graph" in failed["error"]
 
 
 def test_what_runs_apart_may_crash_or_take_too_long() -> None:
     with pytest.raises(AssertionError, match="expected 2 arguments"):
-        benchmark.apart(["--only-backend", "one"], 60)
+        gpu_checks.apart(["--only-backend", "one"], 60)
     with pytest.raises(AssertionError, match="not done in the 0 s that were left"):
-        benchmark.apart(["--cpu", "--out", "/dev/null"], 0.01)
+        gpu_checks.apart(["--cpu", "--out", "/dev/null"], 0.01)
 
 
 def test_without_a_gpu_one_line_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +100,7 @@ def test_without_a_gpu_one_line_says_so(capsys: pytest.CaptureFixture[str], monk
     assert capsys.readouterr().out.startswith("gpu_bringup: nothing is run, the CUDA runtime for Python is not there")
 
 
-def test_the_page_shows_what_failed_and_the_networks_times(place: benchmark.Place) -> None:
+def test_the_page_shows_what_failed_and_the_networks_times(place: gpu_checks.Place) -> None:
     figures = {"ms": 2.0, "p95": 2.5, "p99": 3.0, "roofline": 25.0}
     case = {"width": 480, "height": 360, "batch": 4, "precision": "fp16", "network": "segmenter", "runner": "tensorrt"}
     page = benchmark.page(
