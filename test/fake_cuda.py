@@ -1,7 +1,8 @@
 """A CUDA runtime without a GPU: it really holds memory and moves bytes, and does nothing before it is waited for.
 
 What a program may not do fails the test at once: a copy past the end of a buffer or between the wrong kinds of memory,
-memory given back twice, a wait while capturing. `fail_at` lets one call fail.
+memory given back twice, a wait or freeing in the thread that captures. A thread that waits for the whole GPU breaks
+another's capture. `fail_at` lets one call fail.
 """
 
 # ruff: noqa: N801, N802, N815  (the real names)
@@ -10,9 +11,14 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import sys
+import threading
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 Work = Callable[[], None]
 
@@ -23,12 +29,14 @@ class cudaError_t(enum.IntEnum):
     cudaErrorInsufficientDriver = 35
     cudaErrorNoDevice = 100
     cudaErrorIllegalAddress = 700
+    cudaErrorNotSupported = 801
     cudaErrorStreamCaptureInvalidated = 901
 
 
 class cudaMemcpyKind(enum.IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 class cudaStreamCaptureMode(enum.IntEnum):
@@ -42,7 +50,9 @@ UNCOUNTED = ("cudaGetLastError", "cudaGetErrorName", "cudaGetErrorString", "cuda
 class FakeCuda:
     """Stands for the module `cuda.bindings.runtime`.
 
-    calls: the names of all calls. copies: (direction, bytes) of the copies that were done, "in" to the GPU, or "out".
+    calls: the names of all calls. copies: (direction, bytes) of the copies that were done, "in" to the GPU, "out", or
+    "within". during_capture: called when the next captures begin, one each. integrated: what is pinned is the GPU's,
+    too.
     """
 
     cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode = cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
@@ -54,13 +64,16 @@ class FakeCuda:
         self.counted = 0
         self.fail_at: int | None = None
         self.failed: str | None = None
-        self.error = cudaError_t.cudaErrorIllegalAddress
+        self.error = cudaError_t.cudaErrorNotSupported
+        self.integrated = False
         self.device_count, self.no_device = 1, OK
         self.driver = 13000
         self.capacity = 1 << 30
-        self.refuse_capture = False
         self.queue: list[Work] = []
-        self.capturing: list[Work] | None = None
+        self.during_capture: list[Callable[[], object]] = []
+        self.captured: list[Work] = []
+        self.capturing: tuple[int, int] | None = None  # thread and stream
+        self.invalidated = False
         self._memory: dict[int, tuple[str, Any, int]] = {}
         self._handles: dict[int, tuple[str, Any]] = {}
         self._next = 1000
@@ -76,12 +89,25 @@ class FakeCuda:
             if self.fail_at is None or self.counted != self.fail_at or name in UNCOUNTED:
                 return found(*arguments)
             self.failed, self.fail_at = name, None
+            self.invalidated = self.invalidated or name == "cudaStreamEndCapture"
             if name.endswith(("Destroy", "EndCapture")) or name.startswith("cudaFree"):
                 found(*arguments)  # real ones do it too, and report what failed before
             count = 1 if name.startswith(("cudaGet", "cudaMalloc", "cudaStreamEnd")) or "Create" in name else 0
             return (self.error, *[None] * count)
 
         return called
+
+    def stand_in(self, monkeypatch: pytest.MonkeyPatch, version: str = "13.0.0") -> None:
+        """For the module, in a package of that version."""
+        for name, module in self.modules(version).items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+    def modules(self, version: str = "13.0.0") -> dict[str, Any]:
+        """What stands for what in sys.modules."""
+        package = ModuleType("cuda.bindings")
+        package.__version__ = version  # type: ignore[attr-defined]
+        utils = SimpleNamespace(get_cuda_native_handle=int)
+        return {"cuda.bindings": package, "cuda.bindings.runtime": self, "cuda.bindings.utils": utils}
 
     def left(self) -> list[str]:
         """Whatever was not given back."""
@@ -94,15 +120,20 @@ class FakeCuda:
         copies, self.copies = self.copies, []
         return copies
 
-    def put(self, work: Work) -> None:
-        """Work for the stream."""
-        (self.queue if self.capturing is None else self.capturing).append(work)
+    def put(self, work: Work, stream: int) -> None:
+        """Work for a stream."""
+        capturing = self.capturing is not None and self.capturing[1] == stream
+        (self.captured if capturing else self.queue).append(work)
+
+    def captures_here(self) -> bool:
+        return self.capturing is not None and self.capturing[0] == threading.get_ident()
 
     def pointer(self, address: int, size: int, kind: str) -> int:
         """The address, if `size` bytes from it on are within one live allocation of that kind."""
         for start, (found, _, length) in self._memory.items():
             if start <= address and address + size <= start + length:
-                assert found == kind, f"{found} memory where {kind} memory belongs"
+                bound = self.integrated and found == "pinned"
+                assert found == kind or bound, f"{found} memory where {kind} memory belongs"
                 return address
         raise AssertionError(f"{size} bytes at {address:#x} are in no {kind} allocation")
 
@@ -117,7 +148,14 @@ class FakeCuda:
 
     def cudaGetDeviceProperties(self, device: int) -> Any:
         assert device == 0
-        return OK, SimpleNamespace(name=b"Fake GPU", major=8, minor=9, totalGlobalMem=self.capacity)
+        return OK, SimpleNamespace(
+            name=b"Fake GPU",
+            major=8,
+            minor=9,
+            totalGlobalMem=self.capacity,
+            multiProcessorCount=16,
+            integrated=int(self.integrated),
+        )
 
     def cudaGetLastError(self) -> Any:
         return (OK,)
@@ -159,39 +197,52 @@ class FakeCuda:
         return self._destroy("event", event)
 
     def cudaEventRecord(self, event: int, stream: int) -> Any:
-        assert self.capturing is None
+        assert not self.captures_here()
         self._handles[event], self._handles[stream]
         return (OK,)
 
     def cudaEventSynchronize(self, event: int) -> Any:
-        assert self.capturing is None
+        assert not self.captures_here()
         self._handles[event]
         self._work()
         return (OK,)
 
     def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: cudaMemcpyKind, stream: int) -> Any:
         self._handles[stream]
-        inward = kind == cudaMemcpyKind.cudaMemcpyHostToDevice
-        kinds = ("device", "pinned") if inward else ("pinned", "device")
+        direction, kinds = {
+            cudaMemcpyKind.cudaMemcpyHostToDevice: ("in", ("device", "pinned")),
+            cudaMemcpyKind.cudaMemcpyDeviceToHost: ("out", ("pinned", "device")),
+            cudaMemcpyKind.cudaMemcpyDeviceToDevice: ("within", ("device", "device")),
+        }[kind]
 
         def copy() -> None:
             ctypes.memmove(self.pointer(to, size, kinds[0]), self.pointer(source, size, kinds[1]), size)
-            self.copies.append(("in" if inward else "out", size))
+            self.copies.append((direction, size))
 
         self.pointer(to, size, kinds[0]), self.pointer(source, size, kinds[1])
-        self.put(copy)
+        self.put(copy, stream)
+        return (OK,)
+
+    def cudaDeviceSynchronize(self) -> Any:
+        assert not self.captures_here()
+        if self.capturing is not None:
+            self.invalidated = True
+            return (cudaError_t.cudaErrorStreamCaptureInvalidated,)
+        self._work()
         return (OK,)
 
     def cudaStreamBeginCapture(self, stream: int, mode: cudaStreamCaptureMode) -> Any:
         self._handles[stream]
         assert self.capturing is None
-        self.capturing = []
+        self.capturing, self.captured, self.invalidated = (threading.get_ident(), stream), [], False
+        if self.during_capture:
+            self.during_capture.pop(0)()
         return (OK,)
 
     def cudaStreamEndCapture(self, stream: int) -> Any:
-        assert self.capturing is not None
-        works, self.capturing = self.capturing, None
-        if self.failed == "cudaStreamEndCapture":
+        assert self.capturing == (threading.get_ident(), stream)
+        works, self.captured, self.capturing = self.captured, [], None
+        if self.invalidated:
             return cudaError_t.cudaErrorStreamCaptureInvalidated, None
         return OK, self._create("graph", works)
 
@@ -215,8 +266,8 @@ class FakeCuda:
             work()
 
     def _allocate(self, kind: str, size: int) -> Any:
-        assert self.capturing is None
-        if size > self.cudaMemGetInfo()[1]:
+        assert not self.captures_here()
+        if kind == "device" and size > self.cudaMemGetInfo()[1]:
             return cudaError_t.cudaErrorMemoryAllocation, None
         buffer = ctypes.create_string_buffer(b"\xa5" * size, size)
         address = ctypes.addressof(buffer)
@@ -224,6 +275,7 @@ class FakeCuda:
         return OK, address
 
     def _free(self, kind: str, address: int) -> Any:
+        assert not self.captures_here()
         self._work()  # freeing waits, really
         assert self._memory.pop(address)[0] == kind
         return (OK,)

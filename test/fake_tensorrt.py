@@ -42,14 +42,16 @@ DynamicShapesKernelSpecializationStrategy = enum.Enum("DynamicShapesKernelSpecia
 class FakeTensorRt:
     """Stands for the module `tensorrt`, or with `rtx` for `tensorrt_rtx`.
 
-    refuse: what fails, out of "context", "shape", "run", "capture". contexts: how many were made. enqueued: how often
-    execute_async_v3 was called.
+    refuse: what fails, out of "context", "shape", "run", "capture", "address", "profile". contexts: how many were made.
+    enqueued: how often execute_async_v3 was called. profiles: of dimensions that are dynamic, by their ONNX names, the
+    least and the largest size.
     """
 
     __version__ = "10.3.0"
 
     def __init__(self, cuda: FakeCuda, rtx: bool = False) -> None:
         self.cuda, self.refuse, self.contexts, self.enqueued = cuda, set[str](), 0, 0
+        self.profiles: list[dict[str, tuple[int, int]]] = [{"N": (1, 1)}, {"N": (2, MAX_BATCH)}]
         self.ILogger, self.TensorIOMode = ILogger, TensorIOMode
         self.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
         if rtx:
@@ -99,10 +101,15 @@ class _Engine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(size if isinstance(size, int) else -1 for size in self.nodes[name].shape)
 
+    @property
+    def num_optimization_profiles(self) -> int:
+        return len(self.module.profiles)
+
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        assert profile == 0
-        rest = self.get_tensor_shape(name)[1:]
-        return [(1, *rest), (1, *rest), (MAX_BATCH, *rest)]
+        assert name in self.inputs
+        ranges = self.module.profiles[profile]
+        shape = self.nodes[name].shape
+        return [tuple(size if isinstance(size, int) else ranges[size][end] for size in shape) for end in (0, 0, 1)]
 
     def create_execution_context(self, strategy: Any) -> Any:
         assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
@@ -122,10 +129,11 @@ class _RtxEngine(_Engine):
 
     def create_execution_context(self, runtime_config: Any) -> Any:
         assert runtime_config.strategy is ExecutionContextAllocationStrategy.USER_MANAGED
-        eager = DynamicShapesKernelSpecializationStrategy.EAGER
-        assert runtime_config.dynamic_shapes_kernel_specialization_strategy is eager
         context = self.context()
         if context is not None:
+            context.strategy = runtime_config.dynamic_shapes_kernel_specialization_strategy
+            assert context.strategy is not None
+            assert runtime_config.cache is not None
             context.is_stream_capturable = lambda stream: "user allocation" not in self.module.refuse
             context.cache = runtime_config.cache
         return context
@@ -159,8 +167,10 @@ class _RuntimeCache:
 
 class _Context:
     cache: Any = None
+    strategy: Any = None
 
     def __init__(self, engine: _Engine) -> None:
+        self.profile, self.captures = 0, 0
         self.engine = engine
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
@@ -170,33 +180,47 @@ class _Context:
         assert size >= SCRATCH
         self.scratch = (memory, size)
 
+    def set_optimization_profile_async(self, profile: int, stream_handle: int) -> bool:
+        assert not self.captures
+        if "profile" in self.engine.module.refuse:
+            self.engine.module.logger.log(Severity.ERROR, "no such profile")
+            return False
+        self.profile, self.shapes = profile, {}
+        return True
+
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        if "shape" in self.engine.module.refuse:
+        assert not self.captures, "a captured graph is of the context's state"
+        least, _, most = self.engine.get_tensor_profile_shape(name, self.profile)
+        fits = all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True))
+        if "shape" in self.engine.module.refuse or not fits:
             self.engine.module.logger.log(Severity.ERROR, "no such shape")
             return False
         self.shapes[name] = shape
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        shape = self.engine.get_tensor_shape(name)
-        batch = next(iter(self.shapes.values()))[0]
-        return self.shapes.get(
-            name, tuple(batch if size < 0 and axis == 0 else size for axis, size in enumerate(shape))
-        )
+        sizes = {}
+        for given, shape in self.shapes.items():
+            sizes |= dict(zip(self.engine.nodes[given].shape, shape, strict=True))
+        return tuple(size if isinstance(size, int) else sizes.get(size, -1) for size in self.engine.nodes[name].shape)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         assert name in self.engine.nodes
+        assert not self.captures, "a captured graph is of the context's state"
         self.addresses[name] = memory
-        return True
+        return "address" not in self.engine.module.refuse
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         module, cuda = self.engine.module, self.engine.module.cuda
         cuda._handles[stream_handle]
         module.enqueued += 1
-        if "run" in module.refuse or ("capture" in module.refuse and cuda.capturing is not None):
+        capturing = cuda.captures_here()
+        if "run" in module.refuse or ("capture" in module.refuse and capturing):
             module.logger.log(Severity.ERROR, "cannot run")
             return False
-        if self.cache is not None:
+        self.captures += capturing and not cuda.invalidated
+        assert self.captures < 2, "one context, one graph"
+        if self.cache is not None and self.strategy is DynamicShapesKernelSpecializationStrategy.EAGER:
             self.cache.content = KERNELS
         addresses, scratch = dict(self.addresses), self.scratch
         shapes = {name: self.get_tensor_shape(name) for name in self.engine.nodes}
@@ -214,5 +238,5 @@ class _Context:
             for name, value in zip(outputs, self.engine.session.run(outputs, feeds), strict=True):
                 tensor(name)[...] = value
 
-        cuda.put(work)
+        cuda.put(work, stream_handle)
         return True

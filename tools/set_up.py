@@ -147,6 +147,16 @@ def install_training(ros: str | None) -> Iterable[Command]:
         yield install_editable(TRAINING)
 
 
+def install_tensorrt_bindings(requirements: Path) -> Iterable[Command]:
+    """Each version in a folder of its own, where nothing but a test of them finds it."""
+    remove(VENV / "tensorrt")
+    for line in requirements.read_text().splitlines():
+        requirement = line.partition("#")[0].strip()
+        if requirement:
+            version = requirement.partition("==")[2].partition(";")[0].strip()
+            yield pip_install("--no-deps", f"--target={VENV / 'tensorrt' / version}", requirement)
+
+
 def steps(ros: str | None, *, training: bool) -> Iterable[Step]:
     python = digest(BASE_PYTHON, sys.version, str(ros))
     yield Step("Python environment", VENV / ".python", python, lambda: create_venv(ros))
@@ -173,6 +183,14 @@ def steps(ros: str | None, *, training: bool) -> Iterable[Step]:
         requirements = [REQUIREMENTS / "dev.lock", REQUIREMENTS / "dev.in", TRAINING / "requirements.lock"]
         development = digest(base, *requirements, TRAINING / "pyproject.toml")
         yield Step("Training and test requirements", VENV / ".training", development, lambda: install_training(ros))
+
+        bindings = REQUIREMENTS / "tensorrt_bindings.txt"
+        yield Step(
+            "TensorRT's bindings",
+            VENV / ".tensorrt",
+            digest(base, bindings),
+            lambda: install_tensorrt_bindings(bindings),
+        )
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ class NoNetworks:
         conditions: how many there are.
     """
 
-    backend, device, precision = "none", "none", "none"
+    backend, device, precision, on_gpu = "none", "none", "none", False
 
     def __init__(self, height: int, width: int, conditions: int) -> None:
         def specs(**shapes: tuple[int, ...]) -> dict[str, TensorSpec]:
@@ -31,18 +31,21 @@ class NoNetworks:
             "condition": TensorSpec("condition", np.dtype(np.float32), (None, conditions)),
             "strength": TensorSpec("strength", np.dtype(np.float32), (None,)),
         }
-        self._values = {name: self.allocate(name, 1) for name in self.outputs}
+        self._values = {name: self.allocate(name, spec.sized(1)) for name, spec in self.outputs.items()}
 
     def place(self, name: str, array: NDArray[np.generic]) -> Tensor:
         return checked(self.inputs[name], array)
 
-    def allocate(self, name: str, batch: int) -> Tensor:
-        return np.ones(self.outputs[name].sized(batch), self.outputs[name].dtype)
+    def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return np.ones(shape, self.outputs[name].dtype)
 
     def run(
         self, feeds: Mapping[str, Tensor], wanted: Sequence[str], into: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         return {name: self._values[name] for name in wanted}
+
+    def prepare(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

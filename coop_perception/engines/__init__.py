@@ -54,12 +54,15 @@ def checked(spec: TensorSpec, array: NDArray[np.generic]) -> NDArray[np.generic]
 class Engine(Protocol):
     """A loaded network. `device` is the hardware's name in words, `precision` that of the arithmetic (`fp32`, ...).
 
+    `on_gpu`: whether that is a GPU, on which the first run with other shapes than before is slow.
+
     Engines of one backend that were loaded together take each other's tensors. One thread at a time may use them.
     """
 
     backend: str
     device: str
     precision: str
+    on_gpu: bool
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
 
@@ -71,11 +74,14 @@ class Engine(Protocol):
         """
         ...
 
-    def allocate(self, name: str, batch: int) -> Tensor:
-        """Memory for an output that other engines read, to be given to `run` again and again.
+    def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Memory for an output of this shape that other engines read, to be given to `run` again and again.
+
+        On a GPU engines that were loaded together may have one place for all tensors of a name, whose content holds
+        until one of them writes another there.
 
         Raises:
-            EngineError: a dimension of the output besides the batch is not known before it runs, or memory is short.
+            EngineError: memory is short, or the output never that large.
         """
         ...
 
@@ -92,6 +98,11 @@ class Engine(Protocol):
         Raises:
             EngineError: the backend refused the inputs or failed.
         """
+        ...
+
+    def prepare(self) -> None:
+        """Make later runs with the input shapes of the last one as fast as they can be, whatever outputs they want.
+        Takes long: for warming up, not for serving. Where there is nothing to prepare, it does nothing."""
         ...
 
     def close(self) -> None:

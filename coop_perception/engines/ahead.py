@@ -14,7 +14,7 @@ from rich.text import Text
 
 from coop_perception.contracts import CONTRACTS, Bundle
 from coop_perception.engines import EngineError
-from coop_perception.engines.backends import MAX_BATCH, ON_CPU, TENSORRT
+from coop_perception.engines.backends import BACKENDS, MAX_BATCH, ON_CPU, TENSORRT
 from coop_perception.engines.cost import LEAST_AGREEMENT, LEAST_PSNR, Cost, precision_costs
 from coop_perception.engines.cuda import Gpu, gpu
 from coop_perception.engines.files import ensure, facts
@@ -49,6 +49,8 @@ def build_engines(
     if backend in ON_CPU and precision != "int8":
         console.print(f"{backend} loads the bundle's ONNX files as they are: nothing needs building for {precision}")
         return
+    if backend in TENSORRT and precision not in BACKENDS[backend]:
+        raise EngineError(f"precision is {precision!r}, backend {backend} has {', '.join(BACKENDS[backend])}")
     targets: list[Gpu | str | None] = list(capabilities)
     if backend in ON_CPU:
         if capabilities:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 AUTO = "auto"
 BACKENDS: Mapping[str, tuple[str, ...]] = {
     "tensorrt": ("fp16", "fp32", "int8"),
-    "tensorrt_rtx": ("fp16", "fp32", "int8"),
+    "tensorrt_rtx": ("fp16", "fp32"),  # its INT8 convolutions give FP32, and are slower than those in FP16
     "openvino": ("fp32", "bf16", "int8"),
     "onnxruntime": ("fp32", "int8"),
 }
@@ -16,8 +16,8 @@ TENSORRT = ("tensorrt", "tensorrt_rtx")
 ON_CPU = tuple(backend for backend in BACKENDS if backend not in TENSORRT)
 PRECISIONS = tuple(dict.fromkeys(precision for precisions in BACKENDS.values() for precision in precisions))
 PACKAGES: Mapping[str, str] = {
-    "tensorrt": "tensorrt (10.3 or later; JetPack has it)",
-    "tensorrt_rtx": "tensorrt-rtx-cu13",
+    "tensorrt": "tensorrt (10.3 or later; JetPack has it) 'cuda-bindings>=12.9.1'",
+    "tensorrt_rtx": "tensorrt-rtx-cu13 'cuda-bindings>=12.9.1'",
     "openvino": "openvino",
     "onnxruntime": "onnxruntime",
 }

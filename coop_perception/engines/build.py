@@ -6,7 +6,7 @@ given a compute capability, as tensorrt_rtx can; tensorrt builds for the GPU tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,19 +15,28 @@ from typing import Any
 import numpy as np
 
 from coop_perception.engines import EngineError
+from coop_perception.engines.exclusive import exclusive
 from coop_perception.engines.modules import made
 from coop_perception.engines.tensorrt_log import log_of
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase of the build, steps done and steps of it."""
+Shape = tuple[int, ...]
+Profile = Mapping[str, tuple[Shape, Shape, Shape]]
+"""Of each input the least shape, the one that kernels are chosen for, and the largest."""
+WORKSPACE = 1 << 30
+"""Bytes that kernels may take while they are tried, and while one runs: on an integrated GPU the default is all of the
+machine's memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An engine file's content, and its tensors: dictionaries of name, side (input, output), dtype and shape."""
+    """An engine file's content, its tensors: dictionaries of name, side (input, output), dtype and shape, and what is
+    to be given to the next build of any network, empty where there is no such thing."""
 
     data: bytes
     tensors: list[dict[str, Any]]
+    timings: bytes = b""
 
 
 def builds_for_named(module: ModuleType) -> bool:
@@ -40,23 +49,61 @@ def build(
     source: Path,
     graph: bytes,
     compute_capability: str,
-    max_batch: int,
+    profiles: Callable[[Mapping[str, Shape]], Sequence[Profile]],
     progress: Progress | None = None,
+    timings: bytes = b"",
 ) -> Built:
-    """Build an engine for batches of 1 to `max_batch`, tuned for 1.
+    """Build an engine.
 
     Args:
         module: of `tensorrt_module`.
         source: the ONNX file that the graph comes from, for messages and for weights that lie beside it.
-        graph: serialised ONNX model; its inputs' shapes are fixed but for the batch.
+        graph: serialised ONNX model.
         compute_capability: as "8.9"; without effect where the module builds for the GPU that is there.
-        max_batch: the most frames of one run.
+        profiles: gives what to build for, one profile or more, for the graph's inputs by name, whose dynamic dimensions
+            are -1; not asked where none is dynamic.
         progress: called along the build.
+        timings: a former build's, of the same module and GPU: how long kernels took.
 
     Raises:
-        EngineError: operators that TensorRT has not, named; a shape that is not fixed; a compute capability that the
-            module does not build for; the build failed.
+        EngineError: operators that TensorRT has not, named; a shape that `profiles` refuses; a compute capability that
+            the module does not build for; the build failed.
     """
+    with exclusive():
+        return _build(module, source, graph, compute_capability, profiles, progress, timings)
+
+
+def batches(inputs: Mapping[str, Shape], max_batch: int) -> list[Profile]:
+    """Profiles for 1 to `max_batch` frames: one for a single frame, and one for more, for which other kernels are best.
+
+    Raises:
+        EngineError: more than the first dimension of an input is dynamic.
+    """
+    ranges = [(1, 1, 1), (2, max_batch, max_batch)] if max_batch > 1 else [(1, 1, 1)]
+    profiles: list[Profile] = []
+    for sizes in ranges:
+        profile = {}
+        for name, (batch, *rest) in inputs.items():
+            if -1 in rest:
+                raise EngineError(
+                    f"input {name!r} has the shape {[batch, *rest]}: engines need every dimension but the batch fixed; "
+                    "export the graph for one input size"
+                )
+            least, tuned, most = (((size if batch == -1 else batch), *rest) for size in sizes)
+            profile[name] = (least, tuned, most)
+        profiles.append(profile)
+    return profiles
+
+
+def _build(
+    module: ModuleType,
+    source: Path,
+    graph: bytes,
+    compute_capability: str,
+    profiles: Callable[[Mapping[str, Shape]], Sequence[Profile]],
+    progress: Progress | None,
+    timings: bytes,
+) -> Built:
     log = log_of(module)
     log.clear()
     builder = made(_named(module), lambda: module.Builder(log.logger), log.text)
@@ -73,8 +120,19 @@ def build(
         config.clear_flag(module.BuilderFlag.TF32)
     if hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # else it may refuse to be captured as a CUDA graph
         config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    if any(network.get_input(i).shape[0] == -1 for i in range(network.num_inputs)):
-        config.add_optimization_profile(_profile(builder, network, source, max_batch))
+    config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, WORKSPACE)
+    cache = None
+    if not builds_for_named(module):  # tensorrt_rtx tries no kernels
+        cache = config.create_timing_cache(timings)
+        if not config.set_timing_cache(cache, False):  # of another GPU or version
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
+    given = {tensor.name: tuple(tensor.shape) for tensor in map(network.get_input, range(network.num_inputs))}
+    if any(-1 in shape for shape in given.values()):
+        try:
+            _add_profiles(builder, config, profiles(given))
+        except EngineError as error:
+            raise EngineError(f"{source}: {error}") from error
     if progress is not None and hasattr(config, "progress_monitor"):
         monitor = _monitor(module, progress)
         config.progress_monitor = monitor
@@ -83,7 +141,7 @@ def build(
         raise EngineError(f"{source}: {_named(module)} did not build it: {log.text()}")
     inputs = [_tensor(module, "input", network.get_input(i)) for i in range(network.num_inputs)]
     outputs = [_tensor(module, "output", network.get_output(i)) for i in range(network.num_outputs)]
-    return Built(bytes(data), inputs + outputs)
+    return Built(bytes(data), inputs + outputs, bytes(cache.serialize()) if cache else b"")
 
 
 def _named(module: ModuleType) -> str:
@@ -124,19 +182,13 @@ def capability(module: ModuleType, named: str) -> Any:
     return members[named]
 
 
-def _profile(builder: Any, network: Any, source: Path, max_batch: int) -> Any:
-    profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        batch, *rest = tensor.shape
-        if -1 in rest:
-            raise EngineError(
-                f"{source}: input {tensor.name!r} has the shape {[batch, *rest]}: engines need every dimension but "
-                "the batch fixed; export the graph for one input size"
-            )
-        least, most = (1, max_batch) if batch == -1 else (batch, batch)
-        profile.set_shape(tensor.name, [least, *rest], [least, *rest], [most, *rest])
-    return profile
+def _add_profiles(builder: Any, config: Any, profiles: Sequence[Profile]) -> None:
+    for wanted in profiles:
+        profile = builder.create_optimization_profile()
+        for name, (least, tuned, most) in wanted.items():
+            profile.set_shape(name, least, tuned, most)
+        if config.add_optimization_profile(profile) < 0:
+            raise EngineError(f"a profile is refused: {wanted}")
 
 
 def _tensor(module: ModuleType, side: str, tensor: Any) -> dict[str, Any]:

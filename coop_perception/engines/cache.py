@@ -48,7 +48,7 @@ class Key:
     compute_capability: str | None
     """As "8.9"; None: no GPU's."""
     gpu: str | None
-    """Name of the GPU it was tuned on; None: good for any of the compute capability."""
+    """Model of the GPU it was tuned on; None: good for any of the compute capability."""
     precision: str
     max_batch: int | None
     """None: any batch."""
@@ -154,6 +154,24 @@ def store(engine: Path, key: Key, data: bytes, facts: Mapping[str, Any]) -> None
         _write(_sidecar(engine), sidecar.encode())
 
 
+def load_private(path: Path) -> bytes:
+    """What a file of this folder holds; nothing where it is not there, cannot be read, or is not to be trusted."""
+    try:
+        return b"" if distrusted(path.parent) or distrusted(path) else path.read_bytes()
+    except OSError:
+        return b""
+
+
+def store_private(path: Path, data: bytes) -> None:
+    """Write a file at once or not at all.
+
+    Raises:
+        EngineError: the directory cannot be written to, or is full.
+    """
+    with _writing(path.parent):
+        _write(path, data)
+
+
 def read_sidecar(engine: Path) -> dict[str, Any]:
     """`key` and `facts` of an engine file.
 
@@ -252,8 +270,8 @@ def _difference(built: Key, wanted: Key) -> str | None:
 
 
 def _others(engine: Path) -> str:
-    """Compute capabilities that there are engines for, of files named alike but for that."""
-    # Names end in -<compute capability>-<precision>.
+    """What there are engines for, of files named alike but for that."""
+    # Names end in -<compute capability, and the GPU's model where it matters>-<precision>.
     alike = (
         f.stem for f in engine.parent.glob("*.json") if _without_capability(f.stem) == _without_capability(engine.stem)
     )

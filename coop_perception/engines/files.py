@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from coop_perception.contracts import Bundle
 from coop_perception.engines import EngineError, cache
 from coop_perception.engines.backends import INT8_SCHEME, MAX_BATCH, ON_CPU, TENSORRT
-from coop_perception.engines.build import Progress, build, builds_for_named, capability
+from coop_perception.engines.build import Progress, batches, build, builds_for_named, capability
 from coop_perception.engines.cuda import Gpu
 from coop_perception.engines.modules import tensorrt_module
 from coop_perception.engines.precisions import Graphs
@@ -86,10 +87,22 @@ def handed_over(bundle: Path) -> Path:
 
 
 def file_name(bundle: str, key: cache.Key) -> str:
-    """Of an engine file: one place for each network, backend, compute capability and precision."""
+    """Of an engine file: one place for each network, backend, GPU and precision."""
     own = re.sub(r"[^\w.-]", "_", bundle)
     suffix = "engine" if key.compute_capability else "onnx"
-    return f"{own}-{key.network}-{key.backend}-{key.compute_capability or 'cpu'}-{key.precision}.{suffix}"
+    return f"{own}-{key.network}-{key.backend}-{_target(key)}-{key.precision}.{suffix}"
+
+
+def _target(key: cache.Key) -> str:
+    """What a file is for, without a hyphen."""
+    card = re.sub(r"[^0-9A-Za-z]+", "_", f" {key.gpu}") if key.gpu else ""
+    return f"{key.compute_capability or 'cpu'}{card}"
+
+
+def _timings(key: cache.Key) -> str:
+    """Name of the file that all builds on this GPU share: how long kernels took there."""
+    version = re.sub(r"[^\w.]", "_", key.version or "")
+    return f"{key.backend}-{version}-{_target(key)}.timings"
 
 
 def _key(
@@ -108,7 +121,7 @@ def _key(
         backend=backend,
         version=INT8_SCHEME if module is None else str(module.__version__),
         compute_capability=gpu.compute_capability if isinstance(gpu, Gpu) else gpu,
-        gpu=gpu.name if isinstance(gpu, Gpu) else None,
+        gpu=gpu.model if isinstance(gpu, Gpu) and module is not None and not builds_for_named(module) else None,
         precision=precision,
         max_batch=None if module is None else max_batch,
         calibration=calibration,
@@ -137,11 +150,14 @@ def _build_once(
         else:
             assert key.compute_capability is not None
             assert key.max_batch is not None
-            built = build(module, source, graph.data, key.compute_capability, key.max_batch, progress)
+            profiles, timings = partial(batches, max_batch=key.max_batch), file.with_name(_timings(key))
+            built = build(
+                module, source, graph.data, key.compute_capability, profiles, progress, cache.load_private(timings)
+            )
             data = built.data
             facts |= {"tensors": built.tensors}
-            if builds_for_named(module):
-                key = replace(key, gpu=None)
+            if built.timings:
+                cache.store_private(timings, built.timings)
         facts["build_seconds"] = round(time.perf_counter() - begun, 2)
         source_of = graphs.frames.source if key.precision != "fp32" else None
         cache.store(file, replace(key, calibration=source_of), data, facts)

@@ -35,6 +35,8 @@ def quantize(model: onnx.ModelProto, feeds: Sequence[Feed], symmetric: bool) -> 
     options: dict[str, Any] = {"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1}  # a frame's tensors at a time
     if symmetric:
         options |= {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+        # A convolution and the Relu or Add behind it are one kernel where nothing stands between them.
+        options |= {"OpTypesToExcludeOutputQuantization": ["Conv"]}
     else:
         _part_pads(model.graph)
     add_pre_process_metadata(model)  # it would ask for what `load_graph` has done

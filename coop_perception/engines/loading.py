@@ -14,6 +14,7 @@ from coop_perception.engines.backends import AUTO, BACKENDS, MAX_BATCH, ON_CPU, 
 from coop_perception.engines.cache import default_directory
 from coop_perception.engines.cpu_choice import faster_on_cpu
 from coop_perception.engines.modules import cpu_module
+from coop_perception.shown import plain
 
 Say = Callable[[str], object]
 Try = Callable[[Mapping[str, Engine]], object]
@@ -59,7 +60,17 @@ def load_engines(
     why = [f"onnxruntime not on a GPU: {refused}"] if refused else []
 
     def attempt(backend: str, cuda: bool = False) -> dict[str, Engine]:
-        engines = _load(backend, bundle, networks, settings, say, cuda)
+        try:
+            engines = _load(backend, bundle, networks, settings, say, cuda)
+        except EngineError:
+            raise
+        except (
+            RuntimeError,
+            OSError,
+        ) as error:  # libraries raise them bare where a driver or another library is missing
+            raise EngineError(
+                f"{backend} does not work here ({plain(error, 200)}): is all of pip install {PACKAGES[backend]} there?"
+            ) from error
         try:
             try_out(engines)
         except BaseException:
@@ -169,7 +180,7 @@ def _load_tensorrt(
 
     given = [handed_over(bundle.directory)]
     files = ensure(bundle, networks, backend, gpu(), precision, settings.cache, say, settings.max_batch, also=given)
-    return dict(load(files, backend, precision, say))
+    return dict(load(files, backend, precision, say, settings.cache or default_directory(say)))
 
 
 def load_file(backend: str, path: Path, threads: int, precision: str, cuda: bool = False) -> Engine:

@@ -51,5 +51,5 @@ def made(what: str, make: Callable[[], Any], why: Callable[[], str]) -> Any:
 def _imported(name: str, backend: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except (ImportError, OSError) as error:  # OSError: a library that it brings cannot be loaded
+    except Exception as error:  # ImportError, OSError of a library that it brings, a bare RuntimeError without a driver
         raise EngineError(f"{backend} is not there ({error}): pip install {PACKAGES[backend]}") from error

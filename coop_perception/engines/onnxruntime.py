@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from numpy.typing import NDArray
 
 from coop_perception.engines import EngineError, Tensor, TensorSpec, checked
 from coop_perception.engines.cpu import cpu_name
-from coop_perception.engines.cuda import gpu
+from coop_perception.engines.cuda import LOST, GpuLostError, gpu
+from coop_perception.engines.exclusive import exclusive
 
 VERSION = ort.__version__
 CUDA = "CUDAExecutionProvider"
@@ -32,6 +36,7 @@ class OnnxRuntimeEngine:
         threads: of one run on the CPU; 0: as many as the process may use cores.
         precision: of the file's arithmetic.
         cuda: run on the first CUDA GPU instead.
+        whole: refuse a graph of which the GPU cannot run every node, instead of running those on the CPU.
 
     Raises:
         EngineError: the file cannot be loaded, or not on a GPU.
@@ -39,7 +44,9 @@ class OnnxRuntimeEngine:
 
     backend = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int = 0, precision: str = "fp32", cuda: bool = False) -> None:
+    def __init__(
+        self, path: Path, threads: int = 0, precision: str = "fp32", cuda: bool = False, whole: bool = False
+    ) -> None:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -49,10 +56,15 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         # FP32 is to be FP32: TF32, the default, keeps 10 bits of its 23.
         provider, of_provider = (CUDA, {"use_tf32": "0"}) if cuda else ("CPUExecutionProvider", {})
+        if whole:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
-            session = ort.InferenceSession(str(path), options, providers=[(provider, of_provider)])
+            with exclusive():
+                if cuda and _one_arena():
+                    options.add_session_config_entry("session.use_env_allocators", "1")
+                session = ort.InferenceSession(str(path), options, providers=[(provider, of_provider)])
         except Exception as error:  # its errors share no public base class
-            raise EngineError(f"{path}: ONNX Runtime {ort.__version__} cannot load it: {_first_line(error)}") from error
+            raise _error(f"{path}: ONNX Runtime {ort.__version__} cannot load it", error) from error
         if provider not in session.get_providers():  # it only warns of that
             raise EngineError(
                 f"{path}: ONNX Runtime {ort.__version__} cannot use its {provider}; its log says which library or "
@@ -62,6 +74,7 @@ class OnnxRuntimeEngine:
         self._path = path
         self.precision = precision
         self._memory = "cuda" if cuda else "cpu"
+        self.on_gpu = cuda
         self.device = gpu().name if cuda else cpu_name()
         self.inputs: Mapping[str, TensorSpec] = {node.name: _spec(path, node) for node in session.get_inputs()}
         self.outputs: Mapping[str, TensorSpec] = {node.name: _spec(path, node) for node in session.get_outputs()}
@@ -70,13 +83,13 @@ class OnnxRuntimeEngine:
         array = checked(self.inputs[name], array)
         return array if self._memory == "cpu" else ort.OrtValue.ortvalue_from_numpy(array, self._memory, 0)
 
-    def allocate(self, name: str, batch: int) -> Tensor:
-        spec = self.outputs[name]
-        shape = spec.sized(batch)
+    def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
         try:
-            return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), spec.dtype.type, self._memory, 0)
+            return ort.OrtValue.ortvalue_from_shape_and_type(
+                list(shape), self.outputs[name].dtype.type, self._memory, 0
+            )
         except Exception as error:
-            raise EngineError(f"{self._path}: no memory for {name} {shape}: {_first_line(error)}") from error
+            raise _error(f"{self._path}: no memory for {name} {shape}", error) from error
 
     def run(
         self, feeds: Mapping[str, Tensor], wanted: Sequence[str], into: Mapping[str, Tensor] | None = None
@@ -105,7 +118,10 @@ class OnnxRuntimeEngine:
             shapes = {
                 name: (str(value.dtype), value.shape) for name, value in feeds.items() if isinstance(value, np.ndarray)
             }
-            raise EngineError(f"{self._path}: run failed on {shapes}: {_first_line(error)}") from error
+            raise _error(f"{self._path}: run failed on {shapes}", error) from error
+
+    def prepare(self) -> None:
+        pass  # the run itself chose the kernels for its shapes
 
     def close(self) -> None:
         self._session = None
@@ -118,9 +134,42 @@ def has_cuda() -> bool:
         EngineError: the package does, but the GPU cannot be used; the message says why.
     """
     if CUDA not in ort.get_available_providers():
+        if _installed("onnxruntime-gpu"):
+            raise EngineError(
+                "the packages onnxruntime and onnxruntime-gpu are both installed, and the former's files are there: "
+                "pip uninstall both, then pip install onnxruntime-gpu alone"
+            )
         return False
     gpu()
+    ort.preload_dlls(msvc=False)  # CUDA's and cuDNN's out of pip's packages, which the loader does not find by itself
     return True
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+@functools.cache
+def _one_arena() -> bool:
+    """Have sessions on the GPU take their memory of one arena, which grows by what is needed: else each has its own,
+    and doubles it. Whether that works: where it does not, loading the session says what is missing."""
+    memory = ort.OrtMemoryInfo("Cuda", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    try:
+        ort.create_and_register_allocator_v2(CUDA, memory, {}, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _error(what: str, error: Exception) -> EngineError:
+    """What ONNX Runtime raised, in words; whether the GPU is lost stands only in its text."""
+    number = re.search(r"\bCUDA (?:failure|error) (\d+)", str(error))
+    kind = GpuLostError if number and int(number[1]) in LOST else EngineError
+    return kind(f"{what}: {_first_line(error)}")
 
 
 def _spec(path: Path, node: ort.NodeArg) -> TensorSpec:

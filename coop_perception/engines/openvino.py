@@ -42,7 +42,7 @@ class OpenVinoEngine:
         EngineError: the file cannot be loaded, or the CPU does not have that precision.
     """
 
-    backend = "openvino"
+    backend, on_gpu = "openvino", False
 
     def __init__(self, path: Path, threads: int = 0, precision: str = "fp32") -> None:
         # OpenVINO gives the thread a stack for signal handlers of the least size there is. A signal that comes while
@@ -76,9 +76,8 @@ class OpenVinoEngine:
     def place(self, name: str, array: NDArray[np.generic]) -> Tensor:
         return checked(self.inputs[name], array)
 
-    def allocate(self, name: str, batch: int) -> Tensor:
-        spec = self.outputs[name]
-        return np.empty(spec.sized(batch), spec.dtype)
+    def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return np.empty(shape, self.outputs[name].dtype)
 
     def run(
         self, feeds: Mapping[str, Tensor], wanted: Sequence[str], into: Mapping[str, Tensor] | None = None
@@ -88,7 +87,10 @@ class OpenVinoEngine:
         given = {name: _writable(checked(self.inputs[name], value)) for name, value in feeds.items()}
         batch = len(next(iter(given.values())))
         into = into or {}
-        results = {name: into[name] if name in into else self.allocate(name, batch) for name in wanted}
+        results = {
+            name: into[name] if name in into else self.allocate(name, self.outputs[name].sized(batch))
+            for name in wanted
+        }
         try:
             for index in range(batch):
                 for name, value in given.items():
@@ -105,6 +107,9 @@ class OpenVinoEngine:
             shapes = {name: (str(value.dtype), value.shape) for name, value in given.items()}
             raise EngineError(f"{self._path}: run failed on {shapes}: {_first_line(error)}") from error
         return results
+
+    def prepare(self) -> None:
+        pass  # frames run one after the other, all of one shape
 
     def close(self) -> None:
         self._request, self._unwanted = None, {}

@@ -3,49 +3,64 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
-from coop_perception.engines.private_files import distrusted, open_own
+from coop_perception.engines.cuda import Gpu
+from coop_perception.engines.private_files import distrusted, make_folder, open_own
 
 
 class RtxCache:
-    """The runtime cache of one engine, in a file beside it, and the configuration of its execution contexts.
+    """The runtime cache of one engine, in a file beside it, and the configurations of its execution contexts.
 
-    What the file holds for another GPU, driver or version is refused by TensorRT, and replaced by `save`.
+    The file is of one model of GPU. What it holds for another driver or version is refused by TensorRT, and replaced by
+    `save`.
 
     Args:
         module: tensorrt_rtx.
         engine: deserialised.
         path: the engine's file.
+        gpu: what it runs on.
+        cache: folder of the file where the engine's own cannot be written to; None: there is none.
         say: gets a line where the cache cannot be read or written.
     """
 
-    def __init__(self, module: Any, engine: Any, path: Path, say: Callable[[str], object]) -> None:
-        self._path, self._say = path.with_name(path.name + ".kernels"), say
-        self._saved = self._read()
-        self.config = engine.create_runtime_config()
-        self.config.set_execution_context_allocation_strategy(module.ExecutionContextAllocationStrategy.USER_MANAGED)
-        # Else kernels for the shape are compiled in the background, and a graph captured before keeps the slow ones.
-        eager = module.DynamicShapesKernelSpecializationStrategy.EAGER
-        self.config.dynamic_shapes_kernel_specialization_strategy = eager
-        self._cache = self.config.create_runtime_cache()
+    def __init__(
+        self, module: Any, engine: Any, path: Path, gpu: Gpu, cache: Path | None, say: Callable[[str], object]
+    ) -> None:
+        name = f"{path.name}.{re.sub('[^0-9A-Za-z]+', '_', gpu.model)}.kernels"
+        self._module, self._engine, self._say = module, engine, say
+        self._paths = [path.with_name(name), *([cache / name] if cache and cache != path.parent else [])]
+        self._saved = next(filter(None, map(self._read, self._paths)), b"")
+        self._cache = self.config(fixed=False).create_runtime_cache()
         if self._saved:
             self._cache.deserialize(self._saved)
-        self.config.set_runtime_cache(self._cache)
 
-    def _read(self) -> bytes:
-        if reason := distrusted(self._path):
-            self._say(f"{self._path}: compiled kernels are not taken and are compiled again: {reason}")
+    def config(self, fixed: bool) -> Any:
+        """Of a new execution context; `fixed`: for one choice of shapes."""
+        module, config = self._module, self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(module.ExecutionContextAllocationStrategy.USER_MANAGED)
+        # Kernels for a choice of shapes are compiled before the first run with it, or a graph captured then keeps the
+        # slower ones; or in the background, so that shapes that come while frames are served hold nothing up.
+        strategies = module.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if fixed else strategies.LAZY
+        if hasattr(self, "_cache"):
+            config.set_runtime_cache(self._cache)
+        return config
+
+    def _read(self, path: Path) -> bytes:
+        if reason := distrusted(path):
+            self._say(f"{path}: compiled kernels are not taken and are compiled again: {reason}")
             return b""
         try:
-            return self._path.read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
             return b""
         except OSError as error:
-            self._say(f"{self._path}: compiled kernels cannot be read and are compiled again: {error}")
+            self._say(f"{path}: compiled kernels cannot be read and are compiled again: {error}")
             return b""
 
     def save(self) -> None:
@@ -55,12 +70,28 @@ class RtxCache:
         if not content or content == self._saved:
             return
         self._saved = content
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        failures = []
+        for path in self._paths:
+            try:
+                _write(path, content)
+            except OSError as error:
+                failures.append(f"{path}: {error.strerror}")
+            else:
+                return
+        self._say(f"compiled kernels cannot be kept for the next start: {'; '.join(failures)}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        make_folder(path.parent)
+        temporary.unlink(missing_ok=True)
+        with BufferedWriter(open_own(temporary, os.O_EXCL)) as file:
+            file.write(content)
+        temporary.replace(path)
+    except OSError:
         try:
             temporary.unlink(missing_ok=True)
-            with BufferedWriter(open_own(temporary, os.O_EXCL)) as file:
-                file.write(content)
-            temporary.replace(self._path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            self._say(f"{self._path}: compiled kernels cannot be kept for the next start: {error}")
+        except OSError:  # what the first one says, counts
+            pass
+        raise

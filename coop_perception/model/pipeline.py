@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from coop_perception.contracts import CONTRACTS, FUSED, STAGES, Bundle
 from coop_perception.engines import Engine, Tensor, TensorSpec
-from coop_perception.engines.backends import TENSORRT
 from coop_perception.model.bundle import BundleError
 
 OUTPUTS = ("mask_raw", "mask", "confidence", "restored", "condition")
@@ -83,15 +82,17 @@ class Pipeline:
             check_engine(bundle, name, engine)
 
     def warm_up(self, largest: int = 1) -> None:
-        """Run every engine once, as the first run allocates memory; TensorRT's with each batch of up to `largest`
-        frames, as it prepares for each of them."""
-        each = any(engine.backend in TENSORRT for engine in self.engines.values())
-        for size in range(1, largest + 1) if each else (1,):
+        """Run every engine once, as the first run allocates memory; those on a GPU with each batch of up to `largest`
+        frames, as they prepare for each of them."""
+        on_gpu = any(engine.on_gpu for engine in self.engines.values())
+        for size in range(1, largest + 1) if on_gpu else (1,):
             frames = np.zeros((size, self.bundle.height, self.bundle.width, 3), np.uint8)
             self.run(list(frames), OUTPUTS)
             if FUSED in self.engines:
                 with self._begun(frames) as run:
                     self._staged(run, set(OUTPUTS), refine=True)
+            for engine in self.engines.values():
+                engine.prepare()
 
     def close(self) -> None:
         """Free the engines."""
@@ -247,7 +248,7 @@ def _between(run: _Run, engine: Engine, outputs: Sequence[str]) -> dict[str, Ten
     between = [name for name in outputs if name in _BETWEEN and None not in engine.outputs[name].shape[1:]]
     for name in between:
         if (name, run.size) not in run.memory:
-            run.memory[name, run.size] = engine.allocate(name, run.size)
+            run.memory[name, run.size] = engine.allocate(name, engine.outputs[name].sized(run.size))
     return {name: run.memory[name, run.size] for name in between}
 
 

@@ -17,7 +17,7 @@ from rclpy.serialization import serialize_message
 
 from coop_perception import topics
 from coop_perception.engines import EngineError
-from coop_perception.engines.backends import MAX_BATCH
+from coop_perception.engines.cuda import GpuLostError
 from coop_perception.engines.loading import EngineSettings
 from coop_perception.model.bundle import BundleError
 from coop_perception.model.loading import load_pipeline
@@ -29,7 +29,7 @@ from coop_perception.node.failure import FailureReport
 from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.serving import Serving
 from coop_perception.node.settings import NodeParameters
-from coop_perception.node.transitions import logged, refusing
+from coop_perception.node.transitions import end, logged, refusing
 from coop_perception.resources import default_bundle
 from coop_perception.shown import plain
 from coop_perception_msgs.srv import LoadBundle, SetStages
@@ -71,7 +71,12 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         with ExitStack() as stack:  # frees what there is if the rest fails
             stack.callback(self._forget)
-            self._pipeline = self._wait_for(self._load(self._settings.value("bundle")))
+            try:
+                self._pipeline = self._wait_for(self._load(self._settings.value("bundle")))
+            except GpuLostError:
+                if self._settings.value("exit_on_gpu_loss"):
+                    end(self)
+                raise
             for camera in self._settings.value("cameras"):
                 self._outputs[camera] = CameraOutputs(self, camera)
                 stack.callback(self._outputs[camera].destroy)
@@ -130,9 +135,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         value = self._settings.value
         cache = Path(value("engine_cache")) if value("engine_cache") else None
         cameras = len(value("cameras"))
-        settings = EngineSettings(
-            value("backend"), value("precision"), value("threads"), cache, max(MAX_BATCH, cameras)
-        )
+        settings = EngineSettings(value("backend"), value("precision"), value("threads"), cache, cameras)
         load = partial(load_pipeline, directory, settings, value("fused"), cameras, self._say)
         return in_background(load, "loading")
 

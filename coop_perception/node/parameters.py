@@ -79,6 +79,13 @@ PARAMETERS: tuple[Definition, ...] = (
         high=3600.0,
         dynamic=True,
     ),
+    Definition(
+        "exit_on_gpu_loss",
+        True,
+        "Whether the process ends with status 1 when it has lost the GPU, after an illegal access say: only a new one, "
+        "which `respawn` starts, can use it again. Otherwise frames are dropped as `failed`.",
+        dynamic=True,
+    ),
     Definition("overlay_opacity", 0.5, "Share of the class colours in the overlay.", low=0.0, high=1.0, dynamic=True),
     Definition("jpeg_quality", 90, "Quality of `image_restored/compressed`.", low=1, high=100, dynamic=True),
     Definition("status_period", 1.0, "Time between two messages on `~/status`.", unit="s", low=0.05, high=60.0),

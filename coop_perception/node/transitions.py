@@ -69,6 +69,17 @@ def refusing(change_state: Callable[[Any, Any], Any], request: Any, response: An
         return response
 
 
+def end(node: Any) -> None:
+    """End the node's process with status 1, unless it was told to end anyway.
+
+    Args:
+        node: that is spun by `coop_perception.ros.executable.run`.
+    """
+    if node.context.ok():
+        node.exit_status = 1
+        rclpy.try_shutdown(context=node.context)
+
+
 def autostart(node: LifecycleNode, stay: bool = False) -> None:
     """Have a new node configure and activate itself once its executor spins, before it serves anybody's request.
 
@@ -83,9 +94,7 @@ def autostart(node: LifecycleNode, stay: bool = False) -> None:
         done = TransitionCallbackReturn.SUCCESS
         if (node.trigger_configure() == done and node.trigger_activate() == done) or stay:
             return
-        if node.context.ok():  # else the process was told to end meanwhile
-            node.exit_status = 1
-            rclpy.try_shutdown()
+        end(node)
 
     begin = node.create_guard_condition(bring_up)  # no timer: with use_sim_time that would wait for /clock
     begin.trigger()

@@ -16,12 +16,14 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from coop_perception.contracts import STAGES
 from coop_perception.encoded_images import Limits
+from coop_perception.engines.cuda import GpuLostError
 from coop_perception.images import ImageError, decode
 from coop_perception.model.pipeline import Pipeline, Result, outputs_of
 from coop_perception.node.infos import CameraInfos
 from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.settings import NodeParameters
 from coop_perception.node.statistics import CameraStatistics
+from coop_perception.node.transitions import end
 from coop_perception.ros.frame_slots import FrameSlots
 from coop_perception.shown import plain
 from coop_perception_msgs.msg import DropCount
@@ -162,6 +164,11 @@ class Worker:
         try:
             return dict(zip(images, pipeline.run(list(images.values()), wanted, stages), strict=True))
         except Exception as error:  # whatever it was, the next frames deserve their chance
+            if isinstance(error, GpuLostError) and self._parameters.value("exit_on_gpu_loss"):
+                if self._node.context.ok():
+                    self._node.get_logger().fatal(f"the GPU is lost, and only a new process can use it: {plain(error)}")
+                end(self._node)
+                return {}
             if len(images) > 1:
                 alone = [self._run(pipeline, {camera: image}, wanted, stages) for camera, image in images.items()]
                 return {camera: result for results in alone for camera, result in results.items()}

@@ -78,7 +78,7 @@ def test_inputs_have_the_graphs_types_and_shapes(benchmark: Any) -> None:
 def test_figures_are_of_the_median_and_failures_are_shown(benchmark: Any) -> None:
     case = {"width": 480, "height": 360, "batch": 4, "precision": "fp16", "network": "segmenter", "runner": "torch"}
     good = benchmark.figures([1.0, 2.0, 90.0], batch=4, least=0.5)
-    assert good == {"ms": 2.0, "fps": 2000.0, "roofline": 25.0}
+    assert good == {"ms": 2.0, "p95": 81.2, "p99": 88.24, "fps": 2000.0, "roofline": 25.0}
 
     def fails() -> list[float]:
         raise RuntimeError("out of memory\nmany more lines")

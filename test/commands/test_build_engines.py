@@ -7,6 +7,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,7 @@ from coop_perception.commands.build_engines import main
 from coop_perception.contracts import CONTRACTS, FUSED, Bundle
 from coop_perception.engines import EngineError
 from coop_perception.engines.backends import ON_CPU
+from coop_perception.engines.build import WORKSPACE, Profile, batches
 from coop_perception.engines.build import build as build_engine
 from coop_perception.engines.cache import read_sidecar
 from coop_perception.engines.calibration import calibration_frames, cpu_session
@@ -120,9 +123,36 @@ class _Recording:
 def test_fp32_is_no_tf32(rtx: str, toy: Bundle) -> None:
     module: Any = _Recording(importlib.import_module(rtx))
     source = toy.networks["segmenter"].path
-    build_engine(module, source, source.read_bytes(), "8.9", 1)
+    build_engine(module, source, source.read_bytes(), "8.9", partial(batches, max_batch=1))
     (config,) = module.configs
     assert not config.get_flag(module.BuilderFlag.TF32)
+    assert config.get_memory_pool_limit(module.MemoryPoolType.WORKSPACE) == WORKSPACE
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, [(1, 1)]), (3, [(1, 1), (2, 3)])])
+def test_a_single_frame_and_more_have_a_profile_each(
+    rtx: str, toy: Bundle, most: int, expected: list[tuple[int, int]]
+) -> None:
+    module: Any = _Recording(importlib.import_module(rtx))
+    source = toy.networks["refinement"].path
+    built = build_engine(module, source, source.read_bytes(), "8.9", partial(batches, max_batch=most))
+    assert module.configs[0].num_optimization_profiles == len(expected)
+    assert built.timings == b""
+    shapes = {"image": (-1, 24, 32, 3), "probabilities": (-1, 11, 24, 32)}
+    assert [(profile["image"][0][0], profile["probabilities"][2][0]) for profile in batches(shapes, most)] == expected
+
+
+def test_sizes_may_change_within_a_profile(rtx: str, toy: Bundle) -> None:
+    """Any dimension, where the profile says so."""
+    write(toy, [helper.make_node("Cast", ["image"], ["y"], to=TensorProto.FLOAT)], size=["h", "w"])
+    source = toy.networks["segmenter"].path
+
+    def profiles(inputs: Mapping[str, tuple[int, ...]]) -> list[Profile]:
+        assert inputs == {"image": (-1, -1, -1, 3)}
+        return [{"image": ((1, 32, 32, 3), (1, 352, 480, 3), (4, 1088, 1920, 3))}]
+
+    module = importlib.import_module(rtx)
+    assert build_engine(module, source, source.read_bytes(), "8.9", profiles).data
 
 
 class TestStreet:
@@ -422,6 +452,19 @@ class TestInt8:
             "segmenter"
         ]
         assert file.stat().st_size == facts(file)["size"]
+        model = onnx.load_from_string(symmetric.graph("segmenter").data)
+        consumers: dict[str, set[str]] = {}
+        for one in model.graph.node:
+            for name in one.input:
+                consumers.setdefault(name, set()).add(one.op_type)
+        outputs = [one.output[0] for one in model.graph.node if one.op_type == "Conv"]
+        # Between a convolution and its Relu or Add they would keep TensorRT from joining them.
+        assert outputs
+        assert not any("QuantizeLinear" in consumers[name] for name in outputs)
+
+    def test_where_it_is_slower_than_fp16_it_is_not_offered(self, rtx: str, toy: Bundle) -> None:
+        with pytest.raises(SystemExit, match=r"precision is 'int8', backend tensorrt_rtx has fp16, fp32"):
+            main(["--bundle", str(toy.directory), "--backend", rtx, "--precision", "int8"])
 
 
 class TestCommand:

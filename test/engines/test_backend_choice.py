@@ -218,7 +218,7 @@ def test_engines_that_turn_out_not_to_run_are_closed_and_give_way(
 
 def fake_gpu(monkeypatch: pytest.MonkeyPatch, backend: str) -> FakeCuda:
     cuda = FakeCuda()
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    cuda.stand_in(monkeypatch)
     monkeypatch.setitem(sys.modules, backend, FakeTensorRt(cuda, backend[8:] == "_rtx"))
     return cuda
 
@@ -239,6 +239,24 @@ def test_a_loaded_pipeline_serves_by_what_it_was_warmed_up_with(
     assert not {"cudaMalloc", "cudaMallocHost", "cudaGraphInstantiate"} & set(cuda.calls)
     assert cuda.calls.count("cudaGraphLaunch") == 2 * len(STAGES)
     pipeline.close()
+
+
+def test_a_library_that_raises_a_bare_error_gives_way(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "tensorrt", "onnxruntime")
+    fake_gpu(monkeypatch, "tensorrt")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Could not load libnvrtc.so.13")
+
+    monkeypatch.setattr(engine_files, "ensure", fail)
+    said: list[str] = []
+    (engine,) = load_engines(bundle, ["segmenter"], EngineSettings(cache=tmp_path), said.append).values()
+    assert engine.backend == "onnxruntime"
+    assert "not tensorrt: tensorrt does not work here (Could not load libnvrtc.so.13)" in said[-1]
+    with pytest.raises(EngineError, match=r"libnvrtc\.so\.13\): is all of pip install tensorrt \(10\.3 or later"):
+        load_engines(bundle, ["segmenter"], EngineSettings("tensorrt", cache=tmp_path))
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])

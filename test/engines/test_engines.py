@@ -72,7 +72,7 @@ def test_memory_given_once_is_left_alone_later(segmenter: Engine) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_engine_reads_what_another_wrote_into_given_memory(toy: Path, backend: str) -> None:
     engines = {name: load_file(backend, toy / f"{name}.onnx", 1, "fp32") for name in ("segmenter", "refinement")}
-    between = engines["segmenter"].allocate("probabilities", 2)
+    between = engines["segmenter"].allocate("probabilities", (2, CLASSES, HEIGHT, WIDTH))
     for frames in (FRAMES[:2], FRAMES[1:]):
         image = engines["segmenter"].place("image", frames)
         written = engines["segmenter"].run({"image": image}, ["probabilities"], {"probabilities": between})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +93,6 @@ def test_the_engines_entry_tells_gpu_memory_where_there_is_a_gpu(bundle: Path, m
         "precision": "fp32",
         "refinement": "on",
     }
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeCuda())
+    FakeCuda().stand_in(monkeypatch)
     pipeline.engines["segmenter"].device = "Fake GPU"
     assert values()["GPU memory in use (MiB)"] == "0 of 1024"

@@ -40,6 +40,7 @@ from std_msgs.msg import Header
 from toy_bundle import open_pipeline, rewrite_network, write_toy_bundle
 
 from coop_perception.contracts import Bundle
+from coop_perception.engines.cuda import GpuLostError
 from coop_perception.images import ImageError, decode, encode_compressed, to_mask
 from coop_perception.model.pipeline import Result
 from coop_perception.node.settings import NodeParameters
@@ -190,6 +191,75 @@ def test_the_stages_of_a_frame_are_told_in_order_and_within_its_latency(worker: 
     assert list(stages_ms) == ["decode", "segmenter", "refinement", "publish"]
     assert all(ms > 0 for ms in stages_ms.values())
     assert sum(stages_ms.values()) <= latency_ms
+
+
+LOSING = """
+import sys
+from coop_perception.commands.perception_node import main
+from coop_perception.engines.cuda import GpuLostError
+from coop_perception.model.pipeline import Pipeline
+warm, run = Pipeline.warm_up, Pipeline.run
+
+def lose(*_):
+    raise GpuLostError("segmenter.engine: cudaEventSynchronize: cudaErrorIllegalAddress")
+
+def warm_up(pipeline, *sizes):
+    Pipeline.run = run
+    warm(pipeline, *sizes)
+    Pipeline.run = lose
+
+Pipeline.warm_up = LOSE_AT_ONCE and lose or warm_up
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_lost_gpu_ends_the_process_in_one_line(bundle: Path, tmp_path: Path, at_once: bool) -> None:
+    program = LOSING.replace("LOSE_AT_ONCE", str(at_once))
+    command = [sys.executable, "-c", program, "--autostart", "--stay", "--ros-args", "-p", f"bundle:={bundle}"]
+    command += ["-p", "backend:=onnxruntime"]
+    log = tmp_path / "log"
+    with log.open("w") as file, client(DOMAIN) as ours:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment(DOMAIN))
+        try:
+            ours.listen(Image, "/front/coop/mask")
+            publisher = ours.node.create_publisher(Image, "/front/image_raw", 1)
+            ours.spin()
+            message = image_message(pixels(), 1)
+
+            def over() -> bool:
+                publisher.publish(message)
+                return process.poll() is not None
+
+            ours.wait(over, "the end of the process")
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    (line,) = [line for line in log.read_text().splitlines() if "cudaErrorIllegalAddress" in line]
+    assert "FATAL" in line or at_once
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_lost_gpu_may_be_sat_out(bundle: Path) -> None:
+    context = Context()
+    rclpy.init(args=["--ros-args", "--log-level", "fatal"], context=context, domain_id=DOMAIN)
+    node = Node("worker", context=context)
+    parameters, channel = NodeParameters(node), Channel(Outputs())
+    channel.statistics = Announcing()
+
+    class Lost:
+        def run(self, *_: object) -> None:
+            raise GpuLostError("gone")
+
+    it = Worker(node, {"front": channel}, Lost, parameters)
+    assert parameters.set({"exit_on_gpu_loss": False}) == ""
+    it.put("front", image_message(pixels(), 1))
+    assert channel.statistics.done.acquire(timeout=60)
+    assert channel.statistics.summary().dropped == {"failed": 1}
+    assert context.ok()
+    it.stop()
+    node.destroy_node()
+    context.shutdown()
 
 
 def test_what_changes_while_a_batch_is_in_work_is_for_the_next_one(bundle: Path) -> None:

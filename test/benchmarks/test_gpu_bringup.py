@@ -1,0 +1,118 @@
+"""benchmarks/gpu_bringup.py on a pretended GPU: what it checks holds, and where it does not, it says so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_cuda import FakeCuda
+
+from coop_perception.engines.cuda import Stream
+from coop_perception.engines.gpu_memory import Place as Memory
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import gpu_bringup as benchmark  # noqa: E402 (found by the line above)
+from support import gpu_checks  # noqa: E402
+from support.kernels import NumPyKernels  # noqa: E402
+from support.stand_in_tensorrt import stand_in  # noqa: E402
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> gpu_checks.Place:
+    fake = FakeCuda()
+    fake.stand_in(monkeypatch)
+    made = gpu_checks.Place(NumPyKernels(fake), fake, sizes=((24, 32), (36, 64), (48, 64)), captures=5, loads=4)
+    made.module = stand_in(made.kernels, *made.largest)
+    monkeypatch.setitem(sys.modules, "tensorrt", made.module)
+    return made
+
+
+def test_the_command_writes_both_files_and_ends_well(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_bringup.py"), "--cpu", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "gpu_bringup.json").read_text())
+    assert result["pretended"]
+    assert len(result["checks"]) == len(gpu_checks.CHECKS)
+    assert all(check["ok"] for check in result["checks"].values())
+    page = (tmp_path / "gpu_bringup.md").read_text()
+    assert "On a pretended GPU" in page
+    assert "stand in for TensorRT" in page
+    for name in result["checks"]:
+        assert f"| {name} | ok |" in page
+
+
+def test_a_wrong_pixel_is_found(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    download = Memory.download
+
+    def flawed(memory: Memory, stream: Stream, shape: tuple[int, ...]) -> np.ndarray:
+        found = download(memory, stream, shape)
+        place.fake.put(lambda: found.reshape(-1).__setitem__(0, 7), int(stream))
+        return found
+
+    assert gpu_checks.outcome(lambda: gpu_checks.check_results(place))["ok"]
+    monkeypatch.setattr(Memory, "download", flawed)
+    failed = gpu_checks.outcome(lambda: gpu_checks.check_results(place))
+    assert not failed["ok"]
+    failed = gpu_checks.outcome(lambda: gpu_checks.check_serving_while_loading(place))
+    assert (failed["ok"], failed["error"]) == (False, "AssertionError: a frame is wrong")
+
+
+def test_memory_that_is_kept_is_found(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_checks, "GROWTH", 1000)
+    assert gpu_checks.outcome(lambda: gpu_checks.check_memory_after_loads(place))["ok"]
+    free = place.fake.cudaFree
+    monkeypatch.setattr(place.fake, "cudaFree", lambda address: free(address) if place.fake.counted % 2 else (0,))
+    assert (
+        "more than after the first" in gpu_checks.outcome(lambda: gpu_checks.check_memory_after_loads(place))["error"]
+    )
+
+
+def test_an_error_that_is_not_told_apart_is_found(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cudaErrorIllegalAddress" in gpu_checks.check_sticky_error(place)
+    monkeypatch.setattr("coop_perception.engines.cuda.LOST", frozenset())
+    failed = gpu_checks.outcome(lambda: gpu_checks.check_sticky_error(place))
+    assert not failed["ok"]
+
+
+def test_graphs_that_are_lost_are_found(place: gpu_checks.Place) -> None:
+    place.fake.during_capture = [lambda: setattr(place.fake, "invalidated", True)] * 2
+    failed = gpu_checks.outcome(lambda: gpu_checks.check_results(place))
+    assert "without a CUDA graph" in failed["error"]
+
+
+def test_what_runs_apart_may_crash_or_take_too_long() -> None:
+    with pytest.raises(AssertionError, match="expected 2 arguments"):
+        gpu_checks.apart(["--only-backend", "one"], 60)
+    with pytest.raises(AssertionError, match="not done in the 0 s that were left"):
+        gpu_checks.apart(["--cpu", "--out", "/dev/null"], 0.01)
+
+
+def test_without_a_gpu_one_line_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    assert benchmark.main([]) == 0
+    assert capsys.readouterr().out.startswith("gpu_bringup: nothing is run, the CUDA runtime for Python is not there")
+
+
+def test_the_page_shows_what_failed_and_the_networks_times(place: gpu_checks.Place) -> None:
+    figures = {"ms": 2.0, "p95": 2.5, "p99": 3.0, "roofline": 25.0}
+    case = {"width": 480, "height": 360, "batch": 4, "precision": "fp16", "network": "segmenter", "runner": "tensorrt"}
+    page = benchmark.page(
+        {
+            "device": benchmark.facts(place),
+            "pretended": False,
+            "checks": {"results": {"ok": False, "error": "AssertionError: 3 | 4", "seconds": 1.0}},
+            "backends": {},
+            "networks": {"results": [{**case, **figures}, {**case, "error": "out of memory"}]},
+        }
+    )
+    assert "| results | **failed** | 1.0 | AssertionError: 3 / 4 |" in page
+    assert "| 480x360 | 4 | fp16 | segmenter | tensorrt | 2.0 | 2.5 | 3.0 | 25.0 |" in page
+    assert "| out of memory |" in page
+    assert "no figure means anything" not in page

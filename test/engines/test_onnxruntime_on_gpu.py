@@ -1,0 +1,147 @@
+"""ONNX Runtime on a GPU, as far as it goes without one: what it is asked for, and what is made of its answers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_cuda import FakeCuda
+from toy_bundle import open_pipeline
+
+from coop_perception.engines import EngineError, onnxruntime
+from coop_perception.engines.cuda import GpuLostError
+from coop_perception.engines.onnxruntime import CUDA, OnnxRuntimeEngine, has_cuda
+
+
+class Asked:
+    """What the package was asked for; sessions are made on the CPU all the same."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.entries: list[dict[str, str]] = []
+        self.arena_fails = False
+        ort = onnxruntime.ort
+        session, options = ort.InferenceSession, ort.SessionOptions
+        asked = self
+
+        class Options(options):  # type: ignore[valid-type, misc]
+            def add_session_config_entry(self, key: str, value: str) -> None:
+                asked.entries[-1][key] = value
+                if key == "session.intra_op.allow_spinning":  # the others suit no session on the CPU
+                    super().add_session_config_entry(key, value)
+
+        def new_options() -> Any:
+            self.entries.append({})
+            return Options()
+
+        def new_session(path: str, options: Any, providers: Sequence[Any]) -> Any:
+            self.calls.append(("session", providers[0]))
+            made = session(path, options, providers=["CPUExecutionProvider"])
+            made.get_providers = lambda: [providers[0][0]]
+            return made
+
+        def register(provider: str, memory: Any, settings: Any, arena: Any) -> None:
+            self.calls.append(("arena", provider))
+            if self.arena_fails:
+                raise RuntimeError("not implemented")
+
+        FakeCuda().stand_in(monkeypatch)
+        monkeypatch.setattr(ort, "SessionOptions", new_options)
+        monkeypatch.setattr(ort, "InferenceSession", new_session)
+        monkeypatch.setattr(ort, "create_and_register_allocator_v2", register)
+        monkeypatch.setattr(ort, "preload_dlls", lambda **which: self.calls.append(("preload", which)))
+        onnxruntime._one_arena.cache_clear()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
+    yield Asked(monkeypatch)
+    onnxruntime._one_arena.cache_clear()
+
+
+def test_libraries_of_pips_packages_are_loaded_where_it_is_for_gpus(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not has_cuda()
+    assert asked.calls == []
+    monkeypatch.setattr(onnxruntime.ort, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    assert has_cuda()
+    assert asked.calls == [("preload", {"msvc": False})]
+
+
+def test_beside_the_cpus_package_it_is_said(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.2" if "gpu" in name else version(name))
+    with pytest.raises(EngineError, match=r"both installed.*pip install onnxruntime-gpu alone"):
+        has_cuda()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_all_sessions_share_one_arena_where_that_works(asked: Asked, bundle: Path, fails: bool) -> None:
+    asked.arena_fails = fails
+    for name in ("segmenter", "restoration"):
+        engine = OnnxRuntimeEngine(bundle / f"{name}.onnx", cuda=True)
+        assert engine.on_gpu
+        assert engine.device == "Fake GPU"
+    assert [what for what, _ in asked.calls] == ["arena", "session", "session"]
+    assert all(("session.use_env_allocators" in entries) != fails for entries in asked.entries)
+    assert asked.calls[-1][1] == (CUDA, {"use_tf32": "0"})
+    assert not OnnxRuntimeEngine(bundle / "segmenter.onnx").on_gpu
+    assert "session.use_env_allocators" not in asked.entries[-1]
+
+
+def test_whole_graphs_or_none(asked: Asked, bundle: Path) -> None:
+    for whole in (False, True):
+        OnnxRuntimeEngine(bundle / "segmenter.onnx", cuda=True, whole=whole)
+        assert ("session.disable_cpu_ep_fallback" in asked.entries[-1]) == whole
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=car", True),
+        ("CUDA error 719: unspecified launch failure", True),
+        ("CUDA failure 2: out of memory ; GPU=0", False),
+        ("Non-zero status code while running Pad node 7002", False),
+    ],
+)
+def test_that_the_gpu_is_lost_is_read_from_what_it_says(
+    asked: Asked, bundle: Path, monkeypatch: pytest.MonkeyPatch, said: str, lost: bool
+) -> None:
+    engine = OnnxRuntimeEngine(bundle / "segmenter.onnx")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(said)
+
+    assert engine._session is not None
+    monkeypatch.setattr(engine._session, "run_with_iobinding", fail)
+    frame = np.zeros(tuple(size or 1 for size in engine.inputs["image"].shape), np.uint8)
+    with pytest.raises(EngineError, match="run failed on") as raised:
+        engine.run({"image": frame}, ["mask_raw"])
+    assert isinstance(raised.value, GpuLostError) == lost
+
+
+def test_on_a_gpu_every_batch_is_warmed_up(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = open_pipeline(bundle)
+    batches: list[int] = []
+    for engine in pipeline.engines.values():
+        assert isinstance(engine, OnnxRuntimeEngine)
+        run = engine.run
+
+        def recorded(feeds: Any, *others: Any, run: Any = run) -> Any:
+            batches.append(len(feeds["image"]))
+            return run(feeds, *others)
+
+        monkeypatch.setattr(engine, "run", recorded)
+    pipeline.warm_up(3)
+    assert set(batches) == {1}
+    for engine in pipeline.engines.values():
+        engine.on_gpu = True
+    batches.clear()
+    pipeline.warm_up(3)
+    assert batches == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    pipeline.close()
