@@ -11,18 +11,18 @@ from coop_perception.ros.frame_slots import FrameSlots
 
 T = TypeVar("T")
 
-TAKEN_S = 0.1
-"""So often a stage that waits for the following one to begin looks whether that has ended."""
-
-EARLY = 0.2
+EARLY = 0.1
 """By this share of the following stage's last time a stage begins earlier than it has to: times vary."""
+LOOK_S = 0.1
+"""So often a stage that waits for the following one looks whether that has ended."""
 
 
 class Stage(Generic[T]):
     """Works on whatever waits, at most one frame per camera, the newest.
 
-    It begins no earlier than what it makes can be used: of frames that come while the following stage is busy, those
-    that would be superseded there cost nothing, and the one that is worked on is as new as can be.
+    It begins no earlier than what it makes can be used, by how long the stages behind it took last time: of frames that
+    come while those are busy, the ones that would be superseded there cost nothing, and the one that is worked on is as
+    new as can be.
 
     Args:
         name: of the thread.
@@ -42,7 +42,8 @@ class Stage(Generic[T]):
     ) -> None:
         self._slots: FrameSlots[T] = FrameSlots(cameras)
         self._work, self._following, self._window_s = work, following, window_s
-        self._changed = threading.Condition()
+        self._changed: threading.Condition = following._changed if following else threading.Condition()
+        """For all stages: what any of them does may be what another one waits for."""
         self._took_s = 0.0
         """For the last batch."""
         self._done: float | None = None
@@ -69,32 +70,10 @@ class Stage(Generic[T]):
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def wait_until_nearly_done(self, ahead_s: float) -> None:
-        """Until no batch is in work or about to be, or the one that is will probably be done within `ahead_s`."""
-        with self._changed:
-            while self._thread.is_alive():
-                if self._done is None and (self._held or not self._handed):
-                    return
-                left_s = TAKEN_S if self._done is None else self._left_s() - ahead_s
-                if left_s <= 0:
-                    return
-                self._changed.wait(left_s)
-
-    def _left_s(self) -> float:
-        assert self._done is not None
-        return self._done - EARLY * self._took_s - time.monotonic()
-
-    def _tell(self, held: bool) -> None:
-        with self._changed:
-            self._held = held
-            self._changed.notify_all()
-
     def _run(self) -> None:
         while True:
             if self._following is not None:
-                self._tell(held=True)
-                self._following.wait_until_nearly_done(self._took_s)
-                self._tell(held=False)
+                self._wait_for(self._following)
             frames = self._slots.take(self._window_s)
             if not frames:
                 return
@@ -106,3 +85,24 @@ class Stage(Generic[T]):
             with self._changed:
                 self._took_s, self._done = time.monotonic() - begun, None
                 self._changed.notify_all()
+
+    def _wait_for(self, following: Stage[Any]) -> None:
+        """Until what is begun now is done about when the following stage can begin with it."""
+        with self._changed:
+            self._held = True
+            self._changed.notify_all()
+            while following._thread.is_alive():
+                about_to_take = following._handed and following._done is None and not following._held
+                early_s = self._took_s + EARLY * following._took_s
+                left_s = LOOK_S if about_to_take else following._free() - early_s - time.monotonic()
+                if left_s <= 0:
+                    break
+                self._changed.wait(min(left_s, LOOK_S))
+            self._held = False
+            self._changed.notify_all()
+
+    def _free(self) -> float:
+        """When it will probably begin with another batch, if there is one (monotonic seconds)."""
+        now = time.monotonic()
+        free = now if self._done is None else max(now, self._done)
+        return free if self._following is None else max(free, self._following._free() - self._took_s)

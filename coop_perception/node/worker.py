@@ -13,15 +13,15 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from coop_perception.contracts import STAGES
+from coop_perception.contracts import STAGES, Bundle
 from coop_perception.encoded_images import Limits
 from coop_perception.images import ImageError, decode
 from coop_perception.model.pipeline import Pipeline, Result, outputs_of
 from coop_perception.node.infos import CameraInfos
 from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.settings import NodeParameters
-from coop_perception.node.statistics import CameraStatistics
 from coop_perception.node.stage import Stage
+from coop_perception.node.statistics import CameraStatistics
 from coop_perception.shown import plain
 from coop_perception_msgs.msg import DropCount
 
@@ -148,8 +148,7 @@ class Worker:
         images = {camera: frame.image for camera, frame in frames.items()}
         results = self._run(pipeline, images, wanted, _stages(parameters))
         processed = {
-            camera: Processed(frames[camera], result, pipeline.bundle, parameters)
-            for camera, result in results.items()
+            camera: Processed(frames[camera], result, pipeline.bundle, parameters) for camera, result in results.items()
         }
         self._hand_on(self._publishing, processed)
 

@@ -235,7 +235,7 @@ def test_what_the_networks_have_in_work_is_published_before_the_end() -> None:
 
     networks.on_run = hold
     before = threading.active_count()
-    with serving(networks, front=front) as (worker, told):
+    with serving(networks, front=front) as (worker, _):
         send(worker, 1)
         assert begun.wait(DEADLINE)
         send(worker, 2)
