@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def make_adverse(
         unknown = [name for name, info in recording.topics.items() if info.type not in TYPES.types and info.count]
         others = set(recording.topics) - {topic, *unknown}
         messages = merge(
-            track(camera.messages(count), "Recording", 2 * count, console=console),
+            track(camera.messages(count), "Recording", camera.writes * count, console=console),
             ((m.stamp_ns, m.topic, m.raw, m.type) for m in recording.messages(others)),
             key=lambda each: each[0],
         )
@@ -105,6 +105,8 @@ class _Camera:
         self._reference = reference_image_topic(topic)
         self._depth, self._mask = topics.of(prefix, topics.DEPTH), reference_mask_topic(topic)
         self._info = topics.of(prefix, topics.CAMERA_INFO)
+        self.writes = 1 if self._reference in recording.topics else 2
+        """Messages for each image."""
         self._street, self._classes = translation(classes, CAMVID_CLASSES), classes
         self.assumed: dict[str, None] = {}
         self.unreadable, self.first_error = 0, ""
@@ -130,14 +132,14 @@ class _Camera:
                 self.first_error = self.first_error or str(error)
                 yield given.stamp_ns, self._topic, given.raw, given.type
             else:
-                if self._reference not in known:
+                if self.writes == 2:
                     yield given.stamp_ns, self._reference, _image(message.header, clear), IMAGE_TYPE
                 adverse = self._adverse(clear, parameters, index, group)
                 yield given.stamp_ns, self._topic, _like(message, given.type, adverse), given.type
             index += 1
 
     def _adverse(
-        self, clear: NDArray[np.uint8], parameters: dict[str, float], index: int, group: dict[str, Message]
+        self, clear: NDArray[np.uint8], parameters: Mapping[str, float], index: int, group: Mapping[str, Message]
     ) -> NDArray[np.uint8]:
         if not self._schedule.needs_depth:
             return degrade_by(clear, parameters, seed=self._seed, frame=index)
@@ -149,7 +151,7 @@ class _Camera:
         return degrade_by(clear, parameters, seed=self._seed, frame=index, depth=depth, intrinsics=intrinsics)
 
     def _depth_of(
-        self, clear: NDArray[np.uint8], intrinsics: Intrinsics, group: dict[str, Message]
+        self, clear: NDArray[np.uint8], intrinsics: Intrinsics, group: Mapping[str, Message]
     ) -> NDArray[np.float32]:
         plane = ground_plane_depth(intrinsics)
         if self._depth in group:

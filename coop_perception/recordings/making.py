@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -90,29 +90,53 @@ def make_recording(request: Request) -> None:
     _check(request, schedule)
     with RecordingWriter(request.out, request.storage, overwrite=request.force) as writer:
         cameras = dict(zip(request.camera, _sources(request, schedule, classes), strict=True))
-        rate = min(source.rate for source in cameras.values())
-        most = max(source.count for source in cameras.values())
-        rows = zip_longest(*(source.frames for source in cameras.values()))
-        written = 0
-        for index, row in enumerate(track(rows, "Recording", most, console=console)):
-            stamp_ns = START_NS + round(index * 1e9 / rate)
-            parameters = schedule.parameters(index / rate, index / most if most else 0.0)
-            for number, ((camera, source), frame) in enumerate(zip(cameras.items(), row, strict=True)):
-                if frame is not None:
-                    image = _as_seen(frame, parameters, request.seed + number, index, source.intrinsics)
-                    _write(writer, f"/{camera}", image, frame, source.intrinsics, stamp_ns, request)
-            written = index + 1
-    said = f"{request.out}: {written} frames, {_described(request, schedule)}, "
-    say(said + f"camera{'s' * (len(cameras) > 1)} {', '.join(cameras)}")
+        rate = _rate(cameras)
+        written = _write_frames(writer, request, schedule, cameras, rate, console)
+    names = f"camera{'s' * (len(cameras) > 1)} {', '.join(cameras)}"
+    say(f"{request.out}: {written} frames, {_described(request, schedule)}, {names}")
     if schedule.unit == "seconds" and request.schedule is not None and schedule.end > written / rate:
         say(f"{request.schedule}: goes on to {schedule.end:g} s, the recording ends after {written / rate:g} s")
 
 
-def _as_seen(
-    frame: Frame, parameters: dict[str, float], seed: int, index: int, intrinsics: Intrinsics
-) -> NDArray[np.uint8]:
-    image = frame.image if frame.seen is None else frame.seen
-    return degrade_by(image, parameters, seed=seed, frame=index, depth=frame.depth, intrinsics=intrinsics)
+def _write_frames(
+    writer: RecordingWriter,
+    request: Request,
+    schedule: Schedule,
+    cameras: Mapping[str, Source],
+    rate: float,
+    console: Console,
+) -> int:
+    """All cameras' frames, in step; returns how many there are of the longest."""
+    most = max(source.count for source in cameras.values())
+    if schedule.unit == "share" and not most:
+        raise ValueError(f"{request.schedule}: unit is share, but the video does not say its length: give --frames")
+    written = 0
+    rows = zip_longest(*(source.frames for source in cameras.values()))
+    for index, row in enumerate(track(rows, "Recording", most, console=console)):
+        stamp_ns = START_NS + round(index * 1e9 / rate)
+        parameters = schedule.parameters(index / rate, index / most if most else 0.0)
+        for number, ((camera, source), frame) in enumerate(zip(cameras.items(), row, strict=True)):
+            if frame is not None:
+                image = frame.image if frame.seen is None else frame.seen
+                image = degrade_by(
+                    image,
+                    parameters,
+                    seed=request.seed + number,
+                    frame=index,
+                    depth=frame.depth,
+                    intrinsics=source.intrinsics,
+                )
+                _write(writer, f"/{camera}", image, frame, source.intrinsics, stamp_ns, request)
+        written = index + 1
+    return written
+
+
+def _rate(cameras: Mapping[str, Source]) -> float:
+    rates = {source.rate for source in cameras.values()}
+    if len(rates) > 1:
+        found = ", ".join(f"{camera} {source.rate:g}" for camera, source in cameras.items())
+        raise ValueError(f"the cameras' frames per second differ ({found}): give --rate, at which all are recorded")
+    return rates.pop()
 
 
 def _write(
@@ -177,6 +201,8 @@ def _check(request: Request, schedule: Schedule) -> None:
         raise ValueError("--labels are those of --images, which is missing")
     if request.references and (not request.images or schedule.segments):
         raise ValueError("--references are the clean images of --images that are adverse already: without --condition")
+    if request.references and request.depth:
+        raise ValueError("--depth does not go with --references: of adverse images it is not known")
     for images in request.images:
         if images.is_file() and (request.labels or request.references):
             raise ValueError(f"--images {images} is a video: it has neither --labels nor --references")

@@ -37,7 +37,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Frames of one camera, about how many there are, its intrinsics, and frames per second."""
+    """Frames of one camera, about how many there are (0: unknown), its intrinsics, and frames per second."""
 
     frames: Iterator[Frame]
     count: int
@@ -133,7 +133,7 @@ def video(path: Path, most: int | None, rate: float | None) -> Source:
     if rate is None and not (np.isfinite(own) and own > 0):
         raise DatasetError(f"{path}: does not say its frames per second; give --rate")
     height, width = first.shape[:2]
-    count = min(promised if promised > 0 else most or 0, most or promised)
+    count = min(promised, most or promised) if promised > 0 else most or 0
 
     def frames() -> Iterator[Frame]:
         read, (there, bgr) = 0, (True, first)

@@ -202,6 +202,14 @@ def test_videos_that_cannot_be_used(tmp_path: Path) -> None:
     assert "broken.mp4: no frame can be read as a video" in refusal(out, "--images", broken)
 
 
+def test_videos_of_several_cameras_have_one_rate(tmp_path: Path) -> None:
+    slow, fast = (write_video(tmp_path / f"{rate}.mp4", 3, rate) for rate in (10, 20))
+    arguments = ("--camera", "a", "--images", slow, "--camera", "b", "--images", fast)
+    assert "differ (a 10, b 20): give --rate" in refusal(tmp_path / "bag", *arguments)
+    found = make(tmp_path / "bag", *arguments, "--rate", 20)
+    assert [stamp for stamp, _ in found["/a/image_raw"]] == [stamp for stamp, _ in found["/b/image_raw"]]
+
+
 def test_a_bundles_classes(tmp_path: Path) -> None:
     """Labels are its ids, depth is made up from its road and sky, and the drive's masks are translated by name."""
     bundle, names = write_toy_bundle(tmp_path / "toy"), ("road", "sky", "moose")
