@@ -164,6 +164,8 @@ def test_depth_from_labels(tmp_path: Path) -> None:
     expected = depth_from_labels(mask, clear, Intrinsics.from_fov(WIDTH, HEIGHT))
     np.testing.assert_array_equal(to_depth(found["/front/depth/image_raw"][0][1]), expected)
     assert "give --labels as well" in refusal(tmp_path / "other", "--images", folder, "--depth")
+    ready_made = ("--images", folder, "--references", folder, "--labels", labels)
+    assert "does not go with --references" in refusal(tmp_path / "other", *ready_made, "--depth")
 
 
 def write_video(path: Path, count: int = 12, rate: float = 25.0) -> Path:
