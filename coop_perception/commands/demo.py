@@ -24,7 +24,7 @@ from coop_perception.resources import default_bundle
 
 RECORDING = "sample_drive"
 """Of the folder of results: not `recording`, where evaluation.launch.py leaves what it records."""
-SAMPLE = Request(out=Path(), force=True, condition="fog", level=2, rate=10.0, frames=120, seed=7)
+SAMPLE = Request(out=Path(), force=True, condition=("fog",), level=(2,), rate=10.0, frames=120, seed=7)
 """The default recording: a sample drive that no network was trained on, in fog, at a rate that two cores can follow."""
 
 

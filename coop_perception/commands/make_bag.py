@@ -1,4 +1,4 @@
-"""Command `make_bag`: the sample drive, or a folder of images with labels, becomes a recording with references."""
+"""Command `make_bag`: the sample drive, images with labels, or videos become a recording; one becomes adverse."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from coop_perception.degradations import CONDITIONS
 from coop_perception.exit_codes import one_line
 from coop_perception.recordings.making import SAMPLE_FRAMES, Request, make_recording
 from coop_perception.recordings.recording import RecordingError
+from coop_perception.recordings.sources import RATE
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with one line, when the recording cannot be made.
     """
     options = _parser().parse_args(arguments)
+    options.camera = options.camera or ["front"]
     with one_line("make_bag", (RecordingError, ValueError, OSError), "no recording was made"):
         make_recording(Request(**vars(options)))
 
@@ -27,41 +29,93 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="make_bag",
-        description="Makes a rosbag2 recording of one camera from the sample drive or a folder of images. Besides the "
-        "camera's images and camera_info it holds <camera>/reference/image, the clear image, and "
-        "<camera>/reference/mask, the true class ids (255 = not scored), with equal stamps per frame.",
+        description="Makes a rosbag2 recording from the sample drive, folders of images, or videos, clear or adverse; "
+        "or makes an existing recording adverse. Besides each camera's images and camera_info it holds "
+        "<camera>/reference/image, the clear image, and <camera>/reference/mask, the true class ids (255 = not "
+        "scored), with equal stamps per frame.",
+        epilog="What is repeated for several cameras (--images, --labels, --references) is in the order of --camera. "
+        "On the sample drive each camera after the first has a street of its own: that of the next seed.",
     )
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="directory of the recording")
     add("--force", action="store_true", help="replace an earlier recording at --out")
-    add("--images", type=Path, metavar="DIR", help="folder of images, taken by name (default: the sample drive)")
-    add("--labels", type=Path, metavar="DIR", help="folder of labels NAME.png: CamVid ids, 11 or 255 = not scored")
-    add(
+    source = parser.add_argument_group("what it is made of (default: the sample drive)").add_argument
+    source(
+        "--images",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR|VIDEO",
+        help="folder of images, taken by name, or a video (mp4); once for each camera",
+    )
+    source(
+        "--labels",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of labels NAME.png: class ids of --bundle or, without it, CamVid's; 255 (CamVid: 11 too) = not "
+        "scored",
+    )
+    source(
         "--references",
         type=Path,
+        action="append",
+        default=[],
         metavar="DIR",
         help="folder of clean images: --images are adverse already, each named as its clean image with more before or "
         "behind; --labels are named as the clean images",
     )
-    add("--condition", choices=tuple(CONDITIONS), help="adverse condition of the camera's images (default: clear)")
-    add("--level", type=int, metavar="N", help="level of the condition, from 1 (mild); default 2")
-    add("--rate", type=_number(float, 0.001), default=15.0, metavar="HZ", help="frames per second (default 15)")
-    add(
+    source("--bag", type=Path, metavar="DIR", help="recording whose camera is made adverse; all else in it is copied")
+    source("--image-topic", "--topic", metavar="NAME", help="camera topic of --bag, where it has several")
+    source(
+        "--bundle", type=Path, metavar="DIR", help="model bundle whose classes labels and masks have (default: CamVid)"
+    )
+    source(
         "--frames",
         type=_number(int, 1),
         metavar="N",
-        help=f"at most N frames (default: all, {SAMPLE_FRAMES} of the drive)",
+        help=f"at most N frames (default: all, {SAMPLE_FRAMES} of the drive, which goes on for ever)",
     )
-    add(
+    source(
         "--seed",
         type=_number(int, 0),
         default=0,
         metavar="N",
-        help="of the sample drive and of the condition (default 0)",
+        help="of the sample drive and of the conditions (default 0)",
     )
-    add("--camera", type=_camera, default="front", metavar="NAME", help="name of the camera (default front)")
-    add("--compressed", action="store_true", help="JPEG on <camera>/image_raw/compressed instead of raw images")
-    add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default mcap)")
+    weather = parser.add_argument_group("conditions (default: clear)").add_argument
+    weather(
+        "--condition",
+        choices=tuple(CONDITIONS),
+        action="append",
+        default=[],
+        help="adverse condition of the camera's images; several at once where it is repeated",
+    )
+    weather(
+        "--level",
+        type=_number(int, 0),
+        action="append",
+        default=[],
+        metavar="N",
+        help="level of the condition, from 1 (mild); default 2; once for all, or once for each --condition",
+    )
+    weather(
+        "--schedule", type=Path, metavar="FILE", help="YAML: which conditions when, with ramps (docs/conditions.md)"
+    )
+    written = parser.add_argument_group("what is written").add_argument
+    written(
+        "--rate",
+        type=_number(float, 0.001),
+        metavar="HZ",
+        help=f"frames per second (default {RATE:g}; a video's own)",
+    )
+    written("--camera", type=_camera, action="append", metavar="NAME", help="name of a camera (default front)")
+    written(
+        "--depth", action="store_true", help="<camera>/depth/image_raw as well, as far as it is known (32FC1, metres)"
+    )
+    written("--compressed", action="store_true", help="JPEG on <camera>/image_raw/compressed instead of raw images")
+    written("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default mcap)")
     return parser
 
 

@@ -16,7 +16,7 @@ from coop_perception.camera import Intrinsics
 from coop_perception.degradations import blur, compression, fog, noise, rain, reflection
 from coop_perception.degradations.arrays import FloatArray, UInt8Array
 
-__all__ = ["CONDITIONS", "Condition", "degrade"]
+__all__ = ["CONDITIONS", "ORDER", "Condition", "degrade", "degrade_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,21 @@ class Condition:
     """What a level is a value of, with the unit."""
     levels: tuple[float, ...]
     """The parameter at level 1, 2, ..., from mild to severe."""
+    absent: float
+    """The parameter at level 0: nothing of the condition is left."""
     function: Callable[..., UInt8Array]
     """What the effect is made of, with equation and source."""
     effect: Effect
     needs_depth: bool = False
+
+    def at(self, level: float) -> float:
+        """The parameter at a level, between two of them too: on the line from one to the next.
+
+        Args:
+            level: 0 (absent) to ``len(levels)``.
+        """
+        values = (self.absent, *self.levels)
+        return float(np.interp(level, range(len(values)), values))
 
     def apply(
         self,
@@ -128,6 +139,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="Gaussian blur",
                 parameter="standard deviation in pixels",
                 levels=(1.2, 2.5, 6.5, 15.2),
+                absent=0,
                 function=blur.gaussian_blur,
                 effect=lambda image, sigma, rng, scene: blur.gaussian_blur(image, sigma),
             ),
@@ -136,6 +148,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="additive white Gaussian noise",
                 parameter="standard deviation on the scale 0..1",
                 levels=(0.05, 0.09, 0.13, 0.2),
+                absent=0,
                 function=noise.gaussian_noise,
                 effect=lambda image, sigma, rng, scene: noise.gaussian_noise(image, sigma, rng),
             ),
@@ -144,6 +157,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="salt and pepper noise",
                 parameter="share of values hit",
                 levels=(0.005, 0.01, 0.05, 0.1),
+                absent=0,
                 function=noise.impulse_noise,
                 effect=lambda image, density, rng, scene: noise.impulse_noise(image, density, rng),
             ),
@@ -152,6 +166,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="JPEG compression",
                 parameter="quality factor",
                 levels=(43, 12, 7, 4),
+                absent=100,
                 function=compression.jpeg,
                 effect=lambda image, quality, rng, scene: compression.jpeg(image, quality),
             ),
@@ -160,6 +175,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="lateral chromatic aberration",
                 parameter="shift of red in pixels, twice that of blue",
                 levels=(2, 6, 10, 14),
+                absent=0,
                 function=blur.chromatic_aberration,
                 effect=lambda image, shift, rng, scene: blur.chromatic_aberration(image, shift),
             ),
@@ -168,6 +184,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="homogeneous fog",
                 parameter="attenuation coefficient beta in 1/m",
                 levels=(0.005, 0.01, 0.02),
+                absent=0,
                 function=fog.fog,
                 effect=_fog,
                 needs_depth=True,
@@ -177,6 +194,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="rain streaks and the veil of distant rain",
                 parameter="attenuation coefficient beta in 1/m",
                 levels=(0.005, 0.01, 0.015),
+                absent=0,
                 function=rain.rain,
                 effect=_rain,
                 needs_depth=True,
@@ -186,6 +204,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
                 summary="reflection in the windscreen",
                 parameter="reflectance of the glass",
                 levels=(0.1, 0.2, 0.4),
+                absent=0,
                 function=reflection.reflection,
                 effect=lambda image, reflectance, rng, scene: reflection.reflection(
                     image, reflectance, scene.steady, scene.reflected
@@ -233,6 +252,57 @@ def degrade(
     chosen = CONDITIONS[condition]
     if not 1 <= level <= len(chosen.levels):
         raise ValueError(f"{condition}: level is {level}, expected 1 to {len(chosen.levels)}")
+    parameters = {condition: chosen.levels[level - 1]}
+    return degrade_by(
+        image, parameters, seed=seed, frame=frame, depth=depth, intrinsics=intrinsics, reflected=reflected
+    )
+
+
+ORDER = (
+    "fog",
+    "rain",
+    "reflection",
+    "gaussian_blur",
+    "chromatic_aberration",
+    "gaussian_noise",
+    "impulse_noise",
+    "jpeg",
+)
+"""That in which light meets the conditions: weather, glass, optics, sensor, codec."""
+
+
+def degrade_by(
+    image: UInt8Array,
+    parameters: Mapping[str, float],
+    *,
+    seed: int,
+    frame: int = 0,
+    depth: FloatArray | None = None,
+    intrinsics: Intrinsics | None = None,
+    reflected: UInt8Array | None = None,
+) -> UInt8Array:
+    """Applies any number of conditions, in ORDER, by their parameters; equal arguments give equal bytes.
+
+    Args:
+        image: uint8 [H, W, 3] RGB, clear; left unchanged.
+        parameters: by condition; one whose parameter is its ``absent`` does nothing.
+        seed, frame, depth, intrinsics, reflected: as for ``degrade``.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+
+    Raises:
+        TypeError: an array's dtype is wrong.
+        ValueError: unknown condition, parameter out of its domain, wrong shape, or missing depth.
+    """
+    unknown = sorted(set(parameters) - set(CONDITIONS))
+    if unknown:
+        raise ValueError(f"unknown condition {unknown[0]!r}; known are {', '.join(CONDITIONS)}")
     rng = np.random.default_rng((seed, frame))
-    steady = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
-    return chosen.apply(image, chosen.levels[level - 1], rng, depth, intrinsics, reflected, steady)
+    for name in ORDER:
+        condition = CONDITIONS[name]
+        if parameters.get(name, condition.absent) != condition.absent:
+            # Anew for each: what stays through a clip does not depend on which other conditions are there.
+            steady = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+            image = condition.apply(image, parameters[name], rng, depth, intrinsics, reflected, steady)
+    return image

@@ -24,8 +24,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from coop_perception import topics
 from coop_perception.degradations import CONDITIONS, degrade
+from coop_perception.degradations.scene import depth_of, intrinsics_of
 from coop_perception.degrade.parameters import DYNAMIC, PARAMETERS, Settings
-from coop_perception.degrade.scene import depth_of, intrinsics_of
 from coop_perception.degrade.stamp_pairing import StampPairing
 from coop_perception.images import ImageError, decode, fill_compressed, fill_image
 from coop_perception.ros.camera_topics import camera_topics

@@ -1,12 +1,11 @@
-"""The thread that runs the networks on whatever waits, and publishes what they say."""
+"""What becomes of a frame that arrived: it is decoded, goes through the networks, and what they say is published."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from coop_perception.contracts import STAGES
+from coop_perception.contracts import STAGES, Bundle
 from coop_perception.encoded_images import Limits
 from coop_perception.engines.cuda import GpuLostError
 from coop_perception.images import ImageError, decode
@@ -22,11 +21,13 @@ from coop_perception.model.pipeline import Pipeline, Result, outputs_of
 from coop_perception.node.infos import CameraInfos
 from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.settings import NodeParameters
+from coop_perception.node.stage import Stage
 from coop_perception.node.statistics import CameraStatistics
 from coop_perception.node.transitions import end
-from coop_perception.ros.frame_slots import FrameSlots
 from coop_perception.shown import plain
 from coop_perception_msgs.msg import DropCount
+
+T = TypeVar("T")
 
 DECODE, PUBLISH = "decode", "publish"
 """What is timed besides the networks; see StageTime."""
@@ -46,6 +47,26 @@ class Frame:
     received: float
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A frame that waits for the networks: uint8 [H,W,3] RGB, and the outputs that it is to be processed for."""
+
+    frame: Frame
+    image: NDArray[np.uint8]
+    asked_for: set[str]
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """A frame that waits to be published: what the networks of this bundle say, asked with these parameters."""
+
+    decoded: Decoded
+    result: Result
+    bundle: Bundle
+    parameters: Mapping[str, Any]
+
+
 class Channel:
     """What belongs to one camera while it is served."""
 
@@ -62,8 +83,9 @@ class _Dropped(Exception):  # noqa: N818 (no error: what becomes of a frame)
 
 
 class Worker:
-    """Takes frames out of one slot per camera; whatever waits is one batch. No frame is queued behind an older one, and
-    one that is superseded is never even decoded.
+    """Decodes, runs the networks and publishes, each in a thread of its own: while one frame is in the networks, the
+    one before is published and the next one decoded. No frame is queued behind an older one: at each step the newest of
+    a camera's wins, and whatever waits is one batch.
 
     Args:
         node: whose clock and log are used.
@@ -78,55 +100,71 @@ class Worker:
     ) -> None:
         self._pipeline = pipeline
         self._node, self._channels, self._parameters = node, channels, parameters
-        self._slots: FrameSlots[Frame] = FrameSlots(list(channels))
-        self._thread = threading.Thread(target=self._work, name="networks", daemon=True)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         # Loggers of their own: throttling one camera's warnings shall not hide another's.
         self._loggers = {camera: node.get_logger().get_child(camera.replace("/", "_")) for camera in channels}
-        self._thread.start()
+        cameras = list(channels)
+        self._publishing: Stage[Processed] = Stage("publishing", cameras, self._publish)
+        self._networks: Stage[Decoded] = Stage("networks", cameras, self._process, self._publishing)
+        self._decoding: Stage[Frame] = Stage(
+            "decoding", cameras, self._decode, self._networks, lambda: parameters.value("batch_window_ms") / 1e3
+        )
 
     def put(self, camera: str, message: Image | CompressedImage) -> None:
         """Leave a camera's newest frame."""
         self._channels[camera].statistics.received(self._age_s(message))
-        if self._slots.put(camera, Frame(message, time.monotonic())) is not None:
-            self._channels[camera].statistics.dropped(DropCount.SUPERSEDED)
+        self._hand_on(self._decoding, {camera: Frame(message, time.monotonic())})
 
     def stop(self) -> None:
-        """Finish the batch in work (once ROS is shut down, wait for it no longer than END_S); let waiting frames go."""
-        self._slots.close()
-        while self._thread.is_alive() and self._node.context.ok():
-            self._thread.join(0.1)
-        self._thread.join(END_S)
+        """Finish what is in work (once ROS is shut down, wait for it no longer than END_S); let waiting frames go, but
+        publish what the networks have said."""
+        for stage in (self._decoding, self._networks, self._publishing):
+            stage.close(drain=stage is self._publishing)
+            while not stage.join(0.1) and self._node.context.ok():
+                pass
+        self._publishing.join(END_S)
 
-    def _work(self) -> None:
-        while frames := self._slots.take(lambda: self._parameters.value("batch_window_ms") / 1e3):
-            if not self._node.context.ok():
-                return
-            self._process(frames)
+    def _hand_on(self, stage: Stage[T], frames: Mapping[str, T]) -> None:
+        if not frames:
+            return
+        for camera in stage.put(frames):
+            self._channels[camera].statistics.dropped(DropCount.SUPERSEDED)
 
-    def _process(self, frames: Mapping[str, Frame]) -> None:
-        begun = time.perf_counter()
-        pipeline, parameters = self._pipeline(), self._parameters.snapshot()
-        stages = [stage for stage in STAGES if stage == "segmenter" or parameters[stage]]
-        images: dict[str, NDArray[np.uint8]] = {}
-        wanted: set[str] = set()
+    def _decode(self, frames: Mapping[str, Frame]) -> None:
+        begun, parameters = time.perf_counter(), self._parameters.snapshot()
+        stages = _stages(parameters)
+        decoded: dict[str, Decoded] = {}
         for camera, frame in frames.items():
             try:
-                images[camera], asked_for = self._admit(camera, frame, stages, parameters)
-                wanted |= asked_for
+                image, asked_for = self._admit(camera, frame, stages, parameters)
+                decoded[camera] = Decoded(frame, image, asked_for, (time.perf_counter() - begun) * 1e3)
             except Exception as error:
                 self._drop(camera, error)
-        decode_ms = (time.perf_counter() - begun) * 1e3
-        results = self._run(pipeline, images, wanted - {"camera_info"}, stages)
+        self._hand_on(self._networks, decoded)
+
+    def _process(self, frames: Mapping[str, Decoded]) -> None:
+        if not self._node.context.ok():
+            return
+        pipeline, parameters = self._pipeline(), self._parameters.snapshot()
+        wanted = {output for frame in frames.values() for output in frame.asked_for} - {"camera_info"}
+        images = {camera: frame.image for camera, frame in frames.items()}
+        results = self._run(pipeline, images, wanted, _stages(parameters))
+        processed = {
+            camera: Processed(frames[camera], result, pipeline.bundle, parameters) for camera, result in results.items()
+        }
+        self._hand_on(self._publishing, processed)
+
+    def _publish(self, frames: Mapping[str, Processed]) -> None:
         begun = time.perf_counter()
-        for camera, result in results.items():
-            channel, message = self._channels[camera], frames[camera].message
+        for camera, it in frames.items():
+            channel, frame = self._channels[camera], it.decoded.frame
+            header = frame.message.header
             try:
-                info = channel.infos.of(message.header.stamp)
-                channel.outputs.publish(message.header, images[camera], result, pipeline.bundle, info, parameters)
+                info = channel.infos.of(header.stamp)
+                channel.outputs.publish(header, it.decoded.image, it.result, it.bundle, info, it.parameters)
                 publish_ms = (time.perf_counter() - begun) * 1e3
-                latency_ms = (time.monotonic() - frames[camera].received) * 1e3
-                stages_ms = {DECODE: decode_ms, **result.stages_ms, PUBLISH: publish_ms}
+                latency_ms = (time.monotonic() - frame.received) * 1e3
+                stages_ms = {DECODE: it.decoded.decode_ms, **it.result.stages_ms, PUBLISH: publish_ms}
                 channel.statistics.processed(latency_ms, stages_ms)
             except Exception as error:
                 self._drop(camera, error)
@@ -193,3 +231,7 @@ class Worker:
                 throttle_duration_sec=REPEAT_LOG_S,
                 throttle_time_source_type=self._steady,
             )
+
+
+def _stages(parameters: Mapping[str, Any]) -> list[str]:
+    return [stage for stage in STAGES if stage == "segmenter" or parameters[stage]]

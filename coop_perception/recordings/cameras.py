@@ -10,7 +10,7 @@ from coop_perception.recordings.recording import Recording, RecordingError, Topi
 def find_image_topic(recording: Recording, topic: str | None = None) -> str:
     """The image topic that a recording is processed from: the one given, or else the only one that it has.
 
-    Topics of references and of the system's own outputs, and topics without messages, do not count.
+    Topics of references, of depth images and of the system's own outputs, and topics without messages, do not count.
 
     Raises:
         RecordingError: the given one is not there or holds no images, there is none, or there are several.
@@ -57,4 +57,5 @@ def reference_mask_topic(image_topic: str) -> str:
 def _is_image_input(name: str, info: TopicInfo) -> bool:
     if info.type not in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE) or not info.count:
         return False
-    return "/reference/" not in name and "/coop/" not in name and not name.endswith("/compressedDepth")
+    inner = ("/reference/", "/coop/", "/depth/")
+    return not any(part in name for part in inner) and not name.endswith("/compressedDepth")

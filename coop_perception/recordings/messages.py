@@ -25,6 +25,13 @@ def image_message(image: NDArray[np.uint8], encoding: Literal["rgb8", "mono8"], 
     return message
 
 
+def depth_message(depth: NDArray[np.float32], frame_id: str, stamp_ns: int) -> Any:
+    """A sensor_msgs/Image of depth, float32 [H,W] in metres (inf for the sky), as REP 118 has it (32FC1)."""
+    height, width = depth.shape
+    values = np.ascontiguousarray(depth, "<f4").reshape(-1).view(np.uint8)
+    return TYPES.types[IMAGE_TYPE](_header(frame_id, stamp_ns), height, width, "32FC1", 0, 4 * width, values)
+
+
 def compressed_image_message(
     image: NDArray[np.uint8], file_format: CompressedFormat, frame_id: str, stamp_ns: int, quality: int = 95
 ) -> Any:

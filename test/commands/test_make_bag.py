@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from making_bags import HEIGHT, STREET, WIDTH, make, refusal, write_pairs
 from PIL import Image
 
 from coop_perception.classes import IGNORE_ID
@@ -21,45 +22,6 @@ from coop_perception.recordings.cameras import find_image_topic
 from coop_perception.recordings.messages import CAMERA_INFO_TYPE, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
 from coop_perception.recordings.recording import Recording
 from coop_perception.sample_scene.drive import SampleDrive
-
-HEIGHT, WIDTH = 24, 32
-STREET = np.repeat([0, 1, 3, 3], HEIGHT // 4)[:, np.newaxis] + np.zeros((1, WIDTH), np.uint8)
-"""Sky above a building above the road."""
-
-
-def write_pairs(folder: Path, count: int = 3) -> tuple[Path, Path]:
-    images, labels = folder / "images", folder / "labels"
-    images.mkdir(parents=True)
-    labels.mkdir()
-    for index in range(count):
-        picture = np.random.default_rng(index).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-        cv2.imwrite(str(images / f"f{index}.png"), picture)
-        label = STREET.astype(np.uint8)
-        label[0, 0] = 11
-        cv2.imwrite(str(labels / f"f{index}.png"), label)
-    return images, labels
-
-
-def make(out: Path, *arguments: object) -> dict[str, list[Any]]:
-    """The messages of the recording that the command makes, by topic, with the time at which each was logged."""
-    main(["--out", str(out), *map(str, arguments)])
-    found: dict[str, list[Any]] = {}
-    with Recording(out) as recording:
-        for message in recording.messages():
-            found.setdefault(message.topic, []).append((message.stamp_ns, recording.deserialize(message)))
-    return found
-
-
-def refusal(out: Path, *arguments: object) -> str:
-    """The one line with which the command refuses; it leaves nothing behind."""
-    before = sorted(out.parent.rglob("*"))
-    with pytest.raises(SystemExit) as error:
-        main(["--out", str(out), *map(str, arguments)])
-    text = str(error.value.code)
-    assert text.startswith("make_bag: ")
-    assert "\n" not in text
-    assert sorted(out.parent.rglob("*")) == before
-    return text
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -301,7 +263,7 @@ def test_interrupted_it_ends_with_130(tmp_path, monkeypatch, capsys):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("coop_perception.recordings.making.degrade", stop)
+    monkeypatch.setattr("coop_perception.recordings.making.degrade_by", stop)
     with pytest.raises(SystemExit) as stopped:
         main(["--out", str(tmp_path / "bag"), "--condition", "fog", "--frames", "1"])
     assert stopped.value.code == 130

@@ -1,4 +1,4 @@
-"""What the degrade node knows of a frame's scene besides its pixels, and what stands in for what it does not know."""
+"""What is known of a frame's scene besides its pixels, and what stands in for what is not known."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coop_perception.camera import Intrinsics
-from coop_perception.degrade.scene import depth_of, intrinsics_of
+from coop_perception.degradations.scene import depth_of, intrinsics_of
 from coop_perception.degrade.stamp_pairing import KEPT, StampPairing
 from coop_perception.images import ImageError, to_depth
 
