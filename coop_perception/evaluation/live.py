@@ -112,16 +112,17 @@ def _model_info(node_name: str) -> ModelInfo:
         topic = f"{node_name}/{topics.MODEL_INFO.removeprefix('~/')}"
         node.create_subscription(ModelInfo, topic, received.append, latched)
         states = node.create_client(GetState, f"{node_name}/get_state")
-        asked, asked_at = None, 0.0
+        asked, asked_at, answered_at = None, 0.0, 0.0
         waited, told, now = 0.0, False, time.monotonic()
         while not received:
             before, now = now, time.monotonic()
-            # A node that configures itself answers nobody. Asked again, as an answer may be lost before discovery is
-            # done on both sides.
+            if asked is None or asked.done() or not states.service_is_ready():
+                answered_at = now
+            # Asked again, as an answer may be lost before discovery is done on both sides.
             if states.service_is_ready() and (asked is None or asked.done() or now - asked_at > ASK_AGAIN_S):
                 asked, asked_at = states.call_async(GetState.Request()), now
             executor.spin_once(timeout_sec=0.1)
-            loading = states.service_is_ready() and asked is not None and not asked.done() and now - asked_at > 1
+            loading = now - answered_at > 1  # a node that configures itself answers nobody
             if not loading:
                 waited += now - before
             elif not told:
