@@ -6,17 +6,20 @@ ros2 launch coop_perception pipeline.launch.py cameras:=front,rear record:=drive
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.events import Shutdown, matches_action
 from launch.events.process import ProcessExited
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+from launch_ros.ros_adapters import get_ros_node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 from lifecycle_msgs.msg import Transition
 
@@ -45,11 +48,12 @@ def given_cameras(context: LaunchContext) -> list[str]:
     return [name for name in (camera.strip(" '\"") for camera in names) if name]
 
 
-def sim_time(context: LaunchContext) -> list[dict[str, ParameterValue]]:
-    """use_sim_time as the argument says; without one, as SetUseSimTime or a file of parameters does."""
-    if not given(context, "use_sim_time"):
-        return []
-    return [{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}]
+def sim_time(context: LaunchContext) -> list[dict[str, bool]]:
+    """use_sim_time as the argument says; without one as SetUseSimTime does, which sets it for launch's own node alone;
+    else as a file of parameters may."""
+    if given(context, "use_sim_time"):
+        return [{"use_sim_time": is_on(context, "use_sim_time")}]
+    return [{"use_sim_time": True}] if get_ros_node(context).get_parameter("use_sim_time").value else []
 
 
 def given_namespace(context: LaunchContext) -> str:
@@ -83,7 +87,7 @@ def perception(context: LaunchContext) -> list[Action]:
     """The node, what brings it up to active, and what records it."""
 
     # What is empty is as the parameters file decides.
-    overrides = sim_time(context)
+    overrides: list[dict[str, Any]] = [*sim_time(context)]
     if bundle := given(context, "bundle"):
         overrides.append({"bundle": ParameterValue(str(Path(bundle).expanduser()), value_type=str)})
     if transport := given(context, "image_transport"):
@@ -94,7 +98,8 @@ def perception(context: LaunchContext) -> list[Action]:
     # One that is started again brings itself up: the dead one's services stay in the graph for a while, and a request
     # of launch's may go to them. Otherwise launch does, so that whoever waits for the transitions misses none.
     by_itself = ["--autostart"] if autostart and respawn else []
-    files = parameter_files(given(context, "params_file"), given_namespace(context), PACKAGE)
+    warn = get_logger(PACKAGE).warning
+    files = parameter_files(given(context, "params_file"), given_namespace(context), PACKAGE, warn)
     node = LifecycleNode(
         package=PACKAGE,
         executable="perception_node",
@@ -112,7 +117,7 @@ def perception(context: LaunchContext) -> list[Action]:
     )
     recording = []
     if directory := given(context, "record"):
-        options = ["--use-sim-time"] if given(context, "use_sim_time") and is_on(context, "use_sim_time") else []
+        options = ["--use-sim-time"] if {"use_sim_time": True} in overrides else []
         recording = recorder(node, directory, options, restart=is_on(context, "respawn_recorder"))
     if by_itself or not autostart:
         return [*recording, node]

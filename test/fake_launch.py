@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 Entities = "Iterable[Any] | Callable[[Any, LaunchContext], Iterable[Any] | None]"
-BUILT_ON_LAUNCH = ("coop_perception.launching.recorder", "coop_perception.launching.node_parameters")
 
 
 class LaunchContext:
@@ -291,9 +290,6 @@ class FakeLaunch:
             for thing in things:
                 setattr(module, "get_logger" if thing is logging.getLogger else thing.__name__, thing)
             monkeypatch.setitem(sys.modules, name, module)
-        for name in BUILT_ON_LAUNCH:  # built on the real one, maybe
-            monkeypatch.setitem(sys.modules, name, None)
-            monkeypatch.delitem(sys.modules, name)
         spec = importlib.util.spec_from_file_location("launched", file)
         assert spec is not None
         assert spec.loader is not None

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import indent
 
-from launch.logging import get_logger
 from yaml import YAMLError
 
 from coop_perception.launching.temporary import temporary_file
 from coop_perception.ros.arguments import is_key_of, misdirected, parameter_keys
 
 
-def parameter_files(file: str, namespace: str, name: str) -> list[str]:
+def parameter_files(file: str, namespace: str, name: str, warn: Callable[[str], object]) -> list[str]:
     """What gives a node the parameters of a file that may have been written without its namespace, as Nav2's files are.
-
-    Says in launch's log when nothing in the file is for the node.
 
     Args:
         file: YAML; substitutions of launch may be in it.
         namespace: the node's, fully qualified or empty.
         name: the node's.
+        warn: told when nothing in the file is for the node.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, or it is no YAML.
@@ -38,7 +37,7 @@ def parameter_files(file: str, namespace: str, name: str) -> list[str]:
     if any(is_key_of(key, f"/{name}") and not is_key_of(key, node) for key in keys):
         return [*([str(path)] if whole else []), temporary_file(_below(namespace, path.read_text()), ".yaml")]
     for line in misdirected(["--params-file", str(path)], node):
-        get_logger("coop_perception").warning(line)
+        warn(line)
     return [str(path)]
 
 

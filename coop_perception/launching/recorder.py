@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from launch import Action, LaunchContext
-from launch.actions import ExecuteProcess, OpaqueFunction, RegisterEventHandler, TimerAction
-from launch.event_handlers import OnProcessStart
-from launch.events.process import ProcessExited
-from launch_ros.actions import LifecycleNode
-from launch_ros.ros_adapters import get_ros_node
 from rclpy.node import Node
 
 from coop_perception.launching.bag_commands import record_command, used_topics
+
+if TYPE_CHECKING:
+    from launch import Action, LaunchContext
+    from launch.actions import ExecuteProcess, TimerAction
+    from launch.events.process import ProcessExited
+    from launch_ros.actions import LifecycleNode
 
 LOOK_S = 0.5
 RESTART_S = 2.0
@@ -34,6 +35,11 @@ def recorder(node: LifecycleNode, directory: str, options: Sequence[str], restar
     Raises:
         FileExistsError, FileNotFoundError: it cannot be recorded to, or there is no `ros2`.
     """
+    # Here, as launch is there under `ros2 launch` alone.
+    from launch.actions import ExecuteProcess, OpaqueFunction, RegisterEventHandler, TimerAction
+    from launch.event_handlers import OnProcessStart
+    from launch_ros.ros_adapters import get_ros_node
+
     path = Path(directory).expanduser()
     if path.exists():
         raise FileExistsError(f"record: {path} exists already; name another folder")
@@ -48,7 +54,10 @@ def recorder(node: LifecycleNode, directory: str, options: Sequence[str], restar
         if seen and seen == topics:
             return [record(path)]
         topics = seen
-        return [again(LOOK_S, OpaqueFunction(function=look))]
+        return [after(LOOK_S, OpaqueFunction(function=look))]
+
+    def after(period_s: float, action: Action) -> TimerAction:
+        return TimerAction(period=period_s, actions=[action])
 
     def record(folder: Path) -> ExecuteProcess:
         command = [*record_command(str(folder), topics), *options]
@@ -60,14 +69,10 @@ def recorder(node: LifecycleNode, directory: str, options: Sequence[str], restar
         if not restart:
             raise RuntimeError(f"the recorder ended with exit status {event.returncode}")
         folders = (path.with_name(f"{path.name}_{number}") for number in range(2, 1 << 30))
-        return [again(RESTART_S, record(next(folder for folder in folders if not folder.exists())))]
+        return [after(RESTART_S, record(next(folder for folder in folders if not folder.exists())))]
 
     started = OnProcessStart(target_action=node, on_start=[OpaqueFunction(function=look)], handle_once=True)
     return [RegisterEventHandler(started)]
-
-
-def again(period_s: float, action: Action) -> TimerAction:
-    return TimerAction(period=period_s, actions=[action])
 
 
 def topics_of(observer: Node, name: str) -> set[str]:

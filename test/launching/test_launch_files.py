@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_launch
@@ -30,11 +31,16 @@ ENDED = "the perception node ended with exit status -9"
 class Graph:
     """What launch's own node sees of the perception node: nothing, until its topics are given."""
 
-    def __init__(self, name: str = "/coop_perception") -> None:
+    def __init__(self, name: str = "/coop_perception", sim_time: bool = False) -> None:
+        self.sim_time = sim_time
         namespace, _, base = name.rpartition("/")
         self.node = (base, namespace or "/")
         self.subscribed: dict[str, str] = {}
         self.published: dict[str, str] = {}
+
+    def get_parameter(self, name: str) -> SimpleNamespace:
+        assert name == "use_sim_time"
+        return SimpleNamespace(value=self.sim_time)
 
     def get_node_names_and_namespaces(self) -> list[tuple[str, str]]:
         return [self.node] if self.subscribed else []
@@ -53,7 +59,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Launches pipeline.launch.py; `graph` and `group` are FakeLaunch's, the rest is its arguments."""
 
     def launch(**arguments: Any) -> FakeLaunch:
-        graph, group = arguments.pop("graph", None), arguments.pop("group", None)
+        graph, group = arguments.pop("graph", Graph()), arguments.pop("group", None)
         return FakeLaunch(monkeypatch, LAUNCH / "pipeline.launch.py", graph, group, **arguments)
 
     return launch
@@ -270,12 +276,19 @@ def test_what_is_recorded_is_what_the_node_uses(pipeline: Any, tmp_path: Path) -
 
 @pytest.mark.usefixtures("ros2")
 def test_simulated_time_is_the_recorders_as_well(pipeline: Any, tmp_path: Path) -> None:
-    for given in ("true", "false", ""):
-        launched = pipeline(graph=(graph := Graph()), record=tmp_path / "today", use_sim_time=given)
+    for given, of_launch, expected in (
+        ("true", False, True),
+        ("false", True, False),
+        ("", False, None),
+        ("", True, True),  # SetUseSimTime
+    ):
+        graph = Graph(sim_time=of_launch)
+        launched = pipeline(graph=graph, record=tmp_path / "today", use_sim_time=given)
+        assert launched.parameters(launched.executed[0]).get("use_sim_time") is expected
         serving(graph)
         launched.time_passes()
         launched.time_passes()
-        assert ("--use-sim-time" in launched.process("record").cmd) == (given == "true")
+        assert ("--use-sim-time" in launched.process("record").cmd) == bool(expected)
 
 
 @pytest.mark.usefixtures("ros2")
