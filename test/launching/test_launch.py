@@ -123,7 +123,7 @@ def test_cameras_image_transport_profile_and_recording_are_arguments(tmp_path: P
             log, bundle=bundle, cameras="left,rear/cam", image_transport="compressed", record=record
         ) as launch:
             ours.wait(lambda: bool(status) or launch.poll() is not None, "status of the active node")
-            ours.wait(lambda: ours.node.count_subscribers(f"{NODE}/status") > 1, "status is recorded")
+            ours.wait(lambda: ours.node.count_subscribers(f"{NODE}/status") > 2, "beside two of ours, the recorder")
             seen = len(status)
             ours.wait(lambda: len(status) > seen + 3, "status that was recorded")
             topics = {name for name, _ in ours.node.get_topic_names_and_types()}
