@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from coop_perception.contracts import Bundle
 from coop_perception.engines import Engine, EngineError, remembered
-from coop_perception.engines.cpu import cpu_name
+from coop_perception.engines.cpu import cpu_name, usable_cores
 from coop_perception.engines.modules import cpu_module
 from coop_perception.sample_scene.drive import SampleDrive
 
@@ -41,7 +40,7 @@ def faster_on_cpu(
     facts = {
         "network_sha256": bundle.networks[NETWORK].sha256,
         "cpu": cpu_name(),
-        "threads": threads or len(os.sched_getaffinity(0)),
+        "threads": threads or usable_cores(),
         "versions": {name: cpu_module(name).VERSION for name in (REFERENCE, OTHER)},
     }
     file = remembered.place(directory, "cpu", facts)

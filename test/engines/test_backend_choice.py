@@ -18,7 +18,7 @@ from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 from coop_perception.contracts import FUSED, STAGES, Bundle
 from coop_perception.engines import Engine, EngineError, cpu_choice, cuda, loading, onnxruntime
 from coop_perception.engines import files as engine_files
-from coop_perception.engines.cpu import cpu_name
+from coop_perception.engines.cpu import cpu_name, usable_cores
 from coop_perception.engines.cpu_choice import faster_on_cpu
 from coop_perception.engines.loading import EngineSettings, load_engines, load_file
 from coop_perception.model.bundle import load_bundle
@@ -352,3 +352,14 @@ def test_what_is_not_installed_says_what_to_install(bundle: Bundle, monkeypatch:
     for settings in (EngineSettings("openvino"), EngineSettings(precision="bf16")):
         with pytest.raises(EngineError, match="openvino is not installed; pip install openvino"):
             load_engines(bundle, ["segmenter"], settings)
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 64), ("200000 100000", 2), ("50000 100000", 1), ("x", 64)])
+def test_a_containers_share_of_the_cpu_bounds_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    """`docker run --cpus=2` on a machine of 64 cores."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    (tmp_path / "cpu.max").write_text(quota)
+    assert usable_cores(tmp_path) == cores
+    assert usable_cores(tmp_path / "nowhere") == 64
