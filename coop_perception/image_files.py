@@ -15,6 +15,8 @@ from coop_perception.encoded_images import FILES, decode, decode_values, inspect
 from coop_perception.image_headers import EncodedImageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+SYSTEM_FOLDERS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+"""Of thumbnails, forks and bins, which systems and network storage leave inside folders."""
 
 
 class DatasetError(ValueError):
@@ -23,7 +25,7 @@ class DatasetError(ValueError):
 
 def image_files(folder: Path, below: bool = False) -> list[Path]:
     """The image files in a folder, in no order; with `below` those in folders inside it, too. Names that begin with a
-    dot are left out: systems leave such files behind, `._0.png` beside `0.png`.
+    dot, and SYSTEM_FOLDERS, are left out: systems leave such files behind, `._0.png` beside `0.png`.
 
     Raises:
         DatasetError: the folder is missing or holds no image.
@@ -34,7 +36,7 @@ def image_files(folder: Path, below: bool = False) -> list[Path]:
         path
         for path in (folder.rglob("*") if below else folder.iterdir())
         if path.suffix.lower() in IMAGE_SUFFIXES
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not any(part.startswith(".") or part in SYSTEM_FOLDERS for part in path.relative_to(folder).parts)
     ]
     if not files:
         raise DatasetError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")

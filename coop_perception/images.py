@@ -134,14 +134,16 @@ def decode_compressed(message: CompressedImageMessage, limits: Limits = CAMERAS)
     channel inside is a mosaic still.
 
     Raises:
-        ImageError: the data is not of a format in ``limits``, claims more pixels, or cannot be decoded to samples of 8
-            or 16 bits.
+        ImageError: the data is not of a format in ``limits``, claims more pixels, cannot be decoded to samples of 8 or
+            16 bits, or holds 16 bits of what ``format`` says is depth.
     """
     image = _decode_file(message, limits)
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{_named(message)} holds {image.dtype} samples, expected 8 or 16 bits: no camera image")
+    source = message.format.partition(";")[0].strip()
+    if image.dtype == np.uint16 and (source in _DEPTH_LAYOUTS or "compressedDepth" in message.format):
+        raise ImageError(f"{_named(message)} is a depth image, expected a camera's; read another topic")
     if image.ndim == 2:
-        source = message.format.partition(";")[0]
         layout = _LAYOUTS[source] if source.startswith("bayer") and source in _LAYOUTS else _LAYOUTS["mono8"]
         return _convert(image[:, :, np.newaxis], layout)
     if image.shape[2] == 4:

@@ -30,7 +30,7 @@ from launch_ros.event_handlers import OnStateTransition
 from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 from coop_perception.evaluation.results import FILES
-from coop_perception.launching.bag_commands import record_command, replay
+from coop_perception.launching.bag_commands import record_command, recorded_topics, replay
 from coop_perception.launching.transport import default_profile, profile_environment
 from coop_perception.replacing import open_results
 from coop_perception.resources import share
@@ -55,7 +55,9 @@ def evaluation(context: LaunchContext) -> list[Action]:
     replayed = replay(Path(given("bag")), given("image_topic") or None, bool(condition), float(given("rate")))
     environment = profile_environment(given("rmw_profile"))
     play = ExecuteProcess(cmd=replayed.command, name="play", additional_env=environment, output="screen")
-    record = ExecuteProcess(cmd=record_command(str(recording), [replayed.camera]), name="record", output="screen")
+    record = ExecuteProcess(
+        cmd=record_command(str(recording), recorded_topics(replayed.camera)), name="record", output="screen"
+    )
     bundle = ["--bundle", given("bundle")] if given("bundle") else []
     # The degrade node drops images that it cannot follow; their references are played all the same.
     incomplete = ["--allow-incomplete"] if condition else []

@@ -5,22 +5,28 @@ ros2 launch coop_perception pipeline.launch.py cameras:=front,rear record:=drive
 
 import os
 import signal
-from tempfile import NamedTemporaryFile
+from pathlib import Path
+from typing import Any
 
 from launch import Action, LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.events import Shutdown, matches_action
 from launch.events.process import ProcessExited
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+from launch_ros.ros_adapters import get_ros_node
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 from lifecycle_msgs.msg import Transition
 
-from coop_perception.launching.bag_commands import record_command
+from coop_perception.launching.node_parameters import parameter_files
+from coop_perception.launching.recorder import recorder
 from coop_perception.launching.rviz import TEMPLATE_CAMERA, rviz_config
+from coop_perception.launching.temporary import temporary_file
 from coop_perception.launching.transport import default_profile, profile_environment
 from coop_perception.resources import share
 from coop_perception.topics import IMAGE, of
@@ -38,7 +44,22 @@ def is_on(context: LaunchContext, argument: str) -> bool:
 
 
 def given_cameras(context: LaunchContext) -> list[str]:
-    return [camera.strip() for camera in given(context, "cameras").strip("[] ").split(",") if camera.strip()]
+    names = given(context, "cameras").strip("[] ").split(",")
+    return [name for name in (camera.strip(" '\"") for camera in names) if name]
+
+
+def sim_time(context: LaunchContext) -> list[dict[str, bool]]:
+    """use_sim_time as the argument says; without one as SetUseSimTime does, which sets it for launch's own node alone;
+    else as a file of parameters may."""
+    if given(context, "use_sim_time"):
+        return [{"use_sim_time": is_on(context, "use_sim_time")}]
+    return [{"use_sim_time": True}] if get_ros_node(context).get_parameter("use_sim_time").value else []
+
+
+def given_namespace(context: LaunchContext) -> str:
+    """The node's, below those of groups that it is launched in; fully qualified or empty."""
+    outer = context.launch_configurations.get("ros_namespace")
+    return (make_namespace_absolute(prefix_namespace(outer, given(context, "namespace") or None)) or "").rstrip("/")
 
 
 def given_images(context: LaunchContext) -> list[tuple[str, str]]:
@@ -66,22 +87,25 @@ def perception(context: LaunchContext) -> list[Action]:
     """The node, what brings it up to active, and what records it."""
 
     # What is empty is as the parameters file decides.
-    overrides = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
-    for name in ("bundle", "image_transport"):
-        if value := given(context, name):
-            overrides[name] = ParameterValue(value, value_type=str)
+    overrides: list[dict[str, Any]] = [*sim_time(context)]
+    if bundle := given(context, "bundle"):
+        overrides.append({"bundle": ParameterValue(str(Path(bundle).expanduser()), value_type=str)})
+    if transport := given(context, "image_transport"):
+        overrides.append({"image_transport": ParameterValue(transport, value_type=str)})
     if cameras := given_cameras(context):
-        overrides["cameras"] = cameras
+        overrides.append({"cameras": cameras})
     autostart, respawn = is_on(context, "autostart"), is_on(context, "respawn")
     # One that is started again brings itself up: the dead one's services stay in the graph for a while, and a request
     # of launch's may go to them. Otherwise launch does, so that whoever waits for the transitions misses none.
     by_itself = ["--autostart"] if autostart and respawn else []
+    warn = get_logger(PACKAGE).warning
+    files = parameter_files(given(context, "params_file"), given_namespace(context), PACKAGE, warn)
     node = LifecycleNode(
         package=PACKAGE,
         executable="perception_node",
         name=PACKAGE,
         namespace=LaunchConfiguration("namespace"),
-        parameters=[ParameterFile(LaunchConfiguration("params_file"), allow_substs=True), overrides],
+        parameters=[*(ParameterFile(file, allow_substs=True) for file in files), *overrides],
         arguments=[*by_itself, "--ros-args", "--log-level", LaunchConfiguration("log_level")],
         additional_env=profile_environment(given(context, "rmw_profile")),
         output="screen",
@@ -91,14 +115,12 @@ def perception(context: LaunchContext) -> list[Action]:
         # Otherwise launch_ros would wait for the dead node's services for ever.
         on_exit=None if respawn else ended,
     )
-    recorder = []
+    recording = []
     if directory := given(context, "record"):
-        command = record_command(directory, cameras, given(context, "namespace"))
-        if is_on(context, "use_sim_time"):
-            command.append("--use-sim-time")
-        recorder = [ExecuteProcess(cmd=command, name="record", output="screen")]
+        options = ["--use-sim-time"] if {"use_sim_time": True} in overrides else []
+        recording = recorder(node, directory, options, restart=is_on(context, "respawn_recorder"))
     if by_itself or not autostart:
-        return [*recorder, node]
+        return [*recording, node]
 
     def request(transition_id: int) -> EmitEvent:
         return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition_id))
@@ -114,7 +136,7 @@ def perception(context: LaunchContext) -> list[Action]:
             handle_once=True,
         )
     )
-    return [*recorder, activate_once_configured, node, request(Transition.TRANSITION_CONFIGURE)]
+    return [*recording, activate_once_configured, node, request(Transition.TRANSITION_CONFIGURE)]
 
 
 def viewer(context: LaunchContext) -> list[Action]:
@@ -123,15 +145,14 @@ def viewer(context: LaunchContext) -> list[Action]:
         return []
     template = share("config/pipeline.rviz").read_text()
     compressed = given(context, "image_transport") == "compressed"
-    with NamedTemporaryFile("w", prefix="coop_perception_", suffix=".rviz", delete=False) as file:
-        file.write(rviz_config(template, given_cameras(context) or [TEMPLATE_CAMERA], compressed))
+    config = rviz_config(template, given_cameras(context) or [TEMPLATE_CAMERA], compressed)
     return [
         Node(
             package="rviz2",
             executable="rviz2",
             namespace=LaunchConfiguration("namespace"),
-            arguments=["-d", file.name],
-            parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
+            arguments=["-d", temporary_file(config, ".rviz")],
+            parameters=sim_time(context),
         )
     ]
 
@@ -139,7 +160,12 @@ def viewer(context: LaunchContext) -> list[Action]:
 def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
-        DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock."),
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="",
+            description="Take the time from /clock; empty: as SetUseSimTime or params_file says, else not.",
+            choices=["", "true", "false", "True", "False"],
+        ),
         DeclareLaunchArgument(
             "params_file", default_value=str(share("config/pipeline.yaml")), description="The node's parameters (YAML)."
         ),
@@ -175,6 +201,11 @@ def generate_launch_description() -> LaunchDescription:
             "record",
             default_value="",
             description="New directory to record inputs and outputs to, with ros2 bag; empty: no recording.",
+        ),
+        DeclareLaunchArgument(
+            "respawn_recorder",
+            default_value="false",
+            description="Start a recorder that has ended again, to record_2 and so on; otherwise it ends the launch.",
         ),
         DeclareLaunchArgument(
             "rmw_profile",

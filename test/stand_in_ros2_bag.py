@@ -43,6 +43,7 @@ def main() -> None:
     recording.set_defaults(run=record)
     recording.add_argument("--output", type=Path)
     recording.add_argument("--regex")
+    recording.add_argument("--use-sim-time", action="store_true")
     options = parser.parse_args()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     options.run(options)

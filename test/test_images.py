@@ -321,6 +321,10 @@ def test_depth_and_float_samples_are_no_camera_image():
     _, inverse_depth = cv2.imencode(".png", np.ones((4, 4), np.uint16))
     with pytest.raises(ImageError, match="is a depth image, expected a camera's"):
         decode(CompressedImage("32FC1; compressedDepth png", bytes(12) + inverse_depth.tobytes()))
+    for text in ("16UC1; png compressed ", "16UC1; compressedDepth png"):  # as image_transport's `compressed` has it
+        with pytest.raises(ImageError, match="is a depth image, expected a camera's"):
+            decode(CompressedImage(text, inverse_depth.tobytes()))
+    assert decode(CompressedImage("mono16; png compressed mono16", inverse_depth.tobytes())).shape == (4, 4, 3)
     with pytest.raises(ImageError, match="mask of uint16"):
         to_mask(CompressedImage("png", inverse_depth.tobytes()))
     _, metres = cv2.imencode(".tiff", np.ones((4, 4), np.float32))

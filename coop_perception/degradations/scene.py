@@ -19,12 +19,23 @@ LONGEST = 8
 """How many times an image of a street may be as long as it is wide, or the other way round."""
 
 
+class Region(Protocol):
+    """The fields of sensor_msgs/RegionOfInterest that are used here; all zero: the whole image."""
+
+    x_offset: int
+    y_offset: int
+    width: int
+    height: int
+
+
 class CameraInfoMessage(Protocol):
-    """The fields of sensor_msgs/CameraInfo that are used here; `k` is a row-major 3x3 matrix."""
+    """The fields of sensor_msgs/CameraInfo that are used here; `k` is a row-major 3x3 matrix, for the whole image at
+    the sensor's resolution, whatever of it the images hold."""
 
     width: int
     height: int
     k: NDArray[np.float64]
+    roi: Region
 
 
 def intrinsics_of(info: CameraInfoMessage | None, width: int, height: int) -> tuple[Intrinsics, str | None]:
@@ -48,10 +59,24 @@ def intrinsics_of(info: CameraInfoMessage | None, width: int, height: int) -> tu
     if not all(WIDEST * longest <= focal <= NARROWEST * longest for focal in (fx, fy)):
         found = f"camera_info has focal lengths {fx:g} and {fy:g} for {info.width}x{info.height}, which no camera has"
         return Intrinsics.from_fov(width, height), f"{found}: {assumed}"
-    # A driver that bins or scales its images leaves the calibration at the sensor's size.
-    across, down = width / info.width, height / info.height
-    cx, cy = (float(info.k[2]) + 0.5) * across - 0.5, (float(info.k[5]) + 0.5) * down - 0.5
+    left, top, seen_width, seen_height = _seen(info, width, height)
+    if left + seen_width > info.width or top + seen_height > info.height:
+        found = f"camera_info has a region of interest that is not within its {info.width}x{info.height}"
+        return Intrinsics.from_fov(width, height), f"{found}: {assumed}"
+    # A driver that crops, bins or scales its images leaves the calibration at the sensor's size.
+    across, down = width / seen_width, height / seen_height
+    cx = (float(info.k[2]) - left + 0.5) * across - 0.5
+    cy = (float(info.k[5]) - top + 0.5) * down - 0.5
     return Intrinsics(width, height, fx * across, fy * down, cx, cy), None
+
+
+def _seen(info: CameraInfoMessage, width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what images of a size show, in pixels of the sensor."""
+    roi = info.roi
+    # Some drivers give the region that is of interest to others beside images that hold everything.
+    if not (roi.width and roi.height) or (width, height) == (info.width, info.height):
+        return 0, 0, info.width, info.height
+    return roi.x_offset, roi.y_offset, roi.width, roi.height
 
 
 def depth_of(

@@ -46,7 +46,7 @@ def calibration_frames(bundle: Bundle, images: Path | None = None) -> Calibratio
         DatasetError: the folder holds no image, or one cannot be read.
     """
     if images is None:
-        return CalibrationFrames(_drive(bundle, 1, (0, -1)), _drive(bundle, 2, (1,)), SAMPLE_DRIVES)
+        return CalibrationFrames(_drive(bundle, 1, (0, -1)), checking_frames(bundle), SAMPLE_DRIVES)
     files = sorted(image_files(images))
     files = [files[i * len(files) // MOST_IMAGES] for i in range(MOST_IMAGES)] if len(files) > MOST_IMAGES else files
     size = (bundle.width, bundle.height)
@@ -56,6 +56,12 @@ def calibration_frames(bundle: Bundle, images: Path | None = None) -> Calibratio
         digest.update(frame.tobytes())
     # A single image has to do for both.
     return CalibrationFrames(frames[::2], frames[1::2] or frames, digest.hexdigest())
+
+
+def checking_frames(bundle: Bundle) -> list[Image]:
+    """Frames of a sample drive that is not calibrated on, uint8 [H,W,3] RGB at the bundle's size: a clear one, and one
+    under each condition."""
+    return _drive(bundle, 2, (1,))
 
 
 def network_feeds(bundle: Bundle, frames: Sequence[Image]) -> dict[str, list[Feed]]:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.contracts import Bundle
-from coop_perception.documents import DocumentError, read_json
-from coop_perception.engines import Engine, EngineError
-from coop_perception.engines.cpu import cpu_name
+from coop_perception.engines import Engine, EngineError, remembered
+from coop_perception.engines.cpu import cpu_name, usable_cores
 from coop_perception.engines.modules import cpu_module
-from coop_perception.engines.private_files import make_folder
 from coop_perception.sample_scene.drive import SampleDrive
 
 NETWORK = "cooperative"
@@ -46,15 +40,15 @@ def faster_on_cpu(
     facts = {
         "network_sha256": bundle.networks[NETWORK].sha256,
         "cpu": cpu_name(),
-        "threads": threads or len(os.sched_getaffinity(0)),
+        "threads": threads or usable_cores(),
         "versions": {name: cpu_module(name).VERSION for name in (REFERENCE, OTHER)},
     }
-    file = directory / f"cpu-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
+    file = remembered.place(directory, "cpu", facts)
     known = _read(file)
     if known:
         return known["backend"], f"{known['why']} (from {file})"
     backend, why = _measure(bundle, threads, load)
-    return backend, f"{why}, {_remember(file, {**facts, 'backend': backend, 'why': why})}"
+    return backend, f"{why}, {remembered.remember(file, {**facts, 'backend': backend, 'why': why})}"
 
 
 def _measure(bundle: Bundle, threads: int, load: Callable[[str, Path, int, str], Engine]) -> tuple[str, str]:
@@ -94,20 +88,6 @@ def _image(bundle: Bundle) -> NDArray[np.uint8]:
 
 
 def _read(file: Path) -> Mapping[str, str] | None:
-    try:
-        known = read_json(file)
-        return known if {known["backend"]} <= {REFERENCE, OTHER} and isinstance(known["why"], str) else None
-    except (DocumentError, KeyError, TypeError):
-        return None
-
-
-def _remember(file: Path, facts: Mapping[str, object]) -> str:
-    """Writes it whole or not at all; says what became of it."""
-    try:
-        make_folder(file.parent)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".json", delete=False) as temporary:
-            json.dump(facts, temporary, indent=2)
-        Path(temporary.name).replace(file)
-    except OSError as error:
-        return f"not remembered: {error}"
-    return f"remembered in {file}"
+    known = remembered.read(file) or {}
+    fits = known.get("backend") in (REFERENCE, OTHER) and isinstance(known.get("why"), str)
+    return known if fits else None

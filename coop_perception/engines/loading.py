@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -160,6 +161,11 @@ def _load(
             begun = time.perf_counter()
             engines[name] = load_file(backend, path, settings.threads, precision, cuda)
             say(f"loaded {name} in {time.perf_counter() - begun:.1f} s")
+        if precision == "int8":
+            from coop_perception.engines.int8_check import check_int8
+
+            exact = partial(load_file, backend, threads=settings.threads, precision="fp32")
+            check_int8(bundle, engines, paths, settings.cache or default_directory(say), exact, say)
     except BaseException:
         _close(engines)
         raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from coop_perception.engines import EngineError, Tensor, TensorSpec, checked
-from coop_perception.engines.cpu import cpu_name
+from coop_perception.engines.cpu import cpu_name, usable_cores
 from coop_perception.engines.cuda import LOST, GpuLostError, gpu
 from coop_perception.engines.exclusive import exclusive
 
@@ -50,7 +49,7 @@ class OnnxRuntimeEngine:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or usable_cores()
         # Spinning workers would take the cores that DDS and image conversion need between two frames.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.engines import EngineError, Tensor, TensorSpec, checked
-from coop_perception.engines.cpu import cpu_name
+from coop_perception.engines.cpu import cpu_name, usable_cores
 from coop_perception.engines.signal_stack import signal_stack_kept
 
 # OpenVINO imports its model converter where it can, which nothing here needs, and which reports every use to its makers
@@ -56,7 +55,7 @@ class OpenVinoEngine:
             raise EngineError(f"{path}: precision bf16: {cpu_name()} does not have it; choose fp32 or int8")
         options = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+            "INFERENCE_NUM_THREADS": threads or usable_cores(),
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "ENABLE_CPU_PINNING": False,  # DDS and image conversion share the cores
         }

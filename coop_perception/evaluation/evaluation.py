@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_perception import topics
 from coop_perception.contracts import Bundle
 from coop_perception.evaluation.report.frames import Sample
 from coop_perception.evaluation.scoring import Scores
 from coop_perception.images import ImageError, decode, to_mask
-from coop_perception.recordings.cameras import find_image_topic, reference_image_topic, reference_mask_topic
+from coop_perception.recordings.cameras import (
+    camera_prefix,
+    find_image_topic,
+    reference_image_topic,
+    reference_mask_topic,
+)
 from coop_perception.recordings.frames import frames
 from coop_perception.recordings.recording import Message, Recording, RecordingError
 
@@ -148,6 +154,7 @@ def read_frames(recording: Recording, chosen: Topics, findings: Findings) -> Ite
                     decoded[topic] = decoder(recording.deserialize(group[topic]))
                 except (ImageError, RecordingError) as error:
                     findings.warnings.append(f"frame {index} on {topic}: {error}")
+                    tally.unusable[topic] += 1
             yield Frame(
                 index,
                 stamp,
@@ -169,6 +176,8 @@ class _Tally:
         self._image = image
         self._read: Counter[str] = Counter()
         self._matched: Counter[str] = Counter()
+        self.unusable: Counter[str] = Counter()
+        """What was read and cannot be decoded."""
         self._stamps: dict[str, dict[int, None]] = {}
         """Of images, and of references without one: the first two that differ."""
 
@@ -186,10 +195,20 @@ class _Tally:
             read, expected, matched = self._read[topic], recording.expected(topic), self._matched[topic]
             if read < expected:
                 findings.note(f"only {read} of {expected} messages on {topic} can be read", read / expected)
+            if topic != self._image and (unusable := self.unusable[topic]):
+                findings.note(f"{unusable} of {read} references on {topic} cannot be used", 1 - unusable / read)
             if matched < read:
                 count = f"only {matched} of {read} references have" if matched else f"none of {read} references has"
                 stamps = f"images {self._written(self._image)}, references {self._written(topic)}"
                 findings.note(f"{count} the stamp of an image ({stamps}): {topic}", matched / read)
+
+        info = recording.topics.get(topics.of(camera_prefix(self._image), topics.CAMERA_INFO))
+        images = recording.expected(self._image)
+        if info is not None and images < LEAST_SHARE * info.count:
+            findings.warnings.append(
+                f"the recording has {info.count} camera_info and {images} images on {self._image}: images were lost "
+                "before it was written, and are not scored"
+            )
 
     def _written(self, topic: str) -> str:
         stamps = list(self._stamps.get(topic, {}))

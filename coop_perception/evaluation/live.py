@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import rclpy
+from lifecycle_msgs.srv import GetState
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from rclpy.wait_for_message import wait_for_message
+from rich.console import Console
 
 from coop_perception import topics
 from coop_perception.contracts import Bundle
@@ -22,6 +25,10 @@ from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.recording import Recording
 from coop_perception.ros.initialising import initialise
 from coop_perception_msgs.msg import ModelInfo
+
+MODEL_INFO_S = 20.0
+"""How long a node that has nothing loaded, or is not there, is waited for."""
+ASK_AGAIN_S = 3.0
 
 
 def evaluate_live(
@@ -92,13 +99,40 @@ def evaluate_live(
 
 
 def _model_info(node_name: str) -> ModelInfo:
-    node = Node("evaluate_bag_model_info")
+    """What the node runs. As long as it is loading that, it is waited for.
+
+    Raises:
+        EvaluationError: there is no such node, or it has nothing loaded.
+    """
+    received: list[ModelInfo] = []
+    node, executor = Node("evaluate_bag_model_info"), SingleThreadedExecutor()
+    executor.add_node(node)
     try:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         topic = f"{node_name}/{topics.MODEL_INFO.removeprefix('~/')}"
-        found, info = wait_for_message(ModelInfo, node, topic, qos_profile=latched, time_to_wait=20)
+        node.create_subscription(ModelInfo, topic, received.append, latched)
+        states = node.create_client(GetState, f"{node_name}/get_state")
+        asked, asked_at, answered_at = None, 0.0, 0.0
+        waited, told, now = 0.0, False, time.monotonic()
+        while not received:
+            before, now = now, time.monotonic()
+            if asked is None or asked.done() or not states.service_is_ready():
+                answered_at = now
+            # Asked again, as an answer may be lost before discovery is done on both sides.
+            if states.service_is_ready() and (asked is None or asked.done() or now - asked_at > ASK_AGAIN_S):
+                asked, asked_at = states.call_async(GetState.Request()), now
+            executor.spin_once(timeout_sec=0.1)
+            loading = now - answered_at > 1  # a node that configures itself answers nobody
+            if not loading:
+                waited += now - before
+            elif not told:
+                told = True
+                Console(stderr=True, markup=False).print(f"{node_name} is there and busy: waiting until it has loaded")
+            if waited > MODEL_INFO_S:
+                raise EvaluationError(
+                    f"no node publishes {topic} within {MODEL_INFO_S:.0f} s; start the node and configure it first"
+                )
     finally:
+        executor.shutdown()
         node.destroy_node()
-    if not found:
-        raise EvaluationError(f"no node publishes {topic} within 20 s; start the node and configure it first")
-    return info
+    return received[0]

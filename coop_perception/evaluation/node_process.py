@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -68,7 +69,13 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
             executor = SingleThreadedExecutor()
             executor.add_node(client)
             try:
-                bring_up(client, executor, f"/{topics.NODE}", lambda: process.poll() is None)
+                bring_up(
+                    client,
+                    executor,
+                    f"/{topics.NODE}",
+                    alive=lambda: process.poll() is None,
+                    work=lambda: cpu_seconds(process.pid),
+                )
             except LifecycleError:
                 _check_alone(client, own=1)  # on a busy machine another may not have been seen before
                 raise
@@ -88,6 +95,17 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def cpu_seconds(process: int) -> int:
+    """How long a process has computed, in whole seconds: one that loads networks does so however busy the machine is,
+    and one that hangs does not. 0 where the system does not tell."""
+    try:
+        # Behind the name, which may hold anything, the 12th and 13th field: in user mode and in the kernel.
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return (int(fields[11]) + int(fields[12])) // os.sysconf("SC_CLK_TCK")
 
 
 def _check_alone(client: Node, own: int = 0) -> None:

@@ -22,6 +22,8 @@ from coop_perception.replacing import open_results, write_whole
 from coop_perception.shown import plain
 
 FILES = ("summary.json", "report.html", "overview.png")
+UNUSABLE = ("malformed", "failed")
+"""Reasons for which an image was dropped that are its own fault or the networks', and not that the node was busy."""
 OUTPUTS = "outputs"
 """Recording of what the node published, in the folder of results."""
 
@@ -74,7 +76,12 @@ def finish(evaluation: Evaluation, bundle: Bundle, out: Path, allow_incomplete: 
         IncompleteError: the results rest on less than was there, and that is not allowed.
         KeyboardInterrupt: the evaluation was interrupted; what there was then has been written.
     """
-    findings = evaluation.findings
+    findings, counts = evaluation.findings, evaluation.summary["frames"]
+    unusable = {why: n for why, n in evaluation.summary.get("dropped_by_reason", {}).items() if why in UNUSABLE}
+    if unusable:
+        why = ", ".join(f"{reason} {count}" for reason, count in unusable.items())
+        count = sum(unusable.values())
+        findings.note(f"{count} of {counts['read']} images could not be used ({why})", 1 - count / counts["read"])
     summary = {**evaluation.summary, "warnings": findings.warnings}
     report, overview = FILES[1:]
     write_whole(out / FILES[0], (json.dumps(_finite(summary), indent=2) + "\n").encode())
@@ -89,7 +96,6 @@ def finish(evaluation: Evaluation, bundle: Bundle, out: Path, allow_incomplete: 
     print(f"results in {plain(out)}: {', '.join(FILES if evaluation.samples else FILES[:2])}")
     if findings.interrupted:
         raise KeyboardInterrupt(f"the results in {out} are of what was done before")
-    counts = summary["frames"]
     lost = counts["read"] - counts["processed"] - counts["dropped"]
     if lost:
         raise EvaluationError(f"{lost} of {counts['read']} frames are unaccounted for: neither processed nor dropped")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from coop_perception.recordings.cameras import (
     reference_image_topic,
     reference_mask_topic,
 )
-from coop_perception.recordings.messages import COMPRESSED_IMAGE_TYPE
+from coop_perception.recordings.messages import CAMERA_INFO_TYPE, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
 from coop_perception.recordings.recording import Recording
 
 CAMERA_TOPICS = (
@@ -38,19 +38,48 @@ DISCOVERY_S = 3.0
 """How long a player waits for its subscribers to find it."""
 
 
-def record_command(directory: str, cameras: Sequence[str], namespace: str = "") -> list[str]:
-    """Records the inputs and outputs of cameras to a new recording `directory`, in the format that ROS is set to.
+def record_command(directory: str, names: Iterable[str]) -> list[str]:
+    """Records topics to a new recording `directory`, in the format that ROS is set to.
 
     Args:
         directory: must not exist.
-        cameras: names; none: those of every camera in the namespace.
-        namespace: of the node.
+        names: fully resolved; a topic that is not there yet is waited for.
     """
-    prefix = "/" + namespace.strip("/") + "/" if namespace.strip("/") else "/"
-    camera = f"({'|'.join(map(re.escape, cameras))})" if cameras else ".+"
-    node = f"{topics.NODE}/({'|'.join(topic.removeprefix('~/') for topic in NODE_TOPICS)})"
-    names = f"{re.escape(prefix)}({camera}/({'|'.join(CAMERA_TOPICS)})|{node})"
-    return ["ros2", "bag", "record", "--output", directory, "--regex", f"^({names}|{topics.DIAGNOSTICS})$"]
+    expression = "|".join(map(re.escape, sorted(names)))
+    # Not --topics, which ROS 2 Humble has not.
+    return ["ros2", "bag", "record", "--output", directory, "--regex", f"^({expression})$"]
+
+
+def recorded_topics(camera: str) -> list[str]:
+    """Inputs and outputs of a camera, and what the node says of itself, where nothing is remapped."""
+    of_camera = [f"/{topics.of(camera, topic)}" for topic in CAMERA_TOPICS]
+    of_node = [topic.replace("~", f"/{topics.NODE}") for topic in NODE_TOPICS]
+    return [*of_camera, *of_node, topics.DIAGNOSTICS]
+
+
+def used_topics(subscribed: Mapping[str, str], published: Mapping[str, str]) -> set[str]:
+    """What is recorded of a perception node that serves: what it reads and publishes, and its images' references.
+
+    Args:
+        subscribed: topics by their resolved names, each with its type; likewise `published`.
+
+    Returns:
+        Nothing while it reads no images. Neither overlay, nor the compressed image, which follow from the rest and are
+        not computed for a recorder alone; an overlay of another name is not told from an output.
+    """
+    images = [name for name, kind in subscribed.items() if kind in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE)]
+    if not images:
+        return set()
+    infos = [name for name, kind in subscribed.items() if kind == CAMERA_INFO_TYPE]
+    references = [of(image) for image in images for of in (reference_image_topic, reference_mask_topic)]
+    outputs = [
+        name
+        for name, kind in published.items()
+        if not kind.startswith(("rcl_interfaces/", "lifecycle_msgs/"))
+        and kind != COMPRESSED_IMAGE_TYPE
+        and not name.endswith(f"/{topics.OVERLAY}")
+    ]
+    return {*images, *infos, *references, *outputs}
 
 
 @dataclass(frozen=True, slots=True)

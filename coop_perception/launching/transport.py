@@ -29,7 +29,7 @@ def profile_environment(profile: str) -> dict[str, str]:
     """
     if profile in ("", "none"):
         return {}
-    path = Path(profile)
+    path = Path(profile).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"rmw_profile: {profile} is no file; name Fast DDS profiles (XML), or none")
     return dict.fromkeys(PROFILE_VARIABLES, str(path.resolve()))

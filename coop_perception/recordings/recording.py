@@ -23,6 +23,9 @@ METADATA = "metadata.yaml"
 METADATA_LIMIT = 4 << 20
 """Bytes: it has some hundreds for each storage file and topic."""
 SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_NOT_NAMED = (
+    "metadata.yaml does not name it, so it was not read; have it named by `ros2 bag reindex`, or move it elsewhere"
+)
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -65,7 +68,9 @@ class Recording:
 
     def __enter__(self) -> Recording:
         try:
-            for path in _storage_files(self.path):
+            paths, left_out = _storage_files(self.path)
+            self._damages += [self._locate(path, _NOT_NAMED) for path in left_out]
+            for path in paths:
                 try:
                     self._files.append(open_storage(self._unpack(path) if path.suffix == ".zstd" else path))
                 except (DamagedFileError, OSError) as error:
@@ -186,7 +191,8 @@ class Recording:
         )
 
 
-def _storage_files(path: Path) -> list[Path]:
+def _storage_files(path: Path) -> tuple[list[Path], list[Path]]:
+    """The storage files of a recording, and those in its directory that its metadata.yaml does not name."""
     if not path.exists():
         raise RecordingError(f"{path}: there is no such recording")
     if path.is_file():
@@ -195,7 +201,7 @@ def _storage_files(path: Path) -> list[Path]:
             raise RecordingError(
                 f"{path}: is no recording; expected a rosbag2 directory or a {' or '.join(SUFFIXES)} file"
             )
-        return [path]
+        return [path], []
     files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.name[0] != ".")
     listed = _listed_files(path / METADATA)
     missing = [name for name in listed if not (path / name).is_file()]
@@ -205,11 +211,24 @@ def _storage_files(path: Path) -> list[Path]:
             "or remove metadata.yaml to read the others"
         )
     if listed:
-        return [path / name for name in listed]
+        stems = {_stem(path / name) for name in listed}
+        return [path / name for name in listed], [file for file in files if _stem(file) not in stems]
     if not files:
         _refuse_ros1(path, sorted(path.iterdir()))
         raise RecordingError(f"{path}: holds no recording ({', '.join(SUFFIXES)})")
-    return files
+    names = [_stem(file) for file in files]
+    twice = [file.name for file in files if names.count(_stem(file)) > 1]
+    if twice:
+        raise RecordingError(
+            f"{path}: holds {', '.join(twice)}, copies of the same messages, and no metadata.yaml that names one; "
+            "give the file instead of the directory, or move the others elsewhere"
+        )
+    return files, []
+
+
+def _stem(file: Path) -> str:
+    """What copies of one storage file in other formats or compressed have in common."""
+    return file.name.removesuffix(".zstd").rpartition(".")[0]
 
 
 def _listed_files(metadata: Path) -> list[str]:

@@ -45,14 +45,13 @@ def misdirected(args: Sequence[str], node: str) -> list[str]:
         args: of the process, whose files ROS has read already.
         node: fully qualified name.
     """
-    files = [Path(file) for flag, file in pairwise(args) if flag == "--params-file"]
     lines = []
-    for file in files:
+    for file in (Path(file) for flag, file in pairwise(args) if flag == "--params-file"):
         try:
-            keys = list(_keys(yaml.compose(file.read_text(), yaml.SafeLoader), ""))  # values are of any tag
+            keys = parameter_keys(file.read_text())
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue  # ROS has understood it, in which nothing is lost
-        if not any(_matches(key, node) for key in keys):
+        if not any(is_key_of(key, node) for key in keys):
             names = plain(", ".join(key.lstrip("/") for key in keys) or "none", 200)
             lines.append(
                 f"none of the parameters in {file} is for {node} (keys: {names}); write /** or {node} above "
@@ -61,18 +60,32 @@ def misdirected(args: Sequence[str], node: str) -> list[str]:
     return lines
 
 
+def parameter_keys(text: str) -> list[str]:
+    """Names of nodes that a file of parameters is for, patterns as they are, with a stroke before.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+        RecursionError: it is too deep.
+    """
+    return list(_keys(yaml.compose(text, yaml.SafeLoader), ""))  # not loaded: values are of any tag
+
+
+def is_key_of(key: str, node: str) -> bool:
+    """Whether parameters under a key are a node's, as rcl has it: `*` is one name, `**` any number of them.
+
+    Args:
+        key: of `parameter_keys`.
+        node: fully qualified name.
+    """
+    names = {"**": r"(/\w+)*", "*": r"/\w+"}
+    parts = (names.get(part, "/" + re.escape(part)) for part in key[1:].split("/"))
+    return re.fullmatch("".join(parts), node) is not None
+
+
 def _keys(part: yaml.Node | None, name: str) -> Iterator[str]:
-    """Names of nodes that a file has parameters for, patterns as they are, with a stroke before."""
     if isinstance(part, yaml.MappingNode):
         for key, inner in part.value:
             if key.value == _PARAMETERS:
                 yield name or "/"
             else:
                 yield from _keys(inner, f"{name}/{str(key.value).strip('/')}")
-
-
-def _matches(pattern: str, node: str) -> bool:
-    """As rcl does: `*` is one name, `**` any number of them."""
-    names = {"**": r"(/\w+)*", "*": r"/\w+"}
-    parts = (names.get(part, "/" + re.escape(part)) for part in pattern[1:].split("/"))
-    return re.fullmatch("".join(parts), node) is not None

@@ -16,7 +16,12 @@ class LifecycleError(RuntimeError):
 
 
 def bring_up(
-    client: Node, executor: Executor, name: str, alive: Callable[[], bool] = lambda: True, timeout_s: float = 30.0
+    client: Node,
+    executor: Executor,
+    name: str,
+    alive: Callable[[], bool] = lambda: True,
+    timeout_s: float = 30.0,
+    work: Callable[[], object] = lambda: None,
 ) -> None:
     """Configure and activate the node `name`.
 
@@ -25,18 +30,19 @@ def bring_up(
         executor: that `client` is in; it is spun here.
         name: the lifecycle node's fully qualified name.
         alive: whether the node's process still runs, where the caller knows.
-        timeout_s: for the node to appear, and for each transition.
+        timeout_s: for the node to appear, and for each transition; while `work` changes, none of it has passed.
+        work: says something else when the node has done more, where the caller knows.
 
     Raises:
         LifecycleError: no such node, or it refuses a transition.
     """
     service = client.create_client(ChangeState, f"{name}/change_state")
     try:
-        deadline = time.monotonic() + timeout_s
+        patience = _Patience(timeout_s, work)
         while not service.service_is_ready():
             if not alive():
                 raise LifecycleError(f"{name}: its process ended before it could be configured")
-            if time.monotonic() > deadline:
+            if patience.over():
                 raise LifecycleError(f"{name}: no such lifecycle node within {timeout_s:.0f} s")
             time.sleep(0.05)  # wait_for_service would sleep for a quarter of a second
         for transition, label in (
@@ -44,11 +50,31 @@ def bring_up(
             (Transition.TRANSITION_ACTIVATE, "activate"),
         ):
             future = service.call_async(ChangeState.Request(transition=Transition(id=transition)))
-            executor.spin_until_future_complete(future, timeout_s)
-            response = future.result() if future.done() else None
-            if response is None:
-                raise LifecycleError(f"{name}: no answer to {label} within {timeout_s:.0f} s")
-            if not response.success:
+            patience = _Patience(timeout_s, work)
+            while not future.done():
+                executor.spin_until_future_complete(future, 0.2)
+                if future.done():
+                    break
+                if not alive():
+                    raise LifecycleError(f"{name}: its process ended before it answered to {label}")
+                if patience.over():
+                    raise LifecycleError(f"{name}: no answer to {label} within {timeout_s:.0f} s")
+            response = future.result()
+            if response is None or not response.success:
                 raise LifecycleError(f"{name}: {label} failed; the node's log says why")
     finally:
         client.destroy_client(service)
+
+
+class _Patience:
+    """Time that passes only while nothing is done."""
+
+    def __init__(self, timeout_s: float, work: Callable[[], object]) -> None:
+        self._timeout_s, self._work = timeout_s, work
+        self._done, self._since = work(), time.monotonic()
+
+    def over(self) -> bool:
+        done = self._work()
+        if done != self._done:
+            self._done, self._since = done, time.monotonic()
+        return time.monotonic() > self._since + self._timeout_s

@@ -15,8 +15,12 @@ from coop_perception.degrade.stamp_pairing import KEPT, StampPairing
 from coop_perception.images import ImageError, to_depth
 
 
-def info(width: int, height: int, *k: float) -> SimpleNamespace:
-    return SimpleNamespace(width=width, height=height, k=np.array(k or [0.0] * 9))
+def info(width: int, height: int, *k: float, roi: tuple[int, int, int, int] = (0, 0, 0, 0)) -> SimpleNamespace:
+    region = SimpleNamespace(x_offset=roi[0], y_offset=roi[1], width=roi[2], height=roi[3])
+    return SimpleNamespace(width=width, height=height, k=np.array(k or [0.0] * 9), roi=region)
+
+
+K = (500.0, 0, 319.5, 0, 520.0, 99.5, 0, 0, 1)
 
 
 def test_intrinsics_are_scaled_to_the_images_size() -> None:
@@ -25,6 +29,21 @@ def test_intrinsics_are_scaled_to_the_images_size() -> None:
     half, assumed = intrinsics_of(calibrated, 320, 240)
     assert assumed is None
     assert half == Intrinsics(320, 240, 250.0, 260.0, 159.5, 49.5)  # the centre of the image stays its centre
+
+
+def test_a_crop_keeps_the_focal_length_and_moves_the_centre() -> None:
+    """As image_geometry has it; with binning the image is smaller than the region."""
+    cropped = info(640, 480, *K, roi=(160, 60, 320, 240))
+    assert intrinsics_of(cropped, 320, 240) == (Intrinsics(320, 240, 500.0, 520.0, 159.5, 39.5), None)
+    assert intrinsics_of(cropped, 160, 120) == (Intrinsics(160, 120, 250.0, 260.0, 79.5, 19.5), None)
+    whole, _ = intrinsics_of(cropped, 640, 480)
+    assert whole == Intrinsics(640, 480, 500.0, 520.0, 319.5, 99.5)  # the images hold everything all the same
+
+
+def test_a_crop_beyond_the_sensor_is_not_taken() -> None:
+    intrinsics, assumed = intrinsics_of(info(640, 480, *K, roi=(600, 0, 320, 240)), 320, 240)
+    assert intrinsics == Intrinsics.from_fov(320, 240)
+    assert "a region of interest that is not within its 640x480: " in assumed
 
 
 @pytest.mark.parametrize("message", [None, info(640, 480), info(0, 0, 500.0, 0, 1, 0, 500.0, 1, 0, 0, 1)])

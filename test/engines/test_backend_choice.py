@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 from coop_perception.contracts import FUSED, STAGES, Bundle
 from coop_perception.engines import Engine, EngineError, cpu_choice, cuda, loading, onnxruntime
 from coop_perception.engines import files as engine_files
-from coop_perception.engines.cpu import cpu_name
+from coop_perception.engines.cpu import cpu_name, usable_cores
 from coop_perception.engines.cpu_choice import faster_on_cpu
 from coop_perception.engines.loading import EngineSettings, load_engines, load_file
 from coop_perception.model.bundle import load_bundle
@@ -307,6 +308,50 @@ def test_int8_on_the_cpu_is_quantised_once(bundle: Bundle, tmp_path: Path, monke
     assert len([line for line in said if line.startswith("building")]) == 1
 
 
+class LoadsInt8:
+    """Counts what is loaded in FP32; kernels of INT8 give every third pixel another class, where they are wrong."""
+
+    def __init__(self, wrong: bool) -> None:
+        self.exact, self._wrong = 0, wrong
+
+    def __call__(self, backend: str, path: Path, threads: int, precision: str, cuda: bool = False) -> Engine:
+        engine = load_file(backend, path, threads, precision, cuda)
+        self.exact += precision == "fp32"
+        if precision == "int8" and self._wrong:
+            engine.run = partial(self._run, engine.run)  # type: ignore[method-assign]
+        return engine
+
+    @staticmethod
+    def _run(run: Callable[..., dict[str, np.ndarray]], *given: Any) -> dict[str, np.ndarray]:
+        outputs = run(*given)
+        for name in outputs.keys() & {"mask_raw", "mask"}:
+            outputs[name] = outputs[name].copy()
+            outputs[name][..., ::3] ^= 1
+        return outputs
+
+
+def test_what_int8_costs_here_is_measured_once(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads, said = LoadsInt8(wrong=False), list[str]()
+    monkeypatch.setattr(loading, "load_file", loads)
+    for _ in range(2):
+        load_engines(bundle, STAGES, EngineSettings("onnxruntime", "int8", cache=tmp_path), said.append)
+    assert loads.exact == len(STAGES)
+    cost = [line for line in said if line.startswith(f"int8 by onnxruntime on {cpu_name()} against fp32: mask_raw ")]
+    assert len(cost) == 2
+    assert "mask agrees in " in cost[0]
+    assert "restored to " in cost[0]
+    assert cost[0] == cost[1]
+
+
+def test_int8_that_the_processor_computes_otherwise_is_refused(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "load_file", LoadsInt8(wrong=True))
+    for _ in range(2):  # measured, and remembered
+        with pytest.raises(EngineError, match=r"mask_raw agrees in 6\d\.\d\d% of the pixels.*; expected 99% and 35 dB"):
+            load_engines(bundle, STAGES, EngineSettings("onnxruntime", "int8", cache=tmp_path))
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -325,3 +370,14 @@ def test_what_is_not_installed_says_what_to_install(bundle: Bundle, monkeypatch:
     for settings in (EngineSettings("openvino"), EngineSettings(precision="bf16")):
         with pytest.raises(EngineError, match="openvino is not installed; pip install openvino"):
             load_engines(bundle, ["segmenter"], settings)
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 64), ("200000 100000", 2), ("50000 100000", 1), ("x", 64)])
+def test_a_containers_share_of_the_cpu_bounds_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    """`docker run --cpus=2` on a machine of 64 cores."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    (tmp_path / "cpu.max").write_text(quota)
+    assert usable_cores(tmp_path) == cores
+    assert usable_cores(tmp_path / "nowhere") == 64

@@ -99,11 +99,41 @@ def test_malformed_frames_are_dropped_and_counted(tmp_path: Path, bundle: Path) 
             if index == 2:
                 message.data = message.data[:-3]
             writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND)
-    run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+    options = ("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+    with pytest.raises(SystemExit) as stopped:
+        run(*options)
+    assert stopped.value.code == INCOMPLETE
+    run(*options, "--force", "--allow-incomplete")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "1 of 4 images could not be used (malformed 1)" in summary["warnings"]
     assert summary["frames"] == {"read": 4, "processed": 3, "dropped": 1}
     assert summary["dropped_by_reason"] == {"malformed": 1}
     assert "mask" not in summary  # no reference, no score
+
+
+def test_references_that_cannot_be_used_are_missing_ones(tmp_path: Path, bundle: Path) -> None:
+    """Damaged in the middle of a recording whose images are whole; and images were lost before it was written."""
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(COUNT):
+            stamp = index * SECOND
+            mask = image_message(np.ascontiguousarray(picture(index)[..., 1]), "mono8", "front", stamp)
+            if index in (3, 4):
+                mask.data = mask.data[:-3]
+            image = image_message(picture(index), "rgb8", "front", stamp)
+            writer.write("/front/image_raw", image, IMAGE_TYPE, stamp)
+            writer.write("/front/reference/mask", mask, IMAGE_TYPE, stamp)
+            for tenth in range(2):
+                info = camera_info_message(Intrinsics.from_fov(WIDTH, HEIGHT), "front", stamp)
+                writer.write("/front/camera_info", info, CAMERA_INFO_TYPE, stamp + tenth * SECOND // 10)
+    with pytest.raises(SystemExit) as stopped:
+        run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+    assert stopped.value.code == INCOMPLETE
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert f"2 of {COUNT} references on /front/reference/mask cannot be used" in summary["warnings"]
+    assert [
+        w for w in summary["warnings"] if f"has {2 * COUNT} camera_info and {COUNT} images on /front/image_raw" in w
+    ]
+    assert summary["mask"]["pa"] == 1.0
 
 
 def test_a_cut_recording_is_evaluated_up_to_the_damage(
@@ -487,9 +517,10 @@ def test_demo_takes_a_malformed_first_frame_as_a_dropped_one(tmp_path: Path, bun
                 message.data = message.data[:-3]
             writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND // 10)
     done = run_demo(tmp_path, tmp_path / "bag", bundle)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == INCOMPLETE, done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["dropped_by_reason"]["malformed"] == 1
+    assert "1 of 4 images could not be used (malformed 1)" in summary["warnings"]
 
 
 def test_demo_names_an_encoding_that_nobody_knows(tmp_path: Path, bundle: Path) -> None:

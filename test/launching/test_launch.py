@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import stand_in_ros2_bag
 import yaml
-from node_harness import DEADLINE, DOMAIN, NODE, Client, client, environment
+from node_harness import DEADLINE, DOMAIN, NODE, Client, client, environment, publish_until
+from sensor_msgs.msg import CompressedImage
 from small_recording import COUNT, write_bag
-from toy_bundle import write_toy_bundle
+from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 
+from coop_perception.images import fill_compressed
 from coop_perception.recordings.recording import Recording
 from coop_perception.ros.lifecycle_client import bring_up
 from coop_perception_msgs.msg import PipelineStatus
@@ -30,24 +33,34 @@ import sys
 from launch import LaunchDescription, LaunchService
 from launch.actions import GroupAction, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace, SetRemap, SetUseSimTime
 
-file, *arguments = sys.argv[1:]
+file, group, *arguments = sys.argv[1:]
 pipeline = IncludeLaunchDescription(
     PythonLaunchDescriptionSource(file), launch_arguments=[a.split(":=", 1) for a in arguments]
 )
 service = LaunchService(noninteractive=True)  # passes SIGINT on to the node
-service.include_launch_description(LaunchDescription([GroupAction([pipeline])]))
+service.include_launch_description(LaunchDescription([GroupAction([*eval(group), pipeline])]))
 sys.exit(service.run())
 """
 
 
 @contextmanager
-def launched(log: Path, file: str = "pipeline.launch.py", **arguments: object) -> Iterator[subprocess.Popen[bytes]]:
-    """`log` gets what the launch and its node print. `ros2 bag` is the stand-in."""
+def launched(
+    log: Path, file: str = "pipeline.launch.py", group: str = "[]", **arguments: object
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`log` gets what the launch and its node print. `ros2 bag` is the stand-in.
+
+    Args:
+        log: in a folder of the test's own.
+        file: in launch/.
+        group: actions (Python) in the same group, before the file is included.
+        arguments: of the file.
+    """
     if not (log.parent / "bin").exists():
         stand_in_ros2_bag.install(log.parent / "bin")
     given = [f"{name}:={value}" for name, value in arguments.items()]
-    command = [sys.executable, "-c", VEHICLE, str(LAUNCH / file), *given]
+    command = [sys.executable, "-c", VEHICLE, str(LAUNCH / file), group, *given]
     env = {**environment(DOMAIN), "ROS_LOG_DIR": str(log.parent)}
     env["PATH"] = f"{log.parent / 'bin'}{os.pathsep}{env['PATH']}"
     with log.open("w") as output:
@@ -61,6 +74,13 @@ def launched(log: Path, file: str = "pipeline.launch.py", **arguments: object) -
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def jpeg(second: int) -> CompressedImage:
+    message = CompressedImage()
+    message.header.stamp.sec = second
+    fill_compressed(message, np.zeros((HEIGHT, WIDTH, 3), np.uint8), "jpeg", 90)
+    return message
 
 
 def test_brings_the_node_up_to_active_as_the_parameters_file_says(tmp_path: Path) -> None:
@@ -103,6 +123,9 @@ def test_cameras_image_transport_profile_and_recording_are_arguments(tmp_path: P
             log, bundle=bundle, cameras="left,rear/cam", image_transport="compressed", record=record
         ) as launch:
             ours.wait(lambda: bool(status) or launch.poll() is not None, "status of the active node")
+            ours.wait(lambda: ours.node.count_subscribers(f"{NODE}/status") > 2, "beside two of ours, the recorder")
+            seen = len(status)
+            ours.wait(lambda: len(status) > seen + 3, "status that was recorded")
             topics = {name for name, _ in ours.node.get_topic_names_and_types()}
             variables = Path(f"/proc/{process_of('perception_node')}/environ").read_bytes().decode().split("\0")
     assert [camera.name for camera in status[0].cameras] == ["left", "rear/cam"]
@@ -110,6 +133,91 @@ def test_cameras_image_transport_profile_and_recording_are_arguments(tmp_path: P
     assert f"FASTRTPS_DEFAULT_PROFILES_FILE={LAUNCH.parent / 'config/fastdds.xml'}" in variables
     with Recording(record) as recording:
         assert recording.topics["/coop_perception/status"].count > 0
+
+
+def test_what_is_recorded_is_what_the_node_uses(tmp_path: Path) -> None:
+    """In its group's namespace, with its group's remappings, and the transport of its parameters."""
+    log, record, params_file = tmp_path / "launch.log", tmp_path / "recording", tmp_path / "parameters.yaml"
+    bundle = str(write_toy_bundle(tmp_path / "toy"))
+    parameters = {"bundle": bundle, "cameras": ["front"], "image_transport": "compressed", "status_period": 0.1}
+    params_file.write_text(yaml.safe_dump({"coop_perception": {"ros__parameters": parameters}}))
+    group = "[PushRosNamespace('car'), SetRemap('front/image_raw', '/cam/image'), SetRemap('front/coop/mask', 'm')]"
+    with client(DOMAIN) as ours:
+        image = ours.node.create_publisher(CompressedImage, "/cam/image/compressed", 10)
+        status = ours.listen(PipelineStatus, f"/car/one{NODE}/status")
+        ours.spin()
+        with launched(log, group=group, namespace="one", params_file=params_file, record=record) as launch:
+            ours.wait(lambda: bool(status) or launch.poll() is not None, "status of the active node")
+            ours.wait(lambda: image.get_subscription_count() == 2 or launch.poll() is not None, "node and recorder")
+            ours.wait(lambda: ours.node.count_subscribers("/car/one/m") == 1, "outputs are recorded")
+            publish_until(ours, image, jpeg(1), lambda: status[-1].cameras[0].frames_processed > 9, "ten frames")
+    assert launch.returncode == 0, log.read_text()
+    with Recording(record) as recording:
+        recorded = {name: info.count for name, info in recording.topics.items()}
+    for name in ("m", "front/coop/confidence", "coop_perception/status", "coop_perception/model_info"):
+        assert recorded[f"/car/one/{name}"] > 0
+    assert recorded["/cam/image/compressed"] > 0
+    assert not [name for name in recorded if name.endswith(("overlay", "image_restored/compressed", "image_raw"))]
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["ends the launch", "is started again"])
+def test_a_recorder_that_dies(tmp_path: Path, restart: bool) -> None:
+    log, record, bundle = tmp_path / "launch.log", tmp_path / "recording", write_toy_bundle(tmp_path / "toy")
+    recorder = "stand_in_ros2_bag.py"
+    with (
+        client(DOMAIN) as ours,
+        launched(log, bundle=bundle, record=record, respawn_recorder=str(restart).lower()) as launch,
+    ):
+        ours.wait(lambda: process_of(recorder) is not None or launch.poll() is not None, "the recorder runs")
+        kill(ours, launch, recorder)
+        if restart:
+            second = tmp_path / "recording_2"
+            ours.wait(lambda: second.exists() or launch.poll() is not None, "a second recording")
+        else:
+            assert launch.wait(DEADLINE) == 1
+    if restart:
+        assert launch.returncode == 0, log.read_text()
+    else:
+        assert "the recorder ended with exit status -9" in log.read_text()
+
+
+def test_nothing_is_recorded_over(tmp_path: Path) -> None:
+    log, record = tmp_path / "launch.log", tmp_path / "recording"
+    record.mkdir()
+    with launched(log, record=record) as launch:
+        assert launch.wait(DEADLINE) == 1
+    assert f"record: {record} exists already" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("somebody_else:\n  ros__parameters: {bundle: /x}\n", "is for /car/coop_perception (keys: somebody_else)"),
+        ("a: [", "is no YAML"),
+        (None, "is no file"),
+    ],
+    ids=["another node's", "broken", "missing"],
+)
+def test_files_of_parameters_that_do_not_serve_are_said(tmp_path: Path, content: str | None, says: str) -> None:
+    log, params_file = tmp_path / "launch.log", tmp_path / "parameters.yaml"
+    if content is not None:
+        params_file.write_text(content)
+    with client(DOMAIN) as ours, launched(log, namespace="car", autostart="false", params_file=params_file) as launch:
+        ours.wait(lambda: says in log.read_text() or launch.poll() is not None, says)
+    assert says in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("argument", ["", "false"])
+def test_the_group_says_whether_time_is_simulated_and_the_argument_knows_better(tmp_path: Path, argument: str) -> None:
+    log, bundle = tmp_path / "launch.log", write_toy_bundle(tmp_path / "toy")
+    arguments = {"use_sim_time": argument} if argument else {}
+    with client(DOMAIN) as ours, launched(log, group="[SetUseSimTime(True)]", bundle=bundle, **arguments) as launch:
+        status = ours.listen(PipelineStatus, f"{NODE}/status")
+        ours.spin()
+        ours.wait(lambda: bool(status) or launch.poll() is not None, "status of the active node")
+        simulated = status[0].header.stamp.sec == 0
+    assert simulated == (not argument), log.read_text()
 
 
 def process_of(executable: str) -> int | None:

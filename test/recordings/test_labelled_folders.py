@@ -208,6 +208,7 @@ def test_what_systems_leave_behind_is_no_data(tmp_path: Path) -> None:
         (tmp_path / "images" / name).write_bytes(b"left behind")
     assert [pair.image.name for pair in find_pairs(tmp_path / "images", tmp_path / "labels")] == ["0.png"]
     images(tmp_path / "images", ".thumbnails/0.png")
+    images(tmp_path / "images", "@eaDir/0.png")
     assert list(find_references(tmp_path / "images", tmp_path / "labels")) == [tmp_path / "images/0.png"]
 
 

@@ -744,3 +744,25 @@ def test_sqlite_keeps_nothing_on_a_full_disk_and_says_so(tmp_path: Path, full_di
     with pytest.raises(RecordingError, match=r"recording failed .*Nothing of it is kept"):
         write_images(tmp_path / "bag", 100, "sqlite3")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_storage_file_that_metadata_does_not_name_is_said_and_not_read(tmp_path: Path) -> None:
+    recording = record(tmp_path / "bag", 3)
+    shutil.copy(storage_file(record(tmp_path / "later", 2)), recording / "bag_1.mcap")
+    with Recording(recording) as opened:
+        messages = opened.messages()
+        assert [next(messages).stamp_ns for _ in range(3)] == [stamp(index) for index in range(3)]
+        with pytest.raises(RecordingError, match=r"bag_1\.mcap: metadata\.yaml does not name it, so it was not read"):
+            next(messages)
+
+
+def test_copies_of_one_storage_file_are_not_read_twice(tmp_path: Path) -> None:
+    """`ros2 bag` leaves the packed file beside the unpacked one."""
+    recording = record(tmp_path / "bag", 3)
+    file = storage_file(recording)
+    file.with_name(f"{file.name}.zstd").write_bytes(zstandard.compress(file.read_bytes()))
+    assert len(read(recording)) == 3
+    (recording / "metadata.yaml").unlink()
+    with pytest.raises(RecordingError, match=rf"holds {file.name}, {file.name}\.zstd, copies of the same messages"):
+        read(recording)
+    assert len(read(file)) == 3

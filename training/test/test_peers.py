@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -124,7 +125,7 @@ def test_choosing_from_no_images_ends_in_one_line(
     arguments = ["--images", tmp_path / "a", "--labels", tmp_path / "b", "--out", tmp_path / "c"]
     monkeypatch.setattr("sys.argv", ["choose", *map(str, arguments)])
     assert choose.main() == 1
-    assert capsys.readouterr().err == f"choose: {tmp_path / 'a'}: no such folder\n"
+    assert capsys.readouterr().err == f"coop-peers-choose: {tmp_path / 'a'}: no such folder\n"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_classical_without_settings_ends_in_one_line(
     arguments = ["--bundle", "b", "--images", "i", "--labels", "l", "--out", "o", "--settings", tmp_path / "none.yaml"]
     monkeypatch.setattr("sys.argv", ["classical", *map(str, arguments)])
     assert classical.main() == 1
-    assert capsys.readouterr().err.startswith(f"classical: {tmp_path / 'none.yaml'}: cannot be read")
+    assert capsys.readouterr().err.startswith(f"coop-peers-classical: {tmp_path / 'none.yaml'}: cannot be read")
 
 
 def results(miou: float, db: float, degraded: float = 20.0, conditions: tuple[str, ...] = ("fog", "jpeg")) -> Results:
@@ -267,7 +268,7 @@ def test_only_scores_on_the_same_images_are_compared(
     paths = written(tmp_path, first=results(0.5, 30), other=other)
     assert tabulate(monkeypatch, f"a={paths['first']}", f"b={paths['other']}") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("table: ")
+    assert line.startswith("coop-peers-table: ")
     assert re.search(says, line), line
 
 
@@ -275,3 +276,17 @@ def test_runs_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         tabulate(monkeypatch, "results.json")
     assert "expected NAME=PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", [choose, classical, table])
+def test_each_is_a_command_with_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: ModuleType
+) -> None:
+    name = f"coop-peers-{module.__name__.rpartition('.')[2]}"
+    declared = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert f'{name} = "{module.__name__}:main"' in declared
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {name} ")

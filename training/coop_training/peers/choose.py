@@ -30,7 +30,7 @@ from coop_training.peers.settings import Settings
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m coop_training.peers.choose", description=__doc__)
+    parser = argparse.ArgumentParser(prog="coop-peers-choose", description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder of clear training images")
     parser.add_argument("--labels", type=Path, required=True, help="folder of their labels, CamVid's ids")
     parser.add_argument("--limit", type=positive, default=16, help="so many of them, evenly spread (default 16)")
@@ -44,10 +44,10 @@ def main() -> int:
             choose(select(items, arguments.limit)).model_dump(), sort_keys=False, default_flow_style=None
         )
         folder = "/".join(arguments.images.resolve().parts[-3:])
-        head = f"# Chosen by coop_training.peers.choose on images of {folder}, for PSNR.\n"
+        head = f"# Chosen by coop-peers-choose on images of {folder}, for PSNR.\n"
         write_whole(arguments.out, (head + text).encode())
     except (DatasetError, OSError) as error:
-        print(f"choose: {error}", file=sys.stderr)
+        print(f"coop-peers-choose: {error}", file=sys.stderr)
         return 1
     print(arguments.out)
     return 0

@@ -20,7 +20,7 @@ from coop_training.peers.settings import Settings, SettingsError, read_settings
 
 
 def main() -> int:
-    parser = argument_parser("python -m coop_training.peers.classical", __doc__)
+    parser = argument_parser("coop-peers-classical", __doc__)
     parser.add_argument(
         "--settings", type=Path, required=True, help="YAML file: training/configs/peers/classical.yaml, or your own"
     )
@@ -33,7 +33,7 @@ def main() -> int:
             "classical restoration, then segmentation",
         )
     except (BundleError, EngineError, DatasetError, SettingsError, OSError) as error:
-        print(f"classical: {error}", file=sys.stderr)
+        print(f"coop-peers-classical: {error}", file=sys.stderr)
         return 1
     return 0
 

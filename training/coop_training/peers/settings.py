@@ -32,13 +32,13 @@ class Settings(BaseModel):
             if [set(settings) for settings in levels.get(name, [])] != expected:
                 raise ValueError(
                     f"{name}: expected {', '.join(peer.settings) or 'no settings ({})'} for each of its "
-                    f"{len(expected)} levels; choose them anew with coop_training.peers.choose"
+                    f"{len(expected)} levels; choose them anew with coop-peers-choose"
                 )
         return levels
 
 
 def read_settings(path: Path) -> Settings:
-    """Read a file that `coop_training.peers.choose` wrote.
+    """Read a file that `coop-peers-choose` wrote.
 
     Raises:
         SettingsError: the file is missing, or is none such.

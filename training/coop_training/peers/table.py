@@ -20,13 +20,13 @@ _SAME_PSNR = 0.05
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m coop_training.peers.table", description=__doc__)
+    parser = argparse.ArgumentParser(prog="coop-peers-table", description=__doc__)
     parser.add_argument("runs", nargs="+", type=_run, metavar="NAME=PATH", help="a method and its results.json")
     try:
         read = [(name, path, read_results(path)) for name, path in parser.parse_args().runs]
         check_comparable([(path, results) for _, path, results in read])
     except ResultsError as error:
-        print(f"table: {error}", file=sys.stderr)
+        print(f"coop-peers-table: {error}", file=sys.stderr)
         return 1
     runs: dict[str, list[Results]] = {}
     for name, _, results in read:
