@@ -22,8 +22,8 @@ from coop_perception.recordings.messages import CAMERA_INFO_TYPE, COMPRESSED_IMA
 from coop_perception.recordings.storage import DamagedFileError, StorageFile, open_storage
 
 METADATA = "metadata.yaml"
-METADATA_LIMIT = 4 << 20
-"""Bytes: it has some hundreds for each storage file and topic."""
+METADATA_LIMIT = 1 << 20
+"""Bytes: it has some hundreds for each storage file and topic. Each MiB takes seconds."""
 SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 MOST_WAITING = 2**28
 """Bytes of messages that are held back to be put in order."""
@@ -112,7 +112,8 @@ class Recording:
 
     def __enter__(self) -> Recording:
         try:
-            for path in _storage_files(self.path):
+            metadata = _metadata(self.path / METADATA)
+            for path in _storage_files(self.path, _listed_files(metadata)):
                 try:
                     self._files.append(open_storage(self._unpack(path) if path.suffix == ".zstd" else path))
                 except (DamagedFileError, OSError) as error:
@@ -122,7 +123,7 @@ class Recording:
                 if damage is not None:
                     self._damages.append(self._locate(path, damage))
             self.topics = self._merge_topics()
-            self._promised = _promised_counts(self.path / METADATA)
+            self._promised = _promised_counts(metadata)
         except BaseException:
             self.close()
             raise
@@ -257,7 +258,7 @@ def _note(damages: list[str], damage: str) -> None:
         damages.append(damage)
 
 
-def _storage_files(path: Path) -> list[Path]:
+def _storage_files(path: Path, listed: list[str]) -> list[Path]:
     if not path.exists():
         raise RecordingError(f"{path}: there is no such recording")
     if path.is_file():
@@ -272,7 +273,6 @@ def _storage_files(path: Path) -> list[Path]:
     files = sorted(
         file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.name[0] != "." and file.is_file()
     )
-    listed = _listed_files(path / METADATA)
     missing = [name for name in listed if not (path / name).is_file()]
     if missing:
         raise RecordingError(
@@ -287,25 +287,29 @@ def _storage_files(path: Path) -> list[Path]:
     return files
 
 
-def _listed_files(metadata: Path) -> list[str]:
-    """The storage files that metadata.yaml names; none where it cannot be read, so that those there are taken."""
+def _metadata(path: Path) -> Any:
+    """What metadata.yaml says of the recording; nothing where it cannot be read."""
     try:
-        content = read_yaml(metadata, METADATA_LIMIT)
-        names = content["rosbag2_bagfile_information"]["relative_file_paths"]
-        return list(
-            dict.fromkeys(PurePath(name).name for name in names)
-        )  # early versions give paths that begin with the directory
+        return read_yaml(path, METADATA_LIMIT)["rosbag2_bagfile_information"]
     except (DocumentError, KeyError, TypeError):
+        return None
+
+
+def _listed_files(metadata: Any) -> list[str]:
+    """The storage files that metadata.yaml names; none where it does not, so that those there are taken."""
+    try:
+        # Early versions give paths that begin with the directory.
+        return list(dict.fromkeys(PurePath(name).name for name in metadata["relative_file_paths"]))
+    except (KeyError, TypeError):
         return []
 
 
-def _promised_counts(metadata: Path) -> dict[str, int]:
-    """Messages by topic, as metadata.yaml says; none where it cannot be read."""
+def _promised_counts(metadata: Any) -> dict[str, int]:
+    """Messages by topic, as metadata.yaml says; none where it does not."""
     try:
-        content = read_yaml(metadata, METADATA_LIMIT)
-        topics = content["rosbag2_bagfile_information"]["topics_with_message_count"]
+        topics = metadata["topics_with_message_count"]
         return {str(topic["topic_metadata"]["name"]): int(topic["message_count"]) for topic in topics}
-    except (DocumentError, KeyError, TypeError, ValueError, OverflowError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return {}
 
 

@@ -38,6 +38,7 @@ from coop_perception.recordings.messages import IMAGE_TYPE, TYPES
 from coop_perception.recordings.recording import METADATA, Recording, RecordingError
 
 LONGEST_S = 20
+"""Of the processor's time."""
 MOST_MEMORY = 3 * 2**30
 EXAMPLES = 200
 """Of one round; rounds go on until the time is over."""
@@ -231,7 +232,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGPROF, late)
     tried, end = 0, time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
         target = TARGETS[options.target](Path(folder))
@@ -248,12 +249,12 @@ def main() -> int:
         def one(data: st.DataObject) -> None:
             nonlocal tried
             tried += 1
-            signal.alarm(LONGEST_S)
+            signal.setitimer(signal.ITIMER_PROF, LONGEST_S)
             try:
                 with tempfile.TemporaryDirectory() as place:
                     target(Path(place), data)
             finally:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
 
         while time.monotonic() < end:
             one()

@@ -76,8 +76,9 @@ def can_mount() -> bool:
 
 
 @pytest.mark.skipif(not can_mount(), reason="a file system of one's own takes root")
-@pytest.mark.parametrize("size", ["4k", "64k", "640k", "4m"])
-@pytest.mark.parametrize("reach", ["LOCALHOST", "SUBNET"])
+@pytest.mark.parametrize(
+    ("size", "reach"), [("4k", "SUBNET"), ("640k", "SUBNET"), ("64k", "LOCALHOST"), ("640k", "LOCALHOST")]
+)
 def test_a_node_starts_where_shared_memory_is_full(tmp_path: Path, size: str, reach: str) -> None:
     """With the profile that asks for 64 MB; it says why images go over UDP, and ends as always."""
     node = f"exec {sys.executable} -m coop_perception.commands.degrade_node"
