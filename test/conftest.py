@@ -27,7 +27,7 @@ def node_log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def active(bundle: Path, node_log: Path) -> Iterator[Callable[..., object]]:
+def active(bundle: Path, node_log: Path, tmp_path: Path) -> Iterator[Callable[..., object]]:
     """Starts a node with the toy bundle and gives a client of it, once it is active."""
     from node_harness import DOMAIN, NODE, RELIABLE, Client, client, node_process
 
@@ -37,7 +37,9 @@ def active(bundle: Path, node_log: Path) -> Iterator[Callable[..., object]]:
         started = []
 
         def start(**parameters: str) -> Client:
-            process = node_process(DOMAIN, node_log, **{"bundle": str(bundle), **RELIABLE, **parameters})
+            process = node_process(
+                DOMAIN, node_log, **{"bundle": str(bundle), "bundle_roots": f"[{tmp_path}]", **RELIABLE, **parameters}
+            )
             started.append(process)
             process.__enter__()
             bring_up(ours.node, ours.executor, NODE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ def checkout(tmp_path: Path) -> Path:
         "coop_perception_msgs",
         "training/pyproject.toml",
         "training/requirements.lock",
+        "training/torch.lock",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
@@ -64,6 +66,19 @@ def test_missing_tool_is_named_in_one_line(
         (path / program).touch(mode=0o755)
     said = make_setup(checkout, f"PYTHON={PYTHON}", path=path)
     assert said.startswith(f"error: no {missing} found; install one")
+
+
+@pytest.mark.parametrize(
+    "lock",
+    ["requirements/ros.lock", "requirements/vehicle.lock", "requirements/dev.lock", "training/requirements.lock"],
+)
+def test_each_locked_release_has_its_checksums(lock: str) -> None:
+    """pip takes a file for none where a single one lacks them."""
+    text = (ROOT / lock).read_text().replace("\\\n", "")
+    lines = text.splitlines()
+    assert len(lines) > 20
+    for line in lines:
+        assert re.fullmatch(r"[a-z0-9-]+==[^ ]+( ; [^\\]+?)?( +--hash=sha256:[0-9a-f]{64})+", line), line[:200]
 
 
 @pytest.mark.parametrize("python", ["/nowhere/python3", "false"])

@@ -141,3 +141,29 @@ def _leading_to(needed: set[str], nodes: list[onnx.NodeProto]) -> list[onnx.Node
             needed = needed | set(node.input)
             kept.append(node)
     return kept[::-1]
+
+
+def never_ending() -> onnx.ModelProto:
+    """A restoration network that loads, and never ends when it is run."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["going"], ["on"]), helper.make_node("Add", ["carried", "carried"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("carried", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
+    whole = _graph("restoration", HEIGHT, WIDTH)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Loop", ["", "true", "pixels"], ["looped"], body=body),
+        helper.make_node("Cast", ["looped"], ["restored"], to=TensorProto.UINT8),
+    ]
+    true = numpy_helper.from_array(np.array(True), "true")
+    graph = helper.make_graph(nodes, "restoration", whole.graph.input, whole.graph.output, [true])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -99,8 +99,9 @@ def pip_install(*arguments: str) -> Command:
     return [VENV_PYTHON, "-m", "pip", "install", *options, *arguments]
 
 
-def install_requirements(*requirements: Path) -> Command:
-    return pip_install(*(f"--requirement={path}" for path in requirements))
+def install_locked(*locks: Path) -> Command:
+    """Locks name all that is needed, with checksums: nothing else is installed, nor anything that was changed."""
+    return pip_install("--require-hashes", "--no-deps", *(f"--requirement={path}" for path in locks))
 
 
 def install_editable(project: Path) -> Command:
@@ -109,7 +110,7 @@ def install_editable(project: Path) -> Command:
 
 def install_ros_wheels() -> Iterable[Command]:
     remove(BUILD, INSTALL)
-    yield install_requirements(REQUIREMENTS / "ros.lock")
+    yield install_locked(REQUIREMENTS / "ros.lock")
     yield [VENV_PYTHON, str(TOOLS / "repair_ros_wheels.py")]
     site_packages = next(VENV.glob("lib/python3*/site-packages"))
     messages = INSTALL / "coop_perception_msgs" / site_packages.relative_to(VENV)
@@ -143,7 +144,9 @@ def install_training(ros: str | None) -> Iterable[Command]:
     if ros:
         yield pip_install("--no-build-isolation", f"--requirement={REQUIREMENTS / 'dev.in'}", f"--editable={TRAINING}")
     else:
-        yield install_requirements(TRAINING / "requirements.lock", REQUIREMENTS / "dev.lock")
+        yield install_locked(TRAINING / "requirements.lock", REQUIREMENTS / "dev.lock")
+        # Which of its builds that is, for CUDA or for the CPU, is for pip's configuration to say: no checksum can.
+        yield pip_install(f"--requirement={TRAINING / 'torch.lock'}")
         yield install_editable(TRAINING)
 
 
@@ -167,9 +170,8 @@ def steps(ros: str | None, *, training: bool) -> Iterable[Step]:
         yield Step("ROS 2 wheels", VENV / ".ros", base, install_ros_wheels)
 
     vehicle = REQUIREMENTS / ("vehicle.in" if ros else "vehicle.lock")
-    yield Step(
-        "Vehicle requirements", VENV / ".vehicle", digest(base, vehicle), lambda: [install_requirements(vehicle)]
-    )
+    install = pip_install(f"--requirement={vehicle}") if ros else install_locked(vehicle)
+    yield Step("Vehicle requirements", VENV / ".vehicle", digest(base, vehicle), lambda: [install])
 
     messages = digest(base, *files(ROOT / "coop_perception_msgs"))
     yield Step("Messages", INSTALL / ".messages", messages, lambda: [colcon_build(ros, "coop_perception_msgs")])
@@ -180,8 +182,9 @@ def steps(ros: str | None, *, training: bool) -> Iterable[Step]:
     yield Step("Package", INSTALL / ".package", package, lambda: install_package(ros))
 
     if training:
-        requirements = [REQUIREMENTS / "dev.lock", REQUIREMENTS / "dev.in", TRAINING / "requirements.lock"]
-        development = digest(base, *requirements, TRAINING / "pyproject.toml")
+        requirements = [REQUIREMENTS / name for name in ("dev.lock", "dev.in")]
+        requirements += [TRAINING / name for name in ("requirements.lock", "torch.lock", "pyproject.toml")]
+        development = digest(base, *requirements)
         yield Step("Training and test requirements", VENV / ".training", development, lambda: install_training(ros))
 
         bindings = REQUIREMENTS / "tensorrt_bindings.txt"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from coop_perception.classes import IGNORE_ID, SemanticClass, parse_classes
 from coop_perception.contracts import CONTRACTS, Bundle, Network
 from coop_perception.documents import DocumentError, read_yaml
+from coop_perception.model.weights import refused_weights
 from coop_perception.shown import LONGEST_NAME, is_name, plain, shown
 
 FORMAT_VERSION = 1
@@ -36,7 +37,8 @@ def load_bundle(directory: Path) -> Bundle:
     Raises:
         BundleError: the manifest is missing, malformed or of another format version; a class list is not 0..C-1
             without repetition; a network's tensor names are not the contract's; a file is missing, altered, larger than
-            LARGEST_FILE, or outside the directory.
+            LARGEST_FILE, or outside the directory; a graph takes weights from a file that the manifest does not list,
+            or was made with others.
     """
     path = directory / MANIFEST
     try:
@@ -58,7 +60,7 @@ def load_bundle(directory: Path) -> Bundle:
     if "weights" in manifest:  # which the graphs may share, or hold themselves
         weights = _field(path, manifest, "weights", dict)
         _checked_file(path, weights, "weights.", "networks' weights")
-    return Bundle(
+    bundle = Bundle(
         name=_name(path, _field(path, manifest, "name", str)),
         directory=directory,
         classes=_classes(path, _field(path, manifest, "classes", list)),
@@ -68,6 +70,28 @@ def load_bundle(directory: Path) -> Bundle:
         networks={name: _network(path, networks, name) for name in CONTRACTS},
         facts={key: manifest.get(key, {}) for key in ("training", "figures", "licence")},
     )
+    _check_weights(path, manifest, bundle)
+    return bundle
+
+
+def listed_files(document: Any) -> Iterator[tuple[str, str]]:
+    """Name and sha256 of each file that a manifest lists, wherever in it."""
+    if isinstance(document, dict):
+        if isinstance(document.get("file"), str) and isinstance(document.get("sha256"), str):
+            yield document["file"], document["sha256"]
+        for value in document.values():
+            yield from listed_files(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from listed_files(value)
+
+
+def _check_weights(path: Path, manifest: Mapping[str, Any], bundle: Bundle) -> None:
+    listed = {path.parent / name: sha256 for name, sha256 in listed_files(manifest)}
+    for network in bundle.networks.values():
+        reason = refused_weights(network.path, listed)
+        if reason:
+            raise BundleError(f"{network.path}: {reason}; export the bundle again")
 
 
 def sha256(path: Path) -> str:

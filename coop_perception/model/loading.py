@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from coop_perception.contracts import FUSED, STAGES
-from coop_perception.engines import Engine
+from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
-from coop_perception.model.bundle import load_bundle
+from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.model.memory import returnable
 from coop_perception.model.pipeline import Pipeline
+from coop_perception.model.snapshot import take_snapshot
+from coop_perception.model.trial import try_bundle
 
 
 def load_pipeline(
-    directory: Path, settings: EngineSettings, fused: bool, cameras: int, say: Callable[[str], object]
+    directory: Path,
+    settings: EngineSettings,
+    fused: bool,
+    cameras: int,
+    say: Callable[[str], object],
+    limit_s: float | None = None,
 ) -> Pipeline:
-    """Load a bundle until it is ready for its first frame.
+    """Load a bundle until it is ready for its first frame, from a copy of what was checked.
 
     Args:
         directory: of the bundle.
@@ -25,13 +34,27 @@ def load_pipeline(
         fused: load the graph of all three networks, too.
         cameras: how many share it, the largest batch.
         say: gets a line about each step.
+        limit_s: the bundle is one that may not end to load: it is loaded in a process of its own first, which is given
+            so many seconds.
 
     Raises:
-        BundleError, EngineError: as `load_bundle`, `Pipeline`.
+        BundleError, EngineError: as `load_bundle`, `take_snapshot`, `try_bundle`, `Pipeline`.
     """
-    begun = time.perf_counter()
     say(f"loading bundle {directory}")
-    bundle = load_bundle(directory)
+    with tempfile.TemporaryDirectory(prefix="coop_perception-bundle-") as folder:
+        copy = Path(folder, "bundle")
+        if limit_s is None:
+            take_snapshot(directory, copy)
+        else:
+            try_bundle(directory, copy, settings, fused, cameras, limit_s)
+        return load_snapshot(directory, copy, settings, fused, cameras, say)
+
+
+def load_snapshot(
+    directory: Path, copy: Path, settings: EngineSettings, fused: bool, cameras: int, say: Callable[[str], object]
+) -> Pipeline:
+    """As `load_pipeline`, of a copy that has been taken already."""
+    begun = time.perf_counter()
     pipelines: list[Pipeline] = []
 
     def warm_up(engines: Mapping[str, Engine]) -> None:
@@ -41,8 +64,12 @@ def load_pipeline(
         pipelines.append(pipeline)  # and no other: engines are prepared for the memory that it holds
         say(f"warmed up in {time.perf_counter() - started:.1f} s")
 
-    with returnable():
-        load_engines(bundle, (*STAGES, *([FUSED] if fused else [])), settings, say, warm_up)
+    try:
+        bundle = replace(load_bundle(copy), directory=directory)
+        with returnable():
+            load_engines(bundle, (*STAGES, *([FUSED] if fused else [])), settings, say, warm_up)
+    except (BundleError, EngineError) as error:
+        raise type(error)(str(error).replace(str(copy), str(directory))) from error
     (pipeline,) = pipelines
     engine = pipeline.engines["segmenter"]
     say(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, TimeoutError
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import rclpy.task
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -23,8 +24,10 @@ from coop_perception.model.bundle import BundleError
 from coop_perception.model.loading import load_pipeline
 from coop_perception.model.memory import give_back, returnable
 from coop_perception.model.pipeline import Pipeline
+from coop_perception.model.trial import too_late
 from coop_perception.node import status_messages
 from coop_perception.node.background import in_background
+from coop_perception.node.bundle_roots import BundleRoots
 from coop_perception.node.failure import FailureReport
 from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.serving import Serving
@@ -35,6 +38,8 @@ from coop_perception.shown import plain
 from coop_perception_msgs.srv import LoadBundle, SetStages
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+MOST_CALLS = 200
+"""Of load_bundle that wait to be looked at; DDS would drop others without an answer."""
 
 
 class StoppedError(RuntimeError):
@@ -56,15 +61,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         super().__init__(topics.NODE)
         self._service_change_state.callback = partial(refusing, self._service_change_state.callback)
         self._settings = NodeParameters(self)  # _parameters is rclpy's own
+        self._roots = BundleRoots(self._settings.value("bundle_roots"), self._settings.value("bundle"))
+        self._asked: str | None = None
         self.failure = FailureReport(self)
         self._configured = ExitStack()
         self._pipeline: Pipeline | None = None
         self._outputs: dict[str, CameraOutputs] = {}
         self._latched: dict[str, Publisher] = {}
         self._serving: Serving | None = None
-        # Its callback awaits: in a group of its own, that it is not done keeps no other one waiting.
-        group = MutuallyExclusiveCallbackGroup()
-        self.create_service(LoadBundle, topics.LOAD_BUNDLE, self._on_load_bundle, callback_group=group)
+        # Its callback awaits: in a group of its own, that it is not done keeps no other one waiting, nor a second call.
+        group, many = ReentrantCallbackGroup(), QoSProfile(depth=MOST_CALLS)
+        self.create_service(
+            LoadBundle, topics.LOAD_BUNDLE, self._on_load_bundle, qos_profile=many, callback_group=group
+        )
         self.create_service(SetStages, topics.SET_STAGES, self._on_set_stages)
 
     @_or_back
@@ -130,13 +139,16 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             give_back()
         self._settings.frozen = False
 
-    def _load(self, path: str) -> Future[Pipeline]:
-        directory = Path(path or default_bundle())
+    def _load(self, path: str, limit_s: float | None = None) -> Future[Pipeline]:
         value = self._settings.value
         cache = Path(value("engine_cache")) if value("engine_cache") else None
         cameras = len(value("cameras"))
         settings = EngineSettings(value("backend"), value("precision"), value("threads"), cache, cameras)
-        load = partial(load_pipeline, directory, settings, value("fused"), cameras, self._say)
+
+        def load() -> Pipeline:
+            directory = self._roots.resolved(Path(path or default_bundle()))
+            return load_pipeline(directory, settings, value("fused"), cameras, self._say, limit_s)
+
         return in_background(load, "loading")
 
     def _say(self, line: str) -> None:
@@ -170,12 +182,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._latched[topic].publish(message)
 
     async def _on_load_bundle(self, request: LoadBundle.Request, response: LoadBundle.Response) -> LoadBundle.Response:
+        if self._asked is not None:  # else whoever calls often enough keeps all others waiting
+            response.message = plain(f"{self._asked} is being loaded; ask again once that has been answered")
+            return response
+        self._asked = request.path or str(default_bundle())
         before = self._pipeline
         try:
             if before is None:
                 raise BundleError("the node is not configured; set its parameter bundle, and configure it")
-            loading = self._load(request.path)
-            await self._done(loading)
+            limit_s = self._settings.value("load_timeout")
+            loading = self._load(request.path, limit_s)
+            await self._done(loading, limit_s)
+            if not loading.done():
+                raise EngineError(too_late(Path(self._asked), limit_s))
             pipeline = loading.result()
             if self._pipeline is not before:
                 raise BundleError("the node was cleaned up meanwhile; the bundle is not used")
@@ -190,19 +209,25 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             kind = "" if isinstance(error, (BundleError, EngineError)) else f"{type(error).__name__}: "
             response.message = plain(f"{kind}{error}")
             self.get_logger().error(f"load_bundle: {response.message}")
+        finally:
+            self._asked = None
         return response
 
-    async def _done(self, loading: Future[Pipeline]) -> None:
-        """Let the executor go on until then."""
+    async def _done(self, loading: Future[Pipeline], limit_s: float) -> None:
+        """Let the executor go on until then, or until so many seconds have gone by."""
         executor = self.executor
         waiting = rclpy.task.Future(executor=executor)
 
-        def wake(_: Future[Pipeline]) -> None:
+        def wake() -> None:
             if self.context.ok():
                 executor.create_task(waiting.set_result, None)
 
-        loading.add_done_callback(wake)
+        timer = threading.Timer(limit_s, wake)
+        timer.daemon = True
+        timer.start()
+        loading.add_done_callback(lambda _: wake())
         await waiting
+        timer.cancel()
 
     def _on_set_stages(self, request: SetStages.Request, response: SetStages.Response) -> SetStages.Response:
         stages = {"refinement": request.refinement, "restoration": request.restoration}

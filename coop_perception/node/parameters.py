@@ -10,6 +10,22 @@ PARAMETERS: tuple[Definition, ...] = (
     Definition("cameras", ("front",), "Cameras to serve; camera `front` is read from `front/image_raw`."),
     Definition("bundle", "", "Directory of the model bundle; empty: the one that is installed with the package."),
     Definition(
+        "bundle_roots",
+        ("",),
+        "Folders that bundles are loaded from, with what is below them; empty: the folder of the installed bundles. "
+        "What the node was started with as `bundle` is always one.",
+        read_only=True,
+    ),
+    Definition(
+        "load_timeout",
+        120.0,
+        "How long `~/load_bundle` may take before it is answered with a refusal.",
+        unit="s",
+        low=1.0,
+        high=3600.0,
+        dynamic=True,
+    ),
+    Definition(
         "image_transport",
         "raw",
         "Which image topic to read: `raw` is `<camera>/image_raw`, `compressed` is `<camera>/image_raw/compressed`.",

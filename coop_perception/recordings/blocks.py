@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+LARGEST = 2**28
+"""Bytes of a message and of a chunk, unpacked: an image of 64 million pixels in colour, and some."""
+
 
 class DamagedFileError(Exception):
     """What is wrong with a file, or with a part of it."""

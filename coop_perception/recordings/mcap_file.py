@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections import Counter
@@ -17,15 +18,19 @@ from mcap.reader import SeekingReader
 from mcap.records import Channel, ChunkIndex, Schema, Statistics
 from mcap.summary import Summary
 
-from coop_perception.recordings.blocks import Block, DamagedFileError, Row, Topic
+from coop_perception.recordings.blocks import LARGEST, Block, DamagedFileError, Row, Topic
 
 MAGIC = b"\x89MCAP0\r\n"
 _RECORD_HEAD = struct.Struct("<BQ")
 _MESSAGE_HEAD = struct.Struct("<HIQQ")
 _CHUNK_HEAD = struct.Struct("<QQQII")
+_LATEST = 2**64
 _INDEX_HEAD = _RECORD_HEAD.size + 6
+_FOOTER = struct.Struct("<9sQQI8s")
+_LARGEST_CHUNK = LARGEST + 2**20
+"""Bytes of a record that is read, packed or not."""
 _LONGEST_RECORD = 2**32
-"""Bytes. No recorder writes longer ones; a damaged length may ask for any amount of memory."""
+"""Bytes. No recorder writes longer ones."""
 
 
 class McapFile:
@@ -58,11 +63,18 @@ class McapFile:
     def load(self, block: Block) -> Iterator[Row]:
         if self._record_head(block.position)[0] not in (Opcode.CHUNK, Opcode.MESSAGE):
             raise DamagedFileError(f"its index points to byte {block.position}, where no messages are: it was altered")
-        found = 0
+        found, short = 0, None
         for opcode, content in self._records(block.position):
             if opcode == Opcode.MESSAGE:
                 found += 1
-                yield _message(content)
+                try:
+                    message = _message(content)
+                except DamagedFileError as error:
+                    short = short or error
+                    continue
+                yield message
+        if short is not None:
+            raise short
         expected = self._indexed.get(block.position, 0)
         if found < expected:
             raise DamagedFileError(
@@ -72,6 +84,11 @@ class McapFile:
     def _summary(self) -> Summary | None:
         """What the file says of itself at its end; None where that cannot be read."""
         try:
+            self._file.seek(-_FOOTER.size, os.SEEK_END)
+            _, start, _, _, _ = _FOOTER.unpack(self._file.read(_FOOTER.size))
+            if self._size - start > LARGEST:
+                return None
+            self._file.seek(0)
             return SeekingReader(self._file).get_summary()
         except Exception:  # damaged bytes make the parser raise nearly anything
             return None
@@ -100,7 +117,8 @@ class McapFile:
         counts: Counter[int] = Counter()
         position, opcode = len(MAGIC), 0
         while opcode not in (Opcode.DATA_END, Opcode.FOOTER):
-            rows: list[Row] = []
+            here: Counter[int] = Counter()
+            first = _LATEST
             try:
                 opcode, length = self._record_head(position)
             except DamagedFileError as error:
@@ -115,15 +133,20 @@ class McapFile:
                         channel = Channel.read(ReadDataStream(BytesIO(content)))
                         channels[channel.id] = channel
                     elif inner == Opcode.MESSAGE:
-                        rows.append(_message(content))
+                        try:
+                            row = _message(content)
+                        except DamagedFileError as error:  # the messages behind it are read
+                            self.damage = self.damage or str(error)
+                            continue
+                        here[row.topic_id] += 1
+                        first = min(first, row.stamp_ns)
             except DamagedFileError as error:
                 self.damage = self.damage or str(error)
             except Exception as error:  # as in _summary
                 self.damage = self.damage or f"the record at byte {position} cannot be read ({error!r})"
-            if rows:
-                counts.update(row.topic_id for row in rows)
-                first = min(row.stamp_ns for row in rows)
-                self.blocks.append(Block(first, position, frozenset(row.topic_id for row in rows)))
+            if here:
+                counts.update(here)
+                self.blocks.append(Block(first, position, frozenset(here)))
             position += _RECORD_HEAD.size + length
         for channel in channels.values():
             self._add_topic(channel, schemas, counts)
@@ -151,7 +174,11 @@ class McapFile:
         opcode, length = self._record_head(position)
         if opcode not in (Opcode.CHUNK, Opcode.MESSAGE, Opcode.SCHEMA, Opcode.CHANNEL):
             return
-        content = self._file.read(length)
+        if length > _LARGEST_CHUNK:
+            raise DamagedFileError(
+                f"the record at byte {position} has {length} bytes, {_LARGEST_CHUNK} at most are read"
+            )
+        content = self._file.read(min(length, self._size - self._file.tell()))
         cut = f"it ends after {self._size} bytes, in the middle of the record at byte {position}: it was cut"
         if opcode == Opcode.CHUNK:
             yield from _chunk_records(content, f"the chunk at byte {position}", cut if len(content) < length else None)
@@ -166,6 +193,8 @@ def _is_whole(summary: Summary, statistics: Statistics) -> bool:
     typed = all(channel.schema_id in summary.schemas for channel in summary.channels.values())
     indexed = {channel for chunk in summary.chunk_indexes for channel in chunk.message_index_offsets}
     count = sum(map(_indexed_messages, summary.chunk_indexes))
+    if len({chunk.chunk_start_offset for chunk in summary.chunk_indexes}) < len(summary.chunk_indexes):
+        return False
     return typed and indexed <= summary.channels.keys() and count == statistics.message_count
 
 
@@ -181,7 +210,11 @@ def _chunk_records(content: bytes, name: str, cut: str | None) -> Iterator[tuple
         start = _CHUNK_HEAD.size + name_length
         compression = content[_CHUNK_HEAD.size : start].decode()
         (data_length,) = struct.unpack_from("<Q", content, start)
-        data = _decompress(compression, content[start + 8 : start + 8 + data_length])
+        if size > LARGEST:
+            raise DamagedFileError(f"it says that it unpacks to {size} bytes, {LARGEST} at most are read")
+        data = _decompress(compression, content[start + 8 : start + 8 + data_length], size + 1)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{name}: {error}") from error
     except Exception as error:  # decompressors raise what they like on damaged bytes
         raise DamagedFileError(cut or f"{name} cannot be decompressed ({error!r})") from error
     if cut is None and (len(data) != size or (checksum and zlib.crc32(data) != checksum)):
@@ -198,12 +231,12 @@ def _chunk_records(content: bytes, name: str, cut: str | None) -> Iterator[tuple
         raise DamagedFileError(cut or f"{name} holds a record that reaches beyond it")
 
 
-def _decompress(compression: str, data: bytes) -> bytes:
-    """What can be decompressed of data that may be cut."""
+def _decompress(compression: str, data: bytes, most: int) -> bytes:
+    """What can be decompressed of data that may be cut, so many bytes at the most."""
     if compression == "zstd":
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        return zstandard.ZstdDecompressor().stream_reader(data).read(most)
     if compression == "lz4":
-        return bytes(lz4.frame.LZ4FrameDecompressor().decompress(data))
+        return bytes(lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=most))
     if compression:
         raise DamagedFileError(f"compression {compression!r} is not known; expected zstd or lz4")
     return data

@@ -6,6 +6,7 @@ Whatever can be read of a recording is read, in the order in which it was logged
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -16,16 +17,26 @@ from typing import Any
 import zstandard
 
 from coop_perception.documents import DocumentError, read_yaml
-from coop_perception.recordings.messages import TYPES
+from coop_perception.recordings.blocks import LARGEST
+from coop_perception.recordings.messages import CAMERA_INFO_TYPE, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, TYPES
 from coop_perception.recordings.storage import DamagedFileError, StorageFile, open_storage
 
 METADATA = "metadata.yaml"
-METADATA_LIMIT = 4 << 20
-"""Bytes: it has some hundreds for each storage file and topic."""
+METADATA_LIMIT = 1 << 20
+"""Bytes: it has some hundreds for each storage file and topic. Each MiB takes seconds."""
 SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _NOT_NAMED = (
     "metadata.yaml does not name it, so it was not read; have it named by `ros2 bag reindex`, or move it elsewhere"
 )
+MOST_WAITING = 2**28
+"""Bytes of messages that are held back to be put in order."""
+_UNPACKED_FLOOR, _UNPACKED_RATIO = 2**28, 64
+"""Bytes that a packed file may unpack to in any case, and how many times its own size where that is more."""
+_HEADED = (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE, CAMERA_INFO_TYPE)
+_HEAD = 12
+"""Bytes of a serialised message that has a header, up to its stamp's end; one that has none begins with 4."""
+_PIECE = 1 << 20
+_MOST_DAMAGES = 10_000
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -51,6 +62,42 @@ class Message:
     raw: bytes
 
 
+class _Waiting:
+    """Messages that others may still come before, by time; equal times as they came. No more than MOST_WAITING bytes of
+    them: where one file's parts lie across one another wholly, they come as near to their order as that allows."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Message]] = []
+        self._count = self._bytes = 0
+
+    def until(self, stamp_ns: int) -> Iterator[Message]:
+        """Those that no other can come before."""
+        while self._heap and self._heap[0][0] <= stamp_ns:
+            yield self._next()
+
+    def with_another(self, message: Message) -> Iterator[Message]:
+        """Adds one; gives those that there is no room for."""
+        heappush(self._heap, (message.stamp_ns, self._count, message))
+        self._count += 1
+        self._bytes += _size(message)
+        while self._bytes > MOST_WAITING:
+            yield self._next()
+
+    def rest(self) -> Iterator[Message]:
+        while self._heap:
+            yield self._next()
+
+    def _next(self) -> Message:
+        message = heappop(self._heap)[2]
+        self._bytes -= _size(message)
+        return message
+
+
+def _size(message: Message) -> int:
+    """Bytes that a message takes in memory, about."""
+    return len(message.raw) + 400
+
+
 class Recording:
     """A rosbag2 directory, with or without its metadata.yaml, or one of its storage files. Use it in ``with``.
 
@@ -68,7 +115,8 @@ class Recording:
 
     def __enter__(self) -> Recording:
         try:
-            paths, left_out = _storage_files(self.path)
+            metadata = _metadata(self.path / METADATA)
+            paths, left_out = _storage_files(self.path, _listed_files(metadata))
             self._damages += [self._locate(path, _NOT_NAMED) for path in left_out]
             for path in paths:
                 try:
@@ -80,7 +128,7 @@ class Recording:
                 if damage is not None:
                     self._damages.append(self._locate(path, damage))
             self.topics = self._merge_topics()
-            self._promised = _promised_counts(self.path / METADATA)
+            self._promised = _promised_counts(metadata)
         except BaseException:
             self.close()
             raise
@@ -114,23 +162,27 @@ class Recording:
             blocks += [(block, file) for block in file.blocks if not ids.isdisjoint(block.topic_ids)]
         blocks.sort(key=lambda entry: entry[0].start_ns)
         damages = list(self._damages)
-        waiting: list[tuple[int, int, Message]] = []
+        waiting = _Waiting()
         loaded = 0
         for block, file in blocks:
-            while waiting and waiting[0][0] <= block.start_ns:
-                yield heappop(waiting)[2]
+            yield from waiting.until(block.start_ns)
             try:
                 for row in file.load(block):
                     topic = file.topics.get(row.topic_id)
                     if topic is None or topic.name not in names:
                         continue
-                    message = Message(topic.name, self.topics[topic.name].type, row.stamp_ns, _unpacked(row.data))
-                    heappush(waiting, (row.stamp_ns, loaded, message))
+                    type_ = self.topics[topic.name].type
+                    try:
+                        raw = _unpacked(row.data)
+                        _check_head(raw, type_)
+                    except DamagedFileError as error:  # those behind it are read
+                        _note(damages, self._locate(file.path, f"{error}, on {topic.name} at {row.stamp_ns} ns"))
+                        continue
                     loaded += 1
+                    yield from waiting.with_another(Message(topic.name, type_, row.stamp_ns, raw))
             except (DamagedFileError, OSError) as error:
-                damages.append(self._locate(file.path, error))
-        while waiting:
-            yield heappop(waiting)[2]
+                _note(damages, self._locate(file.path, error))
+        yield from waiting.rest()
         if damages:
             raise RecordingError(self._damage_report(damages, f"The {loaded} messages that can be read were read."))
 
@@ -173,11 +225,24 @@ class Recording:
         if self._unpacked is None:
             self._unpacked = tempfile.TemporaryDirectory(prefix="recording-")
         unpacked = Path(self._unpacked.name, path.stem)
+        left = max(_UNPACKED_FLOOR, _UNPACKED_RATIO * path.stat().st_size)
         with path.open("rb") as packed, unpacked.open("wb") as file:
+            stream = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
             try:
-                zstandard.ZstdDecompressor().copy_stream(packed, file)
+                while piece := stream.read(_PIECE):
+                    left -= len(piece)
+                    if left < 0:
+                        limit = f"{_UNPACKED_RATIO} times its size, and more than {_UNPACKED_FLOOR} bytes"
+                        self._damages.append(
+                            self._locate(path, f"it unpacks to more than {limit}; unpack it with `zstd -d` yourself")
+                        )
+                        break
+                    file.write(piece)
             except zstandard.ZstdError as error:
                 self._damages.append(self._locate(path, f"its compression is damaged ({error})"))
+            except OSError as error:
+                room = shutil.disk_usage(self._unpacked.name).free
+                self._damages.append(self._locate(path, f"it cannot be unpacked, with {room} bytes free ({error})"))
         return unpacked
 
     def _locate(self, file: Path, damage: object) -> str:
@@ -185,13 +250,20 @@ class Recording:
 
     def _damage_report(self, damages: list[str], outcome: str) -> str:
         first, *others = dict.fromkeys(damages)
-        more = f" (and {len(others)} more such places)" if others else ""
+        count = f"{len(others)}{' or' * (len(damages) == _MOST_DAMAGES)} more such places"
+        more = f" (and {count})" if others else ""
         return (
             f"{self.path}: damaged recording: {first}{more}. {outcome} Copy the recording again if its source is whole."
         )
 
 
-def _storage_files(path: Path) -> tuple[list[Path], list[Path]]:
+def _note(damages: list[str], damage: str) -> None:
+    """One of the first _MOST_DAMAGES; a file can have one in every few bytes."""
+    if len(damages) < _MOST_DAMAGES:
+        damages.append(damage)
+
+
+def _storage_files(path: Path, listed: list[str]) -> tuple[list[Path], list[Path]]:
     """The storage files of a recording, and those in its directory that its metadata.yaml does not name."""
     if not path.exists():
         raise RecordingError(f"{path}: there is no such recording")
@@ -202,8 +274,11 @@ def _storage_files(path: Path) -> tuple[list[Path], list[Path]]:
                 f"{path}: is no recording; expected a rosbag2 directory or a {' or '.join(SUFFIXES)} file"
             )
         return [path], []
-    files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.name[0] != ".")
-    listed = _listed_files(path / METADATA)
+    if not path.is_dir():
+        raise RecordingError(f"{path}: is neither a folder nor a regular file, expected a recording")
+    files = sorted(
+        file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.name[0] != "." and file.is_file()
+    )
     missing = [name for name in listed if not (path / name).is_file()]
     if missing:
         raise RecordingError(
@@ -231,23 +306,29 @@ def _stem(file: Path) -> str:
     return file.name.removesuffix(".zstd").rpartition(".")[0]
 
 
-def _listed_files(metadata: Path) -> list[str]:
-    """The storage files that metadata.yaml names; none where it cannot be read, so that those there are taken."""
+def _metadata(path: Path) -> Any:
+    """What metadata.yaml says of the recording; nothing where it cannot be read."""
     try:
-        content = read_yaml(metadata, METADATA_LIMIT)
-        names = content["rosbag2_bagfile_information"]["relative_file_paths"]
-        return [PurePath(name).name for name in names]  # early versions give paths that begin with the directory
+        return read_yaml(path, METADATA_LIMIT)["rosbag2_bagfile_information"]
     except (DocumentError, KeyError, TypeError):
+        return None
+
+
+def _listed_files(metadata: Any) -> list[str]:
+    """The storage files that metadata.yaml names; none where it does not, so that those there are taken."""
+    try:
+        # Early versions give paths that begin with the directory.
+        return list(dict.fromkeys(PurePath(name).name for name in metadata["relative_file_paths"]))
+    except (KeyError, TypeError):
         return []
 
 
-def _promised_counts(metadata: Path) -> dict[str, int]:
-    """Messages by topic, as metadata.yaml says; none where it cannot be read."""
+def _promised_counts(metadata: Any) -> dict[str, int]:
+    """Messages by topic, as metadata.yaml says; none where it does not."""
     try:
-        content = read_yaml(metadata, METADATA_LIMIT)
-        topics = content["rosbag2_bagfile_information"]["topics_with_message_count"]
+        topics = metadata["topics_with_message_count"]
         return {str(topic["topic_metadata"]["name"]): int(topic["message_count"]) for topic in topics}
-    except (DocumentError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return {}
 
 
@@ -269,6 +350,16 @@ def _unpacked(raw: bytes) -> bytes:
     if not raw.startswith(_ZSTD_MAGIC):
         return raw
     try:
-        return zstandard.ZstdDecompressor().decompress(raw)
+        size = zstandard.frame_content_size(raw)
+        if size > LARGEST:
+            raise DamagedFileError(f"a compressed message says that it has {size} bytes, {LARGEST} at most are read")
+        return zstandard.ZstdDecompressor().decompress(raw, max_output_size=LARGEST if size < 0 else 0)
     except zstandard.ZstdError as error:
         raise DamagedFileError(f"a compressed message is damaged ({error})") from error
+
+
+def _check_head(raw: bytes, type_: str) -> None:
+    """Raises DamagedFileError where a message is shorter than what every one of its type begins with."""
+    least = _HEAD if type_ in _HEADED else 4
+    if len(raw) < least:
+        raise DamagedFileError(f"a message of {type_} has {len(raw)} bytes, {least} at least are its head")

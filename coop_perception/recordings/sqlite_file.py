@@ -8,14 +8,23 @@ import sqlite3
 import struct
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 from urllib.parse import quote
 
-from coop_perception.recordings.blocks import Block, DamagedFileError, Row, Topic
+from coop_perception.recordings.blocks import LARGEST, Block, DamagedFileError, Row, Topic
+from coop_perception.recordings.sqlite_tables import check_table, interruptible, reason
 
 MAGIC = b"SQLite format 3\x00"
+_SMALLEST_ROW = 8
+"""Bytes of a file for each of its rows, at least."""
+_MOST_TOPICS = 10_000
+_ROWS = (
+    "SELECT CASE WHEN typeof(timestamp) = 'integer' THEN timestamp END, rowid, "
+    "CASE WHEN typeof(topic_id) = 'integer' THEN topic_id END FROM messages"
+)
 
 
 class SqliteFile:
@@ -28,14 +37,13 @@ class SqliteFile:
         self.damage: str | None = None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._pages: _Pages | None = None
+        self._longest = LARGEST
         wal, shm = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
-        logged = wal.exists() and wal.stat().st_size > 0
-        if logged and not shm.exists():
+        logged = wal.is_file() and wal.stat().st_size > 0
+        if logged and not shm.is_file():
             # SQLite would make one beside the recording, which is not to be written to, or cannot be.
             self._copy = tempfile.TemporaryDirectory(prefix="recording-")
-            for file in (path, wal):
-                shutil.copyfile(file, Path(self._copy.name, file.name))
-            path = Path(self._copy.name, path.name)
+            path = _copied([path, wal], Path(self._copy.name))
         # Immutable files are read without a lock; a write-ahead log needs one.
         uri = f"file:{quote(str(path.resolve()))}?{'mode=ro' if logged else 'immutable=1'}"
         self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
@@ -57,30 +65,51 @@ class SqliteFile:
                 raise DamagedFileError(self.damage)
             yield row
             return
-        query = "SELECT timestamp, topic_id, data FROM messages WHERE id = ?"
+        # What a row claims is looked at before memory is taken for it; a claim can be larger than the file.
+        query = (
+            "SELECT timestamp, topic_id, typeof(data), length(data), "
+            "CASE WHEN typeof(data) = 'blob' AND length(data) <= ? THEN data END FROM messages WHERE rowid = ?"
+        )
+        name = f"row {block.position} of its messages"
         try:
-            stamp_ns, topic_id, data = self._database.execute(query, (block.position,)).fetchone()
-            row = Row(stamp_ns, topic_id, bytes(data))
-        except (sqlite3.Error, TypeError) as error:
-            raise DamagedFileError(f"row {block.position} of its messages cannot be read ({error})") from error
-        yield row
+            found = self._database.execute(query, (self._longest, block.position)).fetchone()
+        except sqlite3.Error as error:
+            raise DamagedFileError(f"{name} cannot be read ({reason(error)})") from error
+        if found is None:
+            raise DamagedFileError(f"{name} is not there any more")
+        stamp_ns, topic_id, kind, length, data = found
+        if data is None:
+            raise DamagedFileError(
+                f"{name} holds {kind} of length {length}, expected a blob of {self._longest} at most"
+            )
+        yield Row(stamp_ns, topic_id, data)
 
     def _read_index(self, logged: bool) -> None:
+        size = self.path.stat().st_size
+        self._longest = min(LARGEST, size) if not logged else LARGEST
         try:
+            interruptible(self._database)
             # Lets SQLite look into a file that is shorter than it says.
             self._database.execute("PRAGMA writable_schema = ON")
-            topics = self._database.execute("SELECT id, name, type, serialization_format FROM topics").fetchall()
+            self._database.execute("PRAGMA trusted_schema = OFF")
+            for table in ("topics", "messages"):
+                check_table(self._database, table)
+            query = "SELECT id, name, type, serialization_format FROM topics"
+            topics = self._database.execute(query).fetchmany(_MOST_TOPICS)
         except sqlite3.Error as error:
-            raise DamagedFileError(f"its list of topics cannot be read ({error})") from error
+            raise DamagedFileError(f"its list of topics cannot be read ({reason(error)})") from error
         pages = _Pages(self.path)
         try:
             if not logged and pages.missing_bytes:
                 raise sqlite3.DatabaseError(f"its last {pages.missing_bytes} bytes are missing: it was cut")
-            rows = self._database.execute("SELECT timestamp, id, topic_id FROM messages").fetchall()
+            most = LARGEST if logged else size // _SMALLEST_ROW
+            rows = self._database.execute(_ROWS).fetchmany(most + 1)
+            if len(rows) > most:  # pages that are in its tree over and over
+                raise sqlite3.DatabaseError(f"it lists more than {most} messages, which its {size} bytes cannot hold")
         except sqlite3.Error as error:
-            self.damage = str(error)
+            self.damage = reason(error)
             self._pages = pages
-            rows = list(pages.rows())
+            rows = list(islice(pages.rows(), size // _SMALLEST_ROW))
         # Columns of damaged rows may hold anything.
         rows = [row for row in rows if isinstance(row[0], int)]
         topics = [topic for topic in topics if all(isinstance(text, str) for text in topic[1:])]
@@ -88,6 +117,20 @@ class SqliteFile:
         counts = Counter(row[2] for row in rows)
         self.topics = {id_: Topic(name, type_, form, counts[id_]) for id_, name, type_, form in topics}
         self.blocks = [Block(stamp, row_id, topic_ids[topic]) for stamp, row_id, topic in rows if topic in topic_ids]
+
+
+def _copied(files: Sequence[Path], folder: Path) -> Path:
+    """Copies files; returns the first one's.
+
+    Raises:
+        DamagedFileError: there is no room for them.
+    """
+    size, free = sum(file.stat().st_size for file in files), shutil.disk_usage(folder).free
+    if size > free // 2:
+        raise DamagedFileError(f"its last rows are in its log, and a copy of {size} bytes finds no room in {folder}")
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
+    return folder / files[0].name
 
 
 class _Cell(NamedTuple):
@@ -136,6 +179,8 @@ class _Pages:
         """The row whose cell is at a position; None when a part of it is not in the file any more."""
         cell = self._cell(position)
         assert cell is not None
+        if cell.payload_size > min(LARGEST, len(self._file)):  # pages that lead back to one another
+            return None
         here, left = self._sizes(cell.payload_size)
         parts = [self._file[cell.payload : cell.payload + here]]
         link = cell.payload + here

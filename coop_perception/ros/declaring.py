@@ -16,7 +16,11 @@ def ros_value(definition: Definition) -> Any:
 
 def descriptor(definition: Definition) -> ParameterDescriptor:
     """What ROS's tools show of a parameter, and the range to which ROS itself holds it."""
-    described = ParameterDescriptor(description=definition.description, additional_constraints=constraints(definition))
+    described = ParameterDescriptor(
+        description=definition.description,
+        additional_constraints=constraints(definition),
+        read_only=definition.read_only,
+    )
     if definition.low is not None and definition.high is not None:
         if isinstance(definition.default, int):
             described.integer_range = [IntegerRange(from_value=int(definition.low), to_value=int(definition.high))]

@@ -14,7 +14,8 @@ class Definition:
     """One parameter. `low` and `high` bound numbers, both included; `choices` lists what a string may be, or each of
     several.
 
-    A dynamic parameter takes effect on the next frame; the others are read when the node is configured.
+    A dynamic parameter takes effect on the next frame; the others are read when the node is configured. One that is
+    `read_only` is what it was when the node started.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Definition:
     high: float | None = None
     choices: tuple[str, ...] = ()
     dynamic: bool = False
+    read_only: bool = False
 
 
 def refusal(definition: Definition, value: object) -> str:
@@ -67,7 +69,10 @@ def constraints(definition: Definition) -> str:
         words.append(
             ("some of " if isinstance(definition.default, tuple) else "one of ") + ", ".join(definition.choices)
         )
-    words.append("dynamic" if definition.dynamic else "read when the node is configured")
+    if definition.read_only:
+        words.append("set when the node starts")
+    else:
+        words.append("dynamic" if definition.dynamic else "read when the node is configured")
     return "; ".join(words)
 
 
@@ -75,7 +80,7 @@ def default_text(definition: Definition) -> str:
     """A parameter's default as one writes it behind `-p NAME:=` and in a parameters file."""
     value = definition.default
     if isinstance(value, tuple):
-        return "[" + ", ".join(value) + "]"
+        return "[" + ", ".join(each or '""' for each in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     return '""' if value == "" else str(value)

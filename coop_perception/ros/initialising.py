@@ -1,4 +1,4 @@
-"""ROS for this process, also where it finds no place for its log files."""
+"""ROS for this process, also where it finds no place for its log files, or no shared memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from typing import Any
 import rclpy
 from rclpy.logging import get_logger
 
+from coop_perception.ros.shared_memory import FOLDER, remove_dead, without_where_full
 from coop_perception.shown import plain
 
 
 def initialise(args: Sequence[str] | None = None, **options: Any) -> None:
     """`rclpy.init`, which ends a process without a home directory, or with one that it may not write to: for want of
-    log files, nobody should want for a node. They go to a temporary directory then, which is said.
+    log files, nobody should want for a node. They go to a temporary directory then, which is said. Shared memory of
+    dead processes is given back, and none is used where there is no room for it, which is said, too.
     """
-    said = _place_for_logs()
+    said = [_place_for_logs()]
+    removed = remove_dead()
+    variables, no_shared_memory = without_where_full(os.environ)
+    os.environ.update(variables)
+    said.append(no_shared_memory)
     rclpy.init(args=None if args is None else list(args), **options)
-    if said:
-        get_logger("coop_perception").warning(said)
+    logger = get_logger("coop_perception")
+    if removed:
+        logger.info(f"removed {removed} segments of shared memory that dead processes had left in {FOLDER}")
+    for line in filter(None, said):
+        logger.warning(line)
 
 
 def _place_for_logs() -> str:

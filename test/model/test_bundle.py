@@ -93,6 +93,52 @@ def test_weights_that_graphs_share_are_checked(directory: Path) -> None:
         load_bundle(directory)
 
 
+def test_weights_that_the_manifest_does_not_list_are_not_taken(directory: Path) -> None:
+    """Not those of a graph in a graph, either: what is not listed is not checked."""
+    _share_weights(directory, "weights.bin")
+    edit_manifest(directory, weights=None)
+    with pytest.raises(
+        BundleError, match=r"segmenter\.onnx: takes weights from 'weights\.bin', which the manifest does"
+    ):
+        load_bundle(directory)
+
+
+@pytest.mark.parametrize("place", ["/etc/hostname", "../weights.bin", "", "weights.bin/../../weights.bin"])
+def test_weights_from_elsewhere_are_not_taken(directory: Path, place: str) -> None:
+    _share_weights(directory, place)
+    with pytest.raises(BundleError, match=r"segmenter\.onnx: takes weights from .* which the manifest does not list"):
+        load_bundle(directory)
+
+
+def test_weights_are_those_that_the_graph_was_made_with(directory: Path) -> None:
+    weights = _share_weights(directory, "weights.bin")
+    load_bundle(directory)
+    weights.write_bytes(weights.read_bytes()[::-1] + b"!")
+    edit_manifest(directory, weights={"file": weights.name, "sha256": sha256(weights)})
+    with pytest.raises(
+        BundleError, match=r"segmenter\.onnx: was made with weights of sha256 '.{12}'…, those of weights"
+    ):
+        load_bundle(directory)
+
+
+def _share_weights(directory: Path, place: str) -> Path:
+    """Takes one of the segmenter's tensors, inside an If, from another file."""
+    weights = directory / "weights.bin"
+    weights.write_bytes(np.float32(255).tobytes())
+    tensor = onnx.TensorProto(name="full", data_type=TensorProto.FLOAT)
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", place
+    tensor.data_location = TensorProto.EXTERNAL
+    value = helper.make_tensor_value_info("full", TensorProto.FLOAT, [])
+    branch = helper.make_graph([helper.make_node("Constant", [], ["full"], value=tensor)], "branch", [], [value])
+    model = onnx.load(directory / "segmenter.onnx")
+    model.graph.node.append(helper.make_node("If", ["yes"], ["chosen"], then_branch=branch, else_branch=branch))
+    helper.set_model_props(model, {"weights_sha256": sha256(weights)})
+    rewrite_network(directory, "segmenter", model)
+    edit_manifest(directory, weights={"file": weights.name, "sha256": sha256(weights)})
+    return weights
+
+
 def test_missing_and_altered_files(directory: Path) -> None:
     path = directory / "restoration.onnx"
     whole = path.read_bytes()

@@ -36,7 +36,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from test_documents import BOMB
-from toy_bundle import edit_manifest, write_toy_bundle
+from toy_bundle import edit_manifest, never_ending, rewrite_network, write_toy_bundle
 
 from coop_perception.images import decode, to_mask
 from coop_perception.model.bundle import MANIFEST
@@ -191,6 +191,55 @@ def test_a_bundle_whose_manifest_attacks_is_refused_while_frames_flow(
         assert not answer.success
         assert says in answer.message
         ours.wait(lambda: bool(masks) and masks[-1].header.stamp.sec >= first, "a mask after it")
+
+
+def test_a_bundle_that_never_ends_to_load_is_refused_in_time(active: Callable[..., Client], tmp_path: Path) -> None:
+    """Neither frames nor the next bundle wait for it."""
+    ours = active(load_timeout="15.0", backend="onnxruntime")
+    masks = ours.listen(Image, "/front/coop/mask")
+    endless, coarse = write_toy_bundle(tmp_path / "endless"), write_toy_bundle(tmp_path / "coarse", 12, 16)
+    rewrite_network(endless, "restoration", never_ending())
+    with flowing(connected(ours, Image, "/front/image_raw"), pixels()) as newest:
+        answer = load(ours, endless)
+        first = newest() + 1
+        assert not answer.success
+        assert f"{endless}: not loaded within 15 s" in answer.message
+        ours.wait(lambda: bool(masks) and masks[-1].header.stamp.sec >= first, "a mask after it")
+        assert set_parameters(ours, load_timeout=60.0) == ""
+        assert load(ours, coarse).success
+
+
+def test_many_bundles_at_once_are_all_answered(active: Callable[..., Client], tmp_path: Path) -> None:
+    ours = active(backend="onnxruntime")
+    coarse = write_toy_bundle(tmp_path / "coarse", 12, 16)
+    deep = QoSProfile(depth=100)
+    service = ours.node.create_client(LoadBundle, f"{NODE}/load_bundle", qos_profile=deep)
+    assert service.wait_for_service(DEADLINE)
+    answers = [service.call_async(LoadBundle.Request(path=str(coarse))) for _ in range(60)]
+    ours.wait(lambda: all(answer.done() for answer in answers), "60 answers")
+    done = [answer.result().success for answer in answers]
+    assert any(done)
+    refused = [answer.result().message for answer in answers if not answer.result().success]
+    assert all("is being loaded; ask again" in message for message in refused)
+    assert parameter(ours, "bundle") == str(coarse)
+
+
+def test_bundles_are_loaded_from_the_operators_folders_only(active: Callable[..., Client], tmp_path: Path) -> None:
+    inside, outside = tmp_path / "roots", write_toy_bundle(tmp_path / "elsewhere/toy")
+    allowed = write_toy_bundle(inside / "toy")
+    (inside / "linked").symlink_to(outside)
+    manifest_linked = inside / "manifest_linked"
+    manifest_linked.mkdir()
+    (manifest_linked / MANIFEST).symlink_to(outside / MANIFEST)
+    ours = active(bundle_roots=f"[{inside}]", backend="onnxruntime")
+    started_with = parameter(ours, "bundle")
+    for path in (outside, inside / "linked", manifest_linked, inside / "../elsewhere/toy", ""):
+        answer = load(ours, path)
+        assert not answer.success
+        assert f"is in none of the folders that bundles are loaded from ({inside})" in answer.message
+    for path in (allowed, started_with):
+        assert load(ours, path).success
+    assert "read-only" in set_parameters(ours, bundle_roots=["/"])
 
 
 def test_a_bundle_is_not_exchanged_where_there_is_none(bundle: Path, tmp_path: Path) -> None:

@@ -304,7 +304,7 @@ def test_unknown_types_disturb_only_who_wants_them(tmp_path):
             recording.deserialize(message)
 
 
-@pytest.mark.parametrize("raw", [b"", b"\0\1\0\0", b"\0\1\0\0" + b"\xff" * 60, raw_image(0)[:-9], b"\7" * 40])
+@pytest.mark.parametrize("raw", [b"\0\1\0\0" + bytes(8), b"\0\1\0\0" + b"\xff" * 60, raw_image(0)[:-9], b"\7" * 40])
 def test_damaged_messages_cannot_be_deserialised(tmp_path, raw):
     with RecordingWriter(tmp_path / "bag") as writer:
         writer.write(TOPIC, raw, IMAGE_TYPE, stamp(0))

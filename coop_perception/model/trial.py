@@ -1,0 +1,64 @@
+"""A bundle tried in a process of its own: a graph that never ends, or that ends its process, costs nobody else.
+
+The process is `coop_perception.model.trial_process`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from coop_perception.documents import parse_json
+from coop_perception.engines import EngineError
+from coop_perception.engines.loading import EngineSettings
+from coop_perception.model.bundle import BundleError
+
+KINDS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (BundleError, EngineError)}
+"""Errors that come back as what they are, by name."""
+PROCESS = "coop_perception.model.trial_process"
+
+
+def try_bundle(
+    directory: Path, copy: Path, settings: EngineSettings, fused: bool, cameras: int, limit_s: float
+) -> None:
+    """Load a bundle once, elsewhere. Its snapshot is in `copy` after that.
+
+    Args:
+        directory, settings, fused, cameras: as for `coop_perception.model.loading.load_pipeline`.
+        copy: a folder to make.
+        limit_s: seconds that it may take.
+
+    Raises:
+        BundleError, EngineError: what loading it there raised; the process took longer, or died.
+    """
+    command = [sys.executable, "-m", PROCESS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        timer = threading.Timer(limit_s, process.kill)
+        timer.start()
+        try:
+            answer, _ = process.communicate(pickle.dumps((directory, copy, settings, fused, cameras)))
+        finally:
+            late = not timer.is_alive()
+            timer.cancel()
+            process.kill()
+    if late:
+        raise EngineError(too_late(directory, limit_s))
+    try:
+        kind, message = parse_json(answer.decode(), "the process's answer:")
+    except ValueError:
+        raise EngineError(
+            f"{directory}: the process that tried it ended with status {process.returncode}: its networks take more "
+            "memory than there is, or end the runtime that loads them"
+        ) from None
+    if kind:
+        raise KINDS.get(kind, EngineError)(message)
+
+
+def too_late(directory: Path, limit_s: float) -> str:
+    return (
+        f"{directory}: not loaded within {limit_s:g} s; where its engines have to be built, build them beforehand "
+        "(build_engines) or raise parameter load_timeout"
+    )

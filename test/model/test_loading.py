@@ -1,0 +1,75 @@
+"""What is loaded is what was checked, within its time, and costs nobody else."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from toy_bundle import HEIGHT, WIDTH, never_ending, rewrite_network, write_toy_bundle
+
+from coop_perception.engines import EngineError
+from coop_perception.engines.loading import EngineSettings
+from coop_perception.model import snapshot, trial
+from coop_perception.model.bundle import BundleError
+from coop_perception.model.loading import load_pipeline
+from coop_perception.model.pipeline import OUTPUTS
+
+load = partial(load_pipeline, settings=EngineSettings("onnxruntime"), fused=False, cameras=1, say=lambda _: None)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return write_toy_bundle(tmp_path / "toy")
+
+
+@pytest.mark.parametrize("limit_s", [None, 60.0])
+def test_a_bundle_is_loaded_from_a_copy(directory: Path, limit_s: float | None) -> None:
+    pipeline = load(directory, limit_s=limit_s)
+    assert pipeline.bundle.directory == directory
+    for file in directory.iterdir():
+        file.write_bytes(b"")
+    image = np.full((HEIGHT, WIDTH, 3), 7, np.uint8)
+    (result,) = pipeline.run([image], OUTPUTS)
+    np.testing.assert_array_equal(result.mask, image[..., 1])
+
+
+def test_what_is_exchanged_after_the_check_is_not_loaded(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = snapshot.load_bundle
+
+    def exchange(folder: Path) -> object:
+        bundle = checked(folder)
+        (folder / "segmenter.onnx").write_bytes((folder / "refinement.onnx").read_bytes())
+        return bundle
+
+    monkeypatch.setattr(snapshot, "load_bundle", exchange)
+    with pytest.raises(BundleError, match=rf"{directory}/segmenter\.onnx: altered"):
+        load(directory)
+
+
+def test_errors_name_the_bundles_own_files(directory: Path) -> None:
+    rewrite_network(directory, "segmenter", onnx.ModelProto())
+    for limit_s in (None, 60.0):
+        with pytest.raises(EngineError, match=rf"{directory}/segmenter\.onnx: ONNX Runtime .* cannot load it"):
+            load(directory, limit_s=limit_s)
+
+
+def test_a_network_that_never_ends_is_given_up(directory: Path) -> None:
+    rewrite_network(directory, "restoration", never_ending())
+    begun = time.monotonic()
+    with pytest.raises(EngineError, match=rf"{directory}: not loaded within 4 s"):
+        load(directory, limit_s=4.0)
+    assert time.monotonic() - begun < 20
+
+
+def test_a_network_that_ends_its_process_is_refused(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dying.py").write_text("import os; os.abort()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(trial, "PROCESS", "dying")
+    with pytest.raises(EngineError, match=r"the process that tried it ended with status -6"):
+        load(directory, limit_s=60.0)

@@ -1,0 +1,106 @@
+"""Shared memory that the dead left, and none at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from node_harness import DEADLINE, DOMAIN, environment
+
+from coop_perception.ros.shared_memory import remove_dead, without_where_full
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def segment(folder: Path, number: int, age_s: float = 60.0) -> Path:
+    """A segment with its lock, as a process leaves them."""
+    made = folder / f"fastrtps_{number:016x}"
+    lock = made.with_name(f"{made.name}_el")
+    for file in (made, lock):
+        file.write_bytes(b"")
+        when = file.stat().st_mtime - age_s
+        os.utime(file, (when, when))
+    return made
+
+
+def test_only_what_nobody_holds_is_removed(tmp_path: Path) -> None:
+    dead, living, starting = segment(tmp_path, 1), segment(tmp_path, 2), segment(tmp_path, 3, 0.0)
+    strangers = segment(tmp_path, 4)
+    if os.geteuid() == 0:
+        os.chown(f"{strangers}_el", 12345, 12345)
+    else:
+        strangers.unlink()
+    others = [tmp_path / name for name in ("fastrtps_port7411_el", "fastrtps_port7411", "other_el", "fastrtps_1_el")]
+    for file in others:
+        file.write_bytes(b"")
+        os.utime(file, (0, 0))
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"")
+    (tmp_path / f"fastrtps_{5:016x}_el").symlink_to(precious)
+    os.mkfifo(tmp_path / f"fastrtps_{6:016x}_el")
+    with open(f"{living}_el") as lock:  # noqa: PTH123
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert remove_dead(tmp_path) == 1
+    assert not dead.exists()
+    assert not Path(f"{dead}_el").exists()
+    kept = [living, starting, *others, precious, *([strangers] if os.geteuid() == 0 else [])]
+    assert all(file.exists() for file in kept)
+    assert remove_dead(tmp_path / "nothing") == 0
+
+
+@pytest.mark.parametrize(
+    ("profile", "uses"), [("fastdds.xml", True), ("fastdds_udp.xml", False), (None, True), ("no such file", True)]
+)
+def test_what_needs_no_shared_memory_is_left_alone(tmp_path: Path, profile: str | None, uses: bool) -> None:
+    given = {} if profile is None else {"FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / profile)}
+    variables, said = without_where_full(given, tmp_path / "nothing")
+    assert bool(variables) == bool(said) == uses
+    assert without_where_full({**given, "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, tmp_path / "nothing") == ({}, "")
+
+
+def test_udp_when_it_is_wished() -> None:
+    assert without_where_full({"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}, Path("/nothing")) == ({}, "")
+
+
+def can_mount() -> bool:
+    unshare = shutil.which("unshare")
+    command = [str(unshare), "--mount", "mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", "/dev/shm"]
+    return unshare is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not can_mount(), reason="a file system of one's own takes root")
+@pytest.mark.parametrize(
+    ("size", "reach"), [("4k", "SUBNET"), ("640k", "SUBNET"), ("64k", "LOCALHOST"), ("640k", "LOCALHOST")]
+)
+def test_a_node_starts_where_shared_memory_is_full(tmp_path: Path, size: str, reach: str) -> None:
+    """With the profile that asks for 64 MB; it says why images go over UDP, and ends as always."""
+    node = f"exec {sys.executable} -m coop_perception.commands.degrade_node"
+    script = f"mount -t tmpfs -o size={size} tmpfs /dev/shm && {node}"
+    log = tmp_path / "log"
+    given = {
+        **environment(DOMAIN),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": reach,
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config/fastdds.xml"),
+    }
+    with log.open("w") as out:
+        command = ["unshare", "--mount", "sh", "-c", script]
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=given)
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while "level 2 of 3" not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "no shared memory in /dev/shm" in log.read_text()
