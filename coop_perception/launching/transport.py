@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from coop_perception.resources import share
-
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""What Fast DDS reads at the start of a process: version 3 (Kilted and later), version 2 (Humble, Jazzy)."""
+from coop_perception.ros.shared_memory import PROFILE_VARIABLES
 
 
 def default_profile(environment: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.recordings.blocks import LARGEST
 from coop_perception.recordings.messages import CAMERA_INFO_TYPE, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, TYPES
 from coop_perception.recordings.storage import DamagedFileError, StorageFile, open_storage
+from coop_perception.shown import LONGEST_NAME, plain
 
 METADATA = "metadata.yaml"
 METADATA_LIMIT = 1 << 20
@@ -276,10 +277,9 @@ def _storage_files(path: Path, listed: list[str]) -> tuple[list[Path], list[Path
         return [path], []
     if not path.is_dir():
         raise RecordingError(f"{path}: is neither a folder nor a regular file, expected a recording")
-    files = sorted(
-        file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.name[0] != "." and file.is_file()
-    )
-    missing = [name for name in listed if not (path / name).is_file()]
+    there = {file.name: file for file in sorted(path.iterdir()) if file.is_file()}
+    files = [file for name, file in there.items() if name.endswith(SUFFIXES) and name[0] != "."]
+    missing = [plain(name, LONGEST_NAME) for name in listed if name not in there]
     if missing:
         raise RecordingError(
             f"{path}: metadata.yaml names {', '.join(missing)}, which the directory lacks; copy them there, "

@@ -14,10 +14,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from coop_perception.launching.transport import PROFILE_VARIABLES
 from coop_perception.resources import share
 from coop_perception.shown import plain
 
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""What Fast DDS reads at the start of a process: version 3 (Kilted and later), version 2 (Humble, Jazzy)."""
 FOLDER = Path("/dev/shm")
 _SEGMENT = re.compile("fastrtps_[0-9a-f]{16}")
 _LOCK = "_el"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import lz4.frame
 import pytest
+import yaml
 import zstandard
 from mcap.reader import SeekingReader
 from mcap.writer import CompressionType
@@ -377,3 +378,15 @@ def test_lengths_beyond_every_file(tmp_path: Path) -> None:
         count, error = read_bounded(path)
         assert count == 0
         assert error
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".mcap", "a\0b.mcap", "\x1b[2J.mcap", "", ".", "/"])
+def test_metadata_that_names_what_no_file_can_be_called(tmp_path: Path, name: str) -> None:
+    recording = record(tmp_path / "recording", 5)
+    metadata = recording / "metadata.yaml"
+    content = yaml.safe_load(metadata.read_text())
+    content["rosbag2_bagfile_information"]["relative_file_paths"] = [name]
+    metadata.write_text(yaml.safe_dump(content))
+    _, error = attempt(recording)
+    assert "metadata.yaml" in str(error)
+    assert str(error).isprintable()
