@@ -374,7 +374,10 @@ def test_lengths_beyond_every_file(tmp_path: Path) -> None:
     path = mcap_with(tmp_path / "bag.mcap", [image(0)])
     data = path.read_bytes()
     for length in (2**28 + 2**21, 2**64 - 1):
-        path.write_bytes(data[:8] + struct.pack("<BQ", 5, length) + data[17:])
+        attacked = data[:8] + struct.pack("<BQ", 5, length) + data[17:]
+        path.write_bytes(attacked)
+        assert read_bounded(path)[0] == 1  # by the index, which leads past it
+        path.write_bytes(attacked[:-40])  # no index is found, and the records are walked through
         count, error = read_bounded(path)
         assert count == 0
         assert error
