@@ -20,7 +20,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from coop_perception import topics
 from coop_perception.contracts import FUSED, STAGES
-from coop_perception.evaluation.outputs import RECORDED
+from coop_perception.evaluation.conditions import Conditions, of_message
+from coop_perception.evaluation.node_outputs import RECORDED
 from coop_perception.images import ImageError, decode
 from coop_perception.recordings.cameras import camera_of, camera_prefix
 from coop_perception.recordings.frames import header_stamp, with_header_stamp
@@ -62,7 +63,9 @@ class Played:
     """Images that were not played, as they have the stamp of one before: their outputs could not be told apart."""
     dropped: dict[str, int] = field(default_factory=dict)
     stages_ms: dict[str, float] = field(default_factory=dict)
-    conditions: list[tuple[str, float]] = field(default_factory=list)
+    conditions: dict[int, Conditions] = field(default_factory=dict)
+    published: list[int] = field(default_factory=list)
+    """The stamps of the frames, in order."""
     seconds: float = 0.0
     """From the first image's publication to the last mask's reception."""
     damage: str | None = None
@@ -136,7 +139,7 @@ class _Client:
         self._changed = threading.Condition()
         self._arrived: dict[int, set[str]] = {}
         self._mask_time: dict[int, float] = {}
-        self._conditions: dict[int, tuple[str, float]] = {}
+        self._conditions: dict[int, Conditions] = {}
         self._status: CameraStatus | None = None
         self._status_count = 0
         self._writer: RecordingWriter | None = None
@@ -189,7 +192,8 @@ class _Client:
             result.latency_ms = {
                 s: (self._mask_time[s] - published[s]) * 1e3 for s in published if s in self._mask_time
             }
-            result.conditions = [self._conditions[stamp] for stamp in published if stamp in self._conditions]
+            result.conditions = {stamp: self._conditions[stamp] for stamp in published if stamp in self._conditions}
+            result.published = list(published)
             if whole:
                 result.seconds = max(self._mask_time[stamp] for stamp in whole) - next(iter(published.values()))
         return result
@@ -363,7 +367,7 @@ class _Client:
     def _on_condition(self, message: ImageCondition) -> None:
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         with self._changed:
-            self._conditions[stamp] = (message.most_likely, message.strength)
+            self._conditions[stamp] = of_message(message)
 
     def _on_status(self, message: PipelineStatus) -> None:
         with self._changed:
