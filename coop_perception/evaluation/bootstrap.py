@@ -23,7 +23,7 @@ Value: TypeAlias = Callable[[Sums], Sums]
 """From sums over frames [..., d] to the score [...]; NaN where nothing was scored."""
 
 LEVEL = 0.95
-BLOCKS = 16
+BLOCKS = 12
 FEWEST = 2 * BLOCKS
 """Frames; with fewer an interval would say more about the method than about the drive."""
 _MOST_SHARED = 0.5
@@ -106,5 +106,6 @@ def _expanded(blocks: int, shared: float) -> tuple[float, float]:
     z = _NORMAL.inv_cdf((1 + LEVEL) / 2)
     # Student's quantile by the normal one's (Cornish and Fisher); within 0.002 from 7 degrees of freedom on.
     t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    tail = _NORMAL.cdf(-t * math.sqrt(blocks / freedom / (1 - shared)))
+    # Of blocks that share something, the sample's variance falls short a little more than each block's does.
+    tail = _NORMAL.cdf(-t * math.sqrt(blocks / freedom / max(1e-3, 1 - shared * blocks / freedom)))
     return tail, 1 - tail

@@ -133,7 +133,7 @@ def _settings(task: Task) -> EngineSettings:
     if begun is None:
         return task.settings
     asked = task.settings
-    backend, precision = str(begun.get("backend")), str(begun.get("precision"))
+    backend, precision = str(begun.get("backend", asked.backend)), str(begun.get("precision", asked.precision))
     return replace(
         asked,
         backend=backend if asked.backend == "auto" else asked.backend,
