@@ -65,10 +65,12 @@ def interval(series: Sequence[Sums], value: Value) -> Interval | None:
     if not math.isfinite(score):
         return None
     frames = sum(map(len, series))
+    if frames < FEWEST:
+        return Interval(score, None, None)
     length = frames / BLOCKS
     parts = np.concatenate([_blocks(one, length) for one in series])
     shared = _reach([_influence(one, total, value) for one in series]) * len(parts) / frames
-    if frames < FEWEST or shared > _MOST_SHARED:
+    if shared > _MOST_SHARED:
         return Interval(score, None, None)
     drawn = np.random.default_rng(0).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), _RESAMPLES)
     low, high = np.nanquantile(value(drawn @ parts), _expanded(len(parts), shared))
@@ -90,8 +92,8 @@ def _reach(influences: Sequence[Sums]) -> float:
     if variance < 1e-24:
         return 0.0
     phi = sum(float(one[1:] @ one[:-1]) for one in centred) / variance
-    phi = min(phi + (1 + 3 * phi) / frames, 0.999)  # its own bias (Kendall, 1954)
-    return max(0.0, 2 * phi / (1 - phi**2))
+    phi = min(max(0.0, phi + (1 + 3 * phi) / frames), 0.999)  # its own bias (Kendall, 1954)
+    return 2 * phi / (1 - phi**2)
 
 
 def _blocks(series: Sums, length: float) -> Sums:

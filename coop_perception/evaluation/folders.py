@@ -13,8 +13,8 @@ from coop_perception.classes import SemanticClass
 from coop_perception.image_files import DatasetError, image_files, read_image
 from coop_perception.recordings.labelled_folders import label_ids, read_label
 
-_SECONDS = re.compile(r"(\d+)[._](\d{1,9})")
-_WHOLE = re.compile(r"\d+")
+_SECONDS = re.compile(r"(?<!\d)(\d{7,})[._](\d{1,9})$")
+_WHOLE = re.compile(r"(?<!\d)\d+$")
 _STAMP_DIGITS = 16
 """A whole number of as many digits is a stamp in ns; a shorter one is a frame's number."""
 
@@ -74,11 +74,10 @@ def _by_frame(folder: Path) -> dict[tuple[str, int], Path]:
 
 def frame_of(stem: str) -> tuple[str, int] | None:
     """What a file's name says of its frame: ("stamp", ns) or ("number", index)."""
-    seconds = list(_SECONDS.finditer(stem))
-    if seconds and seconds[-1].end() == len(stem) and len(seconds[-1][1]) >= _STAMP_DIGITS - 9:
-        whole, fraction = seconds[-1].groups()
-        return "stamp", int(whole) * 10**9 + int(fraction.ljust(9, "0"))
-    numbers = list(_WHOLE.finditer(stem))
-    if not numbers or numbers[-1].end() != len(stem):
+    seconds = _SECONDS.search(stem)
+    if seconds:
+        return "stamp", int(seconds[1]) * 10**9 + int(seconds[2].ljust(9, "0"))
+    number = _WHOLE.search(stem)
+    if not number:
         return None
-    return ("stamp" if len(numbers[-1][0]) >= _STAMP_DIGITS else "number"), int(numbers[-1][0])
+    return ("stamp" if len(number[0]) >= _STAMP_DIGITS else "number"), int(number[0])

@@ -70,7 +70,7 @@ def evaluate_offline(task: Task, say: Say = lambda _: None, advance: Advance = l
         path = task.out / JOURNAL
         pipeline = Pipeline(bundle, load_engines(bundle, STAGES, _settings(task), say))
         pipeline.warm_up()
-        engine = pipeline.engines["segmenter"]
+        engine = next(iter(pipeline.engines.values()))
         findings = Findings()
         count = sum(recording.topics[chosen.image].count for chosen in cameras)
         whole = max(1, count // task.selection.every)
