@@ -56,7 +56,12 @@ def main() -> None:
     report(
         "evaluation",
         goals,
-        {"bare_fps": bare, "evaluate_bag_fps": evaluated, "fleet_seconds": seconds, "size": [bundle.width, bundle.height]},
+        {
+            "bare_fps": bare,
+            "evaluate_bag_fps": evaluated,
+            "fleet_seconds": seconds,
+            "size": [bundle.width, bundle.height],
+        },
     )
 
 

@@ -40,6 +40,8 @@ TRIALS, SPACED = 3, 20
 """Images that a node's time for one is the median of, and that tell how far they lie apart."""
 HEADROOM = 0.8
 """Share of the time between two images that the node may take for one."""
+GONE_S = 5.0
+"""How long nothing may be seen of the node: on a busy machine discovery forgets one for a moment."""
 SETTLE_S = 10.0
 """How long the node may leave a frame unaccounted for after the last one was played."""
 
@@ -134,6 +136,9 @@ class _Client:
     def __init__(self, recording: Recording, image_topic: str, node_name: str) -> None:
         self._recording, self._image_topic, self._node_name = recording, image_topic, node_name
         self._camera = camera_of(image_topic)
+        namespace = node_name.rpartition("/")[0]  # the node's topics are relative
+        self._topics = f"{namespace}/{self._camera}"
+        self._node_seen = 0.0
         self._info_topic = topics.of(camera_prefix(image_topic), topics.CAMERA_INFO)
         self._compressed = recording.topics[image_topic].type == COMPRESSED_IMAGE_TYPE
         self._changed = threading.Condition()
@@ -145,14 +150,14 @@ class _Client:
         self._writer: RecordingWriter | None = None
         self._write_error: RecordingError | None = None
         self.node = Node("evaluate_bag")
-        play_topic = "/" + topics.of(self._camera, topics.IMAGE) + (topics.COMPRESSED if self._compressed else "")
+        play_topic = topics.of(self._topics, topics.IMAGE) + (topics.COMPRESSED if self._compressed else "")
         self._image = self.node.create_publisher(CompressedImage if self._compressed else Image, play_topic, PLAY_QOS)
-        self._info = self.node.create_publisher(CameraInfo, "/" + topics.of(self._camera, topics.CAMERA_INFO), PLAY_QOS)
+        self._info = self.node.create_publisher(CameraInfo, topics.of(self._topics, topics.CAMERA_INFO), PLAY_QOS)
         for output, topic in RECORDED.items():
             callback = partial(self._on_output, output)
-            self.node.create_subscription(Image, "/" + topics.of(self._camera, topic), callback, PLAY_QOS, raw=True)
+            self.node.create_subscription(Image, topics.of(self._topics, topic), callback, PLAY_QOS, raw=True)
         self.node.create_subscription(
-            ImageCondition, "/" + topics.of(self._camera, topics.CONDITION), self._on_condition, PLAY_QOS
+            ImageCondition, topics.of(self._topics, topics.CONDITION), self._on_condition, PLAY_QOS
         )
         self.node.create_subscription(PipelineStatus, status_topic(node_name), self._on_status, 10)
 
@@ -160,6 +165,7 @@ class _Client:
         result = Played()
         self._check_stamps()
         first, stamp = self._connect()
+        self._node_seen = time.monotonic()
         result.rate = self._rate_to_follow(first, stamp) if rate is None else rate
         before = self._quiet()
         self._writer = writer
@@ -238,6 +244,7 @@ class _Client:
                     into, logged = into + min(gap, LONGEST_GAP_S), message.stamp_ns
                     # An absolute schedule, which does not drift.
                     time.sleep(max(0.0, begun + into / result.rate - now))
+                    self._check_there()
                     published[stamp] = time.monotonic()
                     self._image.publish(message.raw)
                     progress.advance(task)
@@ -246,6 +253,14 @@ class _Client:
             except RecordingError as error:
                 return str(error)
         return None
+
+    def _check_there(self) -> None:
+        """Raises LiveError where the node went away: the rest of a long recording would be played to nobody."""
+        now = time.monotonic()
+        if self.node.count_publishers(status_topic(self._node_name)):
+            self._node_seen = now
+        elif now - self._node_seen > GONE_S:
+            raise LiveError(f"{self._node_name} went away while it was played to; its log says why")
 
     def _first_usable(self) -> Message:
         """The first image that can be decoded, as the node will have to.

@@ -29,6 +29,7 @@ from coop_perception.commands import demo, evaluate_bag
 from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.journal import Journal
 from coop_perception.evaluation.results import check
+from coop_perception.evaluation.table import read_parquet
 from coop_perception.exit_codes import INCOMPLETE, INTERRUPTED
 from coop_perception.metrics import psnr
 from coop_perception.model.bundle import load_bundle
@@ -507,6 +508,56 @@ def test_nodes_of_one_name_are_not_evaluated(tmp_path: Path, bundle: Path) -> No
         assert done.returncode == 1
         assert re.search(f"{name}: {says}", done.stderr), done.stderr
     assert not (tmp_path / "live/outputs").exists()
+
+
+def test_a_node_in_a_namespace_agrees_with_the_networks_alone(tmp_path: Path, bundle: Path) -> None:
+    bag = write_bag(tmp_path / "bag", spacing_ns=SECOND // 4)
+    reliable = {
+        f"qos_overrides./robot1/front/image_raw.subscription.{policy}": value
+        for policy, value in (("reliability", "reliable"), ("history", "keep_all"))
+    }
+    alone = tmp_path / "alone"
+    run(bag, "--bundle", bundle, "--out", alone)
+    command = [sys.executable, "-m", "coop_perception.commands.evaluate_bag", "--live", str(bag)]
+    command += ["--bundle", str(bundle), "--out", str(tmp_path / "live"), "--node", "/robot1/coop_perception"]
+    flags = ("--autostart", "--ros-args", "-r", "__ns:=/robot1", "--")
+    with node_process(DOMAIN, tmp_path / "log", *flags, bundle=str(bundle), **reliable):
+        live = subprocess.run(command, env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
+    assert live.returncode == 0, live.stderr
+    ours, nodes = (read_parquet(out / "frames.parquet") for out in (alone, tmp_path / "live"))
+    answered = nodes.texts["status"] == "processed"
+    assert answered.sum() > 0
+    for name in ("confusion", "confusion_raw"):
+        assert (ours.counts[name][answered] == nodes.counts[name][answered]).all()
+    for name in (
+        "psnr_degraded",
+        "psnr_restored",
+        "ssim_restored",
+        "disagreement",
+        "sharpness_restored",
+        "presence.fog",
+    ):
+        assert nodes.numbers[name][answered] == pytest.approx(ours.numbers[name][answered]), name
+
+
+def test_a_node_that_goes_away_is_not_played_to_for_the_rest_of_the_recording(tmp_path: Path, bundle: Path) -> None:
+    bag = write_bag(tmp_path / "bag", spacing_ns=4 * SECOND)
+    command = [sys.executable, "-m", "coop_perception.commands.evaluate_bag", "--live", str(bag)]
+    command += ["--bundle", str(bundle), "--out", str(tmp_path / "live")]
+    with (
+        client(DOMAIN) as ours,
+        node_process(DOMAIN, tmp_path / "log", "--autostart", bundle=str(bundle), **RELIABLE) as node,
+    ):
+        masks = ours.listen(Image, "/front/coop/mask")
+        ours.spin()
+        live = subprocess.Popen(command, env=environment(DOMAIN), stderr=subprocess.PIPE, text=True)
+        # A mask of the recording's own stamps: the image that connects has an earlier one.
+        ours.wait(lambda: any(m.header.stamp.sec >= 100 for m in masks) or live.poll() is not None, "a mask")
+        node.send_signal(signal.SIGINT)
+        node.wait(60)
+        _, said = live.communicate(timeout=120)
+    assert live.returncode == 1, said
+    assert "/coop_perception went away while it was played to; its log says why" in said
 
 
 def test_demo_plays_as_slowly_as_the_node_can_follow(tmp_path: Path, bundle: Path) -> None:

@@ -55,7 +55,9 @@ def in_browser(page: Path, check: str, width: int = 1200) -> dict:
     # The page's policy lets nothing run but its own script: the check needs a page without one.
     policed = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
     checked = page.with_name(f"checked_{page.name}")
-    checked.write_text(policed.replace("</body>", f"<script>addEventListener('load', () => {{{check}}})</script></body>"))
+    checked.write_text(
+        policed.replace("</body>", f"<script>addEventListener('load', () => {{{check}}})</script></body>")
+    )
     assert BROWSER is not None
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     command += [f"--user-data-dir={page.parent / 'profile'}", f"--window-size={width},900", "--enable-logging=stderr"]

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -113,37 +110,50 @@ def test_every_camera_is_evaluated_and_every_frame_accounted_for(uninterrupted: 
     assert not (uninterrupted / JOURNAL).exists()
 
 
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+from coop_perception.commands.evaluate_bag import main
+from coop_perception.evaluation.journal import Journal
+
+journal, arguments = Path(sys.argv[1]), sys.argv[2:]
+append, moments, killed = Journal.append, random.Random(4), 0
+
+def slow(self, row):  # enough to be met in the middle
+    time.sleep(0.02)
+    append(self, row)
+
+def lines():
+    return journal.read_bytes().count(b"\\n") if journal.exists() else 0
+
+for number in range(10):
+    wanted = lines() + moments.randint(2, 11)
+    child = os.fork()  # which has read its modules already; no network is loaded here
+    if not child:
+        Journal.append = slow
+        main(arguments)
+        os._exit(0)
+    while lines() < wanted and os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+    if number % 2:  # in the middle of a line
+        with journal.open("ab") as file:
+            file.write(b'{"camera":"fro')
+print(f"killed:{killed}")
+"""
+"""Kills a run ten times, as a power cut would, and has it gone on with each time."""
+
+
 def test_killed_at_random_moments_and_gone_on_with_it_is_the_same_result(
     tmp_path: Path, bundle: Path, long_bag: Path, uninterrupted: Path
 ) -> None:
     out, journal = tmp_path / "out", tmp_path / "out" / JOURNAL
     arguments = [str(long_bag), *map(str, options(bundle, out)), "--resume"]
-    # Slow enough to be met in the middle, and killed as a power cut would.
-    slowly = (
-        "import sys, time; from coop_perception.evaluation.journal import Journal; append = Journal.append\n"
-        "def slow(self, row):\n    time.sleep(0.01); append(self, row)\n"
-        "Journal.append = slow\nfrom coop_perception.commands.evaluate_bag import main; main(sys.argv[1:])"
-    )
-    moments = random.Random(4)
-    kills = 0
-    for _ in range(10):
-        begin = len(journal.read_bytes().splitlines()) if journal.exists() else 0
-        process = subprocess.Popen(
-            [sys.executable, "-c", slowly, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        wanted = begin + moments.randint(2, 12)
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if journal.exists() and journal.read_bytes().count(b"\n") >= wanted:
-                break
-            time.sleep(0.005)
-        process.kill()
-        _, said = process.communicate()
-        assert process.returncode == -signal.SIGKILL, said.decode()
-        kills += 1
-        if kills % 2:  # in the middle of a line
-            with journal.open("ab") as file:
-                file.write(b'{"camera":"fro')
+    command = [sys.executable, "-c", KILLER, str(journal), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.stdout.split()[-1] == "killed:10", done.stderr
+    assert 20 < journal.read_bytes().count(b"\n") < 2 * LONG + 1
     run(*arguments)
     same(read_parquet(out / "frames.parquet"), read_parquet(uninterrupted / "frames.parquet"))
     assert without_times(summary_of(out)) == without_times(summary_of(uninterrupted))
