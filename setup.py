@@ -37,6 +37,7 @@ setup(
         (SHARE, ["package.xml"]),
         *shared("launch/*.py", "config/**/*", "models/street/**/*"),
     ],
+    extras_require={"ray": ["ray"]},
     entry_points={
         "console_scripts": [
             f"{script} = {NAME}.commands.{script}:main"

@@ -38,7 +38,7 @@ from coop_perception.evaluation.results import (
     tell,
 )
 from coop_perception.evaluation.task import Task, find_bags
-from coop_perception.exit_codes import one_line
+from coop_perception.exit_codes import IncompleteError, one_line
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.recordings.recording import Recording, RecordingError
@@ -67,25 +67,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line("evaluate_bag", FAILURES, "no results were written"):
         bags = find_bags(options.bags)
         load_bundle(options.bundle)  # before anything is written
-        if options.live or options.recorded:
-            if len(bags) > 1:
-                parser.error(f"--live and --recorded take one recording, not {len(bags)}")
-            _through_a_node(options, next(iter(bags.values())))
-        elif len(bags) == 1:
-            _one(options, next(iter(bags.values())))
-        else:
-            made = (BAGS,)
-            open_folder(options.out, bags.values(), made, options.force, options.resume)
-            _many(options, bags)
+        incomplete = None
+        try:
+            _evaluate(parser, options, bags)
+        except IncompleteError as error:
+            incomplete = error  # gates are held all the same
         summary = read_json(options.out / SUMMARY, SUMMARY_LIMIT)
-        hold(
-            options.fail_if,
-            summary["measures"],
-            plain(summary["recording"]),
-            options.junit,
-            options.markdown,
-            score_rows(summary),
-        )
+        name, rows = plain(summary["recording"]), score_rows(summary)
+        hold(options.fail_if, summary["measures"], name, options.junit, options.markdown, rows)
+        if incomplete is not None:
+            raise incomplete
+
+
+def _evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace, bags: dict[str, Path]) -> None:
+    if options.live or options.recorded:
+        if len(bags) > 1:
+            parser.error(f"--live and --recorded take one recording, not {len(bags)}")
+        _through_a_node(options, next(iter(bags.values())))
+    elif len(bags) == 1:
+        _one(options, next(iter(bags.values())))
+    else:
+        open_folder(options.out, bags.values(), (BAGS,), options.force, options.resume)
+        _many(options, bags)
 
 
 def _check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

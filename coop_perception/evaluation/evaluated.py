@@ -82,7 +82,7 @@ def evaluated(
         wanted = {int(table.whole["frame"][row]): row for row in rows if table.texts["camera"][row] == camera}
         of_camera = _samples(recording, chosen, wanted, outputs_of(chosen), folders) if wanted else {}
         samples |= {wanted[frame]: sample for frame, sample in of_camera.items()}
-    summary = {**facts, **summarise([table], bundle.classes, known)}
+    summary = {**facts, **summarise([table], 1, bundle.classes, known)}
     return Evaluation(
         summary,
         table,

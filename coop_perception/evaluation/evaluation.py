@@ -173,7 +173,7 @@ def decode_frame(recording: Recording, chosen: Topics, found: Found, folders: Fo
             reference = folders.image(found.stamp_ns, found.index) if reference is None else reference
             mask = folders.mask(found.stamp_ns, found.index) if mask is None else mask
         except DatasetError as error:
-            warnings.append(str(error))
+            warnings.append(f"reference {error}")
     return Frame(found, image, reference, mask, tuple(warnings))
 
 

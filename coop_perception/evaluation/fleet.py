@@ -182,7 +182,7 @@ def merged(
     if not done:
         first = f": {outcomes[0].name}: {outcomes[0].error}" if outcomes else ""
         raise EvaluationError(f"none of {len(outcomes)} recordings could be evaluated{first}")
-    tables = [read_parquet(out / BAGS / name / FRAMES) for name in done]
+    tables = (read_parquet(out / BAGS / name / FRAMES) for name in done)
     summaries = {name: read_json(out / BAGS / name / SUMMARY, SUMMARY_LIMIT) for name in done}
     first_summary = summaries[done[0]]
     failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
@@ -197,7 +197,7 @@ def merged(
                 "image_topic": ", ".join(dict.fromkeys(s["image_topic"] for s in summaries.values())),
                 "mode": "fleet",
                 **facts,
-                **summarise(tables, classes),
+                **summarise(tables, len(done), classes),
                 "bags": [_short(name, tasks[name].bag, summary) for name, summary in summaries.items()],
                 "failed_bags": [{"name": name, "error": error} for name, error in failed.items()],
                 "warnings": lost + warnings,

@@ -33,7 +33,14 @@ class Folders:
         self._labels = {} if labels is None else _by_frame(labels)
         self._images = {} if images is None else _by_frame(images)
         self._ids = label_ids(classes)
-        self.read: set[Path] = set()
+        self._met: set[Path] = set()
+
+    def meet(self, stamp_ns: int, index: int) -> None:
+        """There is such a frame: its files are of use, whether they are read or were before."""
+        for files in (self._labels, self._images):
+            path = self._path(files, stamp_ns, index)
+            if path is not None:
+                self._met.add(path)
 
     def mask(self, stamp_ns: int, index: int) -> NDArray[np.uint8] | None:
         """uint8 [H,W] of a frame; None where it has no label."""
@@ -46,15 +53,12 @@ class Folders:
         return None if path is None else read_image(path)
 
     def unread(self) -> tuple[int, int]:
-        """How many files belonged to no frame that was asked for, and of how many."""
+        """How many files belong to no frame, and of how many."""
         every = [*self._labels.values(), *self._images.values()]
-        return len(set(every) - self.read), len(every)
+        return len(set(every) - self._met), len(every)
 
     def _path(self, files: dict[tuple[str, int], Path], stamp_ns: int, index: int) -> Path | None:
-        path = files.get(("stamp", stamp_ns), files.get(("number", index)))
-        if path is not None:
-            self.read.add(path)
-        return path
+        return files.get(("stamp", stamp_ns), files.get(("number", index)))
 
 
 def _by_frame(folder: Path) -> dict[tuple[str, int], Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.evaluation.bootstrap import Interval, Sums, Value, interval
+from coop_perception.evaluation.bootstrap import FEWEST, Interval, Sums, Value, interval
 from coop_perception.evaluation.conditions import CLEAR, PRESENT
 from coop_perception.evaluation.table import Table
 from coop_perception.metrics import PSNR_CAP, calibration_errors, pooled_scores
@@ -177,52 +178,72 @@ def segments(table: Table) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
             yield "condition", name, chosen
 
 
-def series(tables: Sequence[Table]) -> list[Table]:
-    """The tables of several recordings, apart by camera: the frames of each follow one another."""
-    return [
-        table.of(table.texts["camera"] == camera)
-        for table in tables
-        for camera in dict.fromkeys(table.texts["camera"].tolist())
-    ]
+class Collected:
+    """What scores are computed from, of one recording after another: sums over frames by part of the run and measure.
+
+    Args:
+        classes: names, by id.
+        recordings: how many there will be. Of FEWEST or more each recording is one entry, for these are independent
+            anyway, and a thousand of them then take no more memory than one does.
+    """
+
+    def __init__(self, classes: Sequence[str], recordings: int) -> None:
+        self._classes = classes
+        self._by_recording = recordings >= FEWEST
+        self._sums: dict[tuple[str, str, str], list[Sums]] = {}
+        self._frames: Counter[tuple[str, str]] = Counter()
+        self.totals: dict[str, NDArray[np.int64]] = {}
+        """Counts of all frames together."""
+
+    def add(self, table: Table) -> None:
+        """A recording's frames."""
+        for column, counts in table.counts.items():
+            total = counts.sum(axis=0)
+            self.totals[column] = total + self.totals[column] if column in self.totals else total
+        for camera in dict.fromkeys(table.texts["camera"].tolist()):
+            of_camera = table.of(table.texts["camera"] == camera)
+            everything = np.ones(len(of_camera), np.bool_)
+            for name, measure in MEASURES.items():
+                sums = measure.sums(of_camera)
+                self._keep("all", "", name, sums)
+                for kind, segment, rows in segments(of_camera):
+                    self._keep(kind, segment, name, sums[rows])
+            for kind, segment, rows in [("all", "", everything), *segments(of_camera)]:
+                self._frames[kind, segment] += int(rows.sum())
+            for class_id, class_name in enumerate(self._classes):
+                for name in CLASS_MEASURES:
+                    self._keep("class", class_name, name, class_measure(name, class_id).sums(of_camera))
+
+    def _keep(self, kind: str, segment: str, measure: str, sums: Sums) -> None:
+        scored = sums[np.any(sums != 0, axis=1)]
+        if len(scored):
+            scored = scored.sum(axis=0, keepdims=True) if self._by_recording else scored
+            self._sums.setdefault((kind, segment, measure), []).append(scored)
+
+    def scores(self) -> dict[str, Any]:
+        """As summary.json has them under `measures`: over all frames, by camera, condition and class."""
+        found: dict[str, Any] = {"all": {}}
+        for (kind, segment), frames in self._frames.items():
+            if frames:
+                part = found["all"] if kind == "all" else found.setdefault(kind, {}).setdefault(segment, {})
+                part["frames"] = frames
+        for (kind, segment, name), sums in self._sums.items():
+            of_class = kind == "class"
+            measure = class_measure(name, self._classes.index(segment)) if of_class else MEASURES[name]
+            entries = [np.concatenate(sums)] if self._by_recording else sums
+            one = interval(entries, measure.value)
+            if one is not None:
+                part = found["all"] if kind == "all" else found.setdefault(kind, {}).setdefault(segment, {})
+                part[name] = as_json(one)
+        return found
 
 
 def scores(tables: Sequence[Table], classes: Sequence[str]) -> dict[str, Any]:
-    """All scores: over all frames, by camera, condition and class, as summary.json has them under `measures`.
-
-    Args:
-        tables: one per recording.
-        classes: their names, by id.
-    """
-    every = series(tables)
-    found: dict[str, Any] = {"all": _scores(every)}
-    names = dict.fromkeys((kind, name) for table in every for kind, name, _ in segments(table))
-    for kind, name in names:
-        parts = [table.of(rows) for table in every for k, n, rows in segments(table) if (k, n) == (kind, name)]
-        if any(map(len, parts)):
-            found.setdefault(kind, {})[name] = _scores(parts)
-    of_classes = {}
-    for class_id, name in enumerate(classes):
-        measures = {m: class_measure(m, class_id) for m in CLASS_MEASURES}
-        of_class = {m: as_json(one) for m, measure in measures.items() if (one := measured(every, measure))}
-        if of_class:
-            of_classes[name] = of_class
-    return found | ({"class": of_classes} if of_classes else {})
-
-
-def _scores(tables: Sequence[Table]) -> dict[str, Any]:
-    found: dict[str, Any] = {"frames": sum(map(len, tables))}
-    for name, measure in MEASURES.items():
-        one = measured(tables, measure)
-        if one is not None:
-            found[name] = as_json(one)
-    return found
-
-
-def measured(tables: Sequence[Table], measure: Measure) -> Interval | None:
-    """A measure over frames of several series; None where nothing was scored."""
-    sums = [measure.sums(table) for table in tables]
-    widest = max((one.shape[1] for one in sums), default=0)
-    return interval([one for one in sums if one.shape[1] == widest], measure.value)
+    """All scores of recordings, one table each; `classes`: names, by id."""
+    collected = Collected(classes, len(tables))
+    for table in tables:
+        collected.add(table)
+    return collected.scores()
 
 
 def as_json(one: Interval) -> dict[str, float | None]:
@@ -238,9 +259,3 @@ def worst_first(table: Table) -> tuple[str, NDArray[np.intp]]:
         if len(ranked):
             return name, ranked[np.argsort(values[ranked], kind="stable")]
     return "", np.zeros(0, np.intp)
-
-
-def totals(tables: Sequence[Table], column: str) -> NDArray[np.int64] | None:
-    """Counts of all frames together; None where there are none."""
-    counts = [table.counts[column].sum(axis=0) for table in tables if column in table.counts]
-    return np.sum(counts, axis=0) if counts else None

@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 
 from coop_perception.contracts import STAGES
 from coop_perception.engines import EngineError
@@ -157,8 +156,11 @@ def _rows(
     skipped = max(0, done - 1)
 
     def frames() -> Generator[Frame, None, None]:
-        for found in islice(find_frames(recording, chosen, findings, selection), skipped, None):
-            yield decode_frame(recording, chosen, found, folders)
+        for number, found in enumerate(find_frames(recording, chosen, findings, selection)):
+            if folders is not None:
+                folders.meet(found.stamp_ns, found.index)
+            if number >= skipped:
+                yield decode_frame(recording, chosen, found, folders)
 
     def scored(frame: Frame, outputs: Outputs | None, earlier: Before | None, without: Row) -> Row:
         if outputs is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from coop_perception.classes import SemanticClass
 from coop_perception.evaluation.conditions import CLEAR, PRESENT
-from coop_perception.evaluation.measures import plain_values, scores, totals, worst_first
+from coop_perception.evaluation.measures import Collected, plain_values, worst_first
 from coop_perception.evaluation.table import Table
 from coop_perception.metrics import calibration, mean_psnr, percentiles, segmentation_scores
 
@@ -37,10 +37,24 @@ def reasons(tables: Sequence[Table], status: str) -> dict[str, int]:
 
 
 def summarise(
-    tables: Sequence[Table], classes: Sequence[SemanticClass], known: Mapping[str, Any] | None = None
+    recordings: Iterable[Table],
+    number: int,
+    classes: Sequence[SemanticClass],
+    known: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Counts, times, scores and intervals of the frames of one recording or of several; `known`: what is known better
-    than by the frames."""
+    """Counts, times, scores and intervals of the frames of one recording or of several.
+
+    Args:
+        recordings: their frames, one after another; their counts are not kept in memory.
+        number: how many they are.
+        classes: of the masks.
+        known: what is known better than by the frames.
+    """
+    collected = Collected([c.name for c in classes], number)
+    tables = []
+    for table in recordings:
+        collected.add(table)
+        tables.append(table.light())
     latencies = _numbers(tables, "latency_ms")
     p50, p95, p99 = percentiles(latencies.tolist())
     stages = {name for table in tables for name in table.by_key("stages_ms")}
@@ -52,10 +66,10 @@ def summarise(
         "fps": len(latencies) / (latencies.sum() / 1e3) if latencies.sum() else 0.0,
         "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
         "stages_ms": {name: float(np.median(values)) for name, values in times.items() if len(values)},
-        **_masks(tables, classes),
+        **_masks(collected, classes),
         **_images(tables),
         **_conditions(tables),
-        "measures": scores(tables, [c.name for c in classes]),
+        "measures": collected.scores(),
         "worst": _worst(tables),
         **(known or {}),
     }
@@ -75,10 +89,10 @@ def _numbers(tables: Sequence[Table], name: str) -> np.ndarray[Any, np.dtype[np.
     return values[~np.isnan(values)]
 
 
-def _masks(tables: Sequence[Table], classes: Sequence[SemanticClass]) -> dict[str, Any]:
+def _masks(collected: Collected, classes: Sequence[SemanticClass]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, column in (("mask_raw", "confusion_raw"), ("mask", "confusion")):
-        matrix = totals(tables, column)
+        matrix = collected.totals.get(column)
         if matrix is None or not matrix.any():
             continue
         matrix = matrix.reshape(len(classes), len(classes) + 1)
@@ -91,7 +105,7 @@ def _masks(tables: Sequence[Table], classes: Sequence[SemanticClass]) -> dict[st
             "iou": {c.name: iou for c, iou in zip(classes, pooled.iou, strict=True)},
             "confusion": matrix.tolist(),
         }
-    confidences = totals(tables, "confidences")
+    confidences = collected.totals.get("confidences")
     if confidences is not None and confidences.any():
         found["calibration"] = asdict(calibration(confidences.reshape(256, 2)))
     return found
@@ -141,6 +155,6 @@ def _worst(tables: Sequence[Table]) -> list[dict[str, Any]]:
                 "by": name,
                 "value": float(table.numbers[name][row]),
             }
-            for row in rows[:WORST]
+            for row in rows[: max(1, WORST // len(tables))]
         ]
     return found

@@ -33,7 +33,7 @@ class Table:
 
     numbers: Mapping[str, NDArray[np.float64]]
     counts: Mapping[str, NDArray[np.int64]]
-    texts: Mapping[str, NDArray[np.str_]]
+    texts: Mapping[str, NDArray[np.object_]]
     whole: Mapping[str, NDArray[np.int64]]
 
     def __len__(self) -> int:
@@ -50,6 +50,10 @@ class Table:
     def at(self, rows: NDArray[np.intp]) -> Table:
         """The rows of these numbers, in their order."""
         return Table(*({key: v[rows] for key, v in part.items()} for part in self._parts))
+
+    def light(self) -> Table:
+        """Without counts, which are most of it."""
+        return Table(self.numbers, {}, self.texts, self.whole)
 
     @property
     def _parts(self) -> tuple[Mapping[str, NDArray[Any]], ...]:
@@ -148,6 +152,6 @@ def _from_arrow(arrow: pa.Table) -> Table:
             if is_number(name)
         },
         counts={name: found for name in COUNTS if name in arrow.column_names and (found := counts(name)) is not None},
-        texts={name: np.asarray(arrow.column(name).to_pylist(), np.str_) for name in TEXTS},
+        texts={name: np.array(arrow.column(name).to_pylist(), object) for name in TEXTS},
         whole={name: np.asarray(arrow.column(name), np.int64) for name in WHOLE},
     )
