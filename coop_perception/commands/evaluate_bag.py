@@ -4,6 +4,7 @@ outputs of a node that were recorded with it. `evaluate_bag compare RUN_A RUN_B`
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -14,16 +15,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from coop_perception import topics
-from coop_perception.commands.gate_options import add_gate_options
 from coop_perception.documents import read_json
 from coop_perception.engines import EngineError
 from coop_perception.engines.backends import AUTO, BACKENDS, PRECISIONS
 from coop_perception.engines.loading import EngineSettings
+from coop_perception.evaluation.compare import compare, read_run
 from coop_perception.evaluation.evaluation import EvaluationError, Selection, choose_topics
 from coop_perception.evaluation.fleet import BAGS, Outcome, evaluate_all, merged, threads_of
-from coop_perception.evaluation.judged import hold, score_rows
+from coop_perception.evaluation.judged import add_gate_options, difference_rows, hold, score_rows
 from coop_perception.evaluation.kept import RECORDING
 from coop_perception.evaluation.offline import evaluate_offline
+from coop_perception.evaluation.report.compared import comparison_table, write_comparison
 from coop_perception.evaluation.results import (
     OUTPUTS,
     SUMMARY,
@@ -32,6 +34,7 @@ from coop_perception.evaluation.results import (
     check,
     finish,
     finish_fleet,
+    finite,
     is_complete,
     open_folder,
     rate,
@@ -42,9 +45,11 @@ from coop_perception.exit_codes import IncompleteError, one_line
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.recordings.recording import Recording, RecordingError
+from coop_perception.replacing import open_results, write_whole
 from coop_perception.resources import default_bundle
 from coop_perception.shown import plain
 
+COMPARISON = ("compare.json", "compare.html")
 FAILURES = (RecordingError, BundleError, EngineError, EvaluationError, DatasetError, OSError)
 
 
@@ -57,9 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["compare"]:
-        from coop_perception.commands.compare_runs import main as compare
-
-        compare(given[1:])
+        _compare(_comparing_parser().parse_args(given[1:]))
         return
     parser = _parser()
     options = parser.parse_args(given)
@@ -199,6 +202,18 @@ def _through_a_node(options: argparse.Namespace, bag: Path) -> None:
     finish(evaluation, bundle, options.out, options.allow_incomplete)
 
 
+def _compare(options: argparse.Namespace) -> None:
+    with one_line("evaluate_bag compare", (EvaluationError, OSError), "no results were written"):
+        open_results(options.out, COMPARISON, options.force)
+        compared = finite(compare(read_run(options.first), read_run(options.second)))
+        write_whole(options.out / COMPARISON[0], (json.dumps(compared, indent=2) + "\n").encode())
+        write_comparison(options.out / COMPARISON[1], compared)
+        Console(markup=False).print(comparison_table(compared))
+        print(f"results in {plain(options.out)}: {', '.join(COMPARISON)}")
+        name, rows = f"{options.first} and {options.second}", difference_rows(compared)
+        hold(options.fail_if, compared["measures"], name, options.junit, options.markdown, rows)
+
+
 def node_name(text: str) -> str:
     """An argument that names a node, with its namespace."""
     name = "/" + text.strip("/")
@@ -277,6 +292,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_result_options(parser)
     add_gate_options(parser)
+    return parser
+
+
+def _comparing_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="evaluate_bag compare",
+        description="Two runs over the same frames: may the second be released?",
+    )
+    parser.add_argument("first", type=Path, metavar="RUN_A", help="an evaluation's folder of results")
+    parser.add_argument("second", type=Path, metavar="RUN_B", help="another's, over the same recordings")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/comparison"), help="folder of results (default: %(default)s)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an earlier comparison in --out")
+    add_gate_options(parser, comparing=True)
     return parser
 
 

@@ -51,7 +51,7 @@ def interval(series: Sequence[Sums], value: Value) -> Interval | None:
 
     Args:
         series: [n, d] each: what a frame adds to the sums that the score is computed from. Rows of zeros were not
-            scored.
+            scored. Of BLOCKS series or more each one is a block.
         value: the score of such sums; smooth, as ratios and means are.
 
     Returns:
@@ -65,11 +65,13 @@ def interval(series: Sequence[Sums], value: Value) -> Interval | None:
     if not math.isfinite(score):
         return None
     frames = sum(map(len, series))
-    if frames < FEWEST:
+    if len(series) >= BLOCKS:  # recordings know nothing of each other
+        parts, shared = np.stack([one.sum(axis=0) for one in series]), 0.0
+    elif frames < FEWEST:
         return Interval(score, None, None)
-    length = frames / BLOCKS
-    parts = np.concatenate([_blocks(one, length) for one in series])
-    shared = _reach([_influence(one, total, value) for one in series]) * len(parts) / frames
+    else:
+        parts = np.concatenate([_blocks(one, frames / BLOCKS) for one in series])
+        shared = _reach([_influence(one, total, value) for one in series]) * len(parts) / frames
     if shared > _MOST_SHARED:
         return Interval(score, None, None)
     drawn = np.random.default_rng(0).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), _RESAMPLES)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from coop_perception.evaluation.gate import Gate, Verdict, failures, judge
+from coop_perception.evaluation.gate import Gate, GateSyntaxError, Verdict, failures, judge, parse
 from coop_perception.exit_codes import GateError
 from coop_perception.replacing import write_whole
 from coop_perception.shown import plain
@@ -115,3 +116,27 @@ def difference_rows(compared: Mapping[str, Any]) -> str:
 
 def _text(text: str) -> str:
     return plain(text, _LONGEST)
+
+
+def add_gate_options(parser: argparse.ArgumentParser, comparing: bool = False) -> None:
+    """Add --fail-if, --junit and --markdown. `comparing`: gates are of what changed."""
+
+    def gate(text: str) -> Gate:
+        try:
+            return parse(text, comparing)
+        except GateSyntaxError as error:
+            raise argparse.ArgumentTypeError(str(error).replace("%", "%%")) from error
+
+    example = "'miou.drop > 0.01 significant'" if comparing else "'psnr_gain.fog < 5'"
+    parser.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        type=gate,
+        metavar="EXPR",
+        help=f"end with status 3 if this holds, such as {example}; may be given several times",
+    )
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the gates as JUnit XML")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="add a summary to this file ($GITHUB_STEP_SUMMARY, say)"
+    )

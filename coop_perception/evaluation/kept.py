@@ -76,7 +76,7 @@ class Keeper:
         entries = []
         for image_topic in image_topics:
             camera = camera_of(image_topic)
-            for file in (self._files / camera).iterdir() if (self._files / camera).is_dir() else ():
+            for file in filter(Path.is_file, (self._files / camera).glob("*")):  # a camera may lie below another
                 numbers, output, _ = file.name.split(".")
                 _, stamp, logged = map(int, numbers.split("_"))
                 entries.append((logged, stamp, camera, f"coop/{output}", file))

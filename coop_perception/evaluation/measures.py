@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.evaluation.bootstrap import FEWEST, Interval, Sums, Value, interval
+from coop_perception.evaluation.bootstrap import BLOCKS, Interval, Sums, Value, interval
 from coop_perception.evaluation.conditions import CLEAR, PRESENT
 from coop_perception.evaluation.table import Table
 from coop_perception.metrics import PSNR_CAP, calibration_errors, pooled_scores
@@ -183,13 +183,13 @@ class Collected:
 
     Args:
         classes: names, by id.
-        recordings: how many there will be. Of FEWEST or more each recording is one entry, for these are independent
+        recordings: how many there will be. Of BLOCKS or more each recording is one entry, for these are independent
             anyway, and a thousand of them then take no more memory than one does.
     """
 
     def __init__(self, classes: Sequence[str], recordings: int) -> None:
         self._classes = classes
-        self._by_recording = recordings >= FEWEST
+        self._by_recording = recordings >= BLOCKS
         self._sums: dict[tuple[str, str, str], list[Sums]] = {}
         self._frames: Counter[tuple[str, str]] = Counter()
         self.totals: dict[str, NDArray[np.int64]] = {}
@@ -230,8 +230,7 @@ class Collected:
         for (kind, segment, name), sums in self._sums.items():
             of_class = kind == "class"
             measure = class_measure(name, self._classes.index(segment)) if of_class else MEASURES[name]
-            entries = [np.concatenate(sums)] if self._by_recording else sums
-            one = interval(entries, measure.value)
+            one = interval(sums, measure.value)
             if one is not None:
                 part = found["all"] if kind == "all" else found.setdefault(kind, {}).setdefault(segment, {})
                 part[name] = as_json(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator
@@ -42,8 +43,9 @@ from coop_perception.recordings.recording import Recording
 
 WANTED = ("mask_raw", "mask", "confidence", "restored", "condition")
 DEPTH = 4
-"""Frames that are read before the networks are free for them, or wait behind them to be scored."""
-SCORERS = 2
+"""Frames that are read before the networks are free for them."""
+SCORERS = max(2, len(os.sched_getaffinity(0)) // 2)
+"""Threads that score behind the networks: one frame takes longer than a GPU does."""
 
 Advance = Callable[[int, int], object]
 """Called with how many frames are done, and of how many."""
@@ -176,7 +178,7 @@ def _rows(
             if number >= done:
                 waiting.append(scorers.submit(scored, frame, outputs, earlier, row))
             earlier = before(frame, outputs) if outputs is not None else None
-            while len(waiting) > DEPTH:
+            while len(waiting) > 2 * SCORERS:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

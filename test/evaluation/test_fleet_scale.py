@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_measures import CLASSES, drive, rows_of
 
-from coop_perception.evaluation.bootstrap import FEWEST
+from coop_perception.evaluation.bootstrap import BLOCKS
 from coop_perception.evaluation.measures import Collected, scores
 from coop_perception.evaluation.table import save, together
 
@@ -15,10 +15,10 @@ def test_recordings_of_which_only_sums_are_kept_score_as_all_their_frames(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("tables")
-    frames = [drive(seed)[:4] for seed in range(FEWEST)]
+    frames = [drive(seed)[:4] for seed in range(BLOCKS)]
     tables = [save(folder / f"{seed}.parquet", rows_of(part)) for seed, part in enumerate(frames)]
     fleet, whole = scores(tables, CLASSES), scores([together(tables)], CLASSES)
-    assert fleet["all"]["frames"] == 4 * FEWEST
+    assert fleet["all"]["frames"] == 4 * BLOCKS
     for kind, part in (("all", fleet["all"]), *fleet["condition"].items()):
         other = whole["all"] if kind == "all" else whole["condition"][kind]
         assert part.keys() == other.keys()
@@ -26,7 +26,7 @@ def test_recordings_of_which_only_sums_are_kept_score_as_all_their_frames(
             if isinstance(one, dict):
                 assert one["value"] == pytest.approx(other[name]["value"], rel=1e-9), name
     assert fleet["all"]["miou"]["low"] < fleet["all"]["miou"]["value"] < fleet["all"]["miou"]["high"]
-    collected = Collected(CLASSES, FEWEST)
+    collected = Collected(CLASSES, BLOCKS)
     for table in tables:
         collected.add(table)
     kept = [sums for entries in collected._sums.values() for sums in entries]
