@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from support.frames import street
@@ -121,14 +122,13 @@ def memory(place: Path, frames: int) -> Goal:
         if done in (frames // 10, frames):
             grown.append(resident_mb())
 
-    original = offline.load_engines
-    offline.load_engines = lambda *_: {FUSED: networks}  # type: ignore[assignment]
-    try:
+    with (
+        patch.object(offline, "load_engines", lambda *_: {FUSED: networks}),
+        patch.object(Pipeline, "warm_up"),
+    ):
         task = Task(place / "long", place / "long_out", default_bundle())
         task.out.mkdir()
         offline.evaluate_offline(task, advance=advance)
-    finally:
-        offline.load_engines = original
     print(f"resident after a tenth and at the end: {grown} MB; most: {peak_mb():.0f} MB")
     return Goal(f"memory that grows over {frames} frames, MB", grown[1] - grown[0], 50, at_most=True)
 
