@@ -43,6 +43,6 @@ setup(
             for script in ("build_engines", "degrade_node", "demo", "evaluate_bag", "make_bag", "perception_node")
         ]
     },
-    extras_require={"test": ["pytest"]},  # by which colcon test knows how
+    extras_require={"ray": ["ray"], "test": ["pytest"]},  # the latter: by which colcon test knows how
     zip_safe=False,
 )

@@ -1,5 +1,4 @@
-"""How a command ends; README.md has the table. A SystemExit with a message ends with 1, argparse with 2; 3 is
-reserved for results that do not pass a gate."""
+"""How a command ends; README.md has the table. A SystemExit with a message ends with 1, argparse with 2."""
 
 from __future__ import annotations
 
@@ -11,12 +10,17 @@ from coop_perception.shown import LONGEST_MESSAGE, plain
 
 DONE = 0
 CANNOT = 1
+GATE = 3
 INCOMPLETE = 4
 INTERRUPTED = 130
 
 
 class IncompleteError(Exception):
     """Results are there, but rest on less than was; the message says on how much."""
+
+
+class GateError(Exception):
+    """Results are there, but do not pass what was asked of them; the message says which of it."""
 
 
 @contextmanager
@@ -35,6 +39,9 @@ def one_line(command: str, failures: tuple[type[Exception], ...], kept: str) -> 
         yield
     except failures as error:
         raise SystemExit(f"{command}: {plain(error, LONGEST_MESSAGE)}") from error
+    except GateError as error:
+        print(f"{command}: {plain(error, LONGEST_MESSAGE)}", file=sys.stderr)
+        raise SystemExit(GATE) from error
     except IncompleteError as error:
         print(f"{command}: {plain(error, LONGEST_MESSAGE)}", file=sys.stderr)
         raise SystemExit(INCOMPLETE) from error

@@ -85,24 +85,49 @@ def segmentation_scores(matrix: npt.NDArray[np.int64]) -> SegmentationScores:
     Raises:
         ValueError: the matrix is empty: no pixel was scored.
     """
-    total = int(matrix.sum())
-    if total == 0:
+    if not matrix.any():
         raise ValueError("no pixel was scored: the reference masks hold nothing but unlabelled pixels")
-    hits = np.diagonal(matrix).astype(np.float64)
-    in_reference = matrix.sum(axis=1)
-    in_prediction = matrix[:, :-1].sum(axis=0)
-    present = in_reference > 0
-    iou = hits[present] / (in_reference + in_prediction - hits)[present]
-    by_class: list[float | None] = [None] * len(matrix)
-    for class_id, value in zip(np.flatnonzero(present), iou, strict=True):
-        by_class[class_id] = float(value)
+    scores = pooled_scores(matrix)
     return SegmentationScores(
-        pa=float(hits.sum() / total),
-        mpa=float((hits[present] / in_reference[present]).mean()),
-        miou=float(iou.mean()),
-        fwiou=float((in_reference[present] / total * iou).sum()),
-        iou=tuple(by_class),
+        pa=float(scores.pa),
+        mpa=float(scores.mpa),
+        miou=float(scores.miou),
+        fwiou=float(scores.fwiou),
+        iou=tuple(None if math.isnan(value) else float(value) for value in scores.iou),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PooledScores:
+    """As :class:`SegmentationScores`, of many confusion matrices [...] at a time; NaN where nothing was scored."""
+
+    pa: npt.NDArray[np.float64]
+    mpa: npt.NDArray[np.float64]
+    miou: npt.NDArray[np.float64]
+    fwiou: npt.NDArray[np.float64]
+    iou: npt.NDArray[np.float64]
+    """[..., C]; NaN for a class absent from the reference."""
+
+
+def pooled_scores(matrices: npt.NDArray[np.number]) -> PooledScores:
+    """Scores of confusion matrices [..., C, C + 1]."""
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1).astype(np.float64)
+    in_reference = matrices.sum(axis=-1).astype(np.float64)
+    in_prediction = matrices[..., :-1].sum(axis=-2)
+    total = in_reference.sum(axis=-1)
+    present = in_reference > 0
+    classes = present.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.where(present, hits / in_reference, 0.0)
+        iou = hits / np.where(present, in_reference + in_prediction - hits, np.nan)
+        shares = np.where(present, iou, 0.0)
+        return PooledScores(
+            pa=hits.sum(axis=-1) / total,
+            mpa=found.sum(axis=-1) / classes,
+            miou=shares.sum(axis=-1) / classes,
+            fwiou=(in_reference / total[..., None] * shares).sum(axis=-1),
+            iou=iou,
+        )
 
 
 def _check_pair(reference: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> None:
@@ -232,15 +257,22 @@ def calibration(counts: npt.NDArray[np.int64]) -> Calibration:
     total = int(counts[:, 0].sum())
     if total == 0:
         raise ValueError("no pixel was scored: the reference masks hold nothing but unlabelled pixels")
-    confidence = np.arange(256) / 255
-    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
-    given = np.bincount(bins, counts[:, 0] * confidence, _ECE_BINS)
-    right = np.bincount(bins, counts[:, 1], _ECE_BINS)
     # Most confident first; within one confidence the wrong ones are spread evenly.
     covered = np.concatenate([[0], counts[::-1, 0].cumsum()]) / total
     wrong = np.concatenate([[0], (counts[::-1, 0] - counts[::-1, 1]).cumsum()]) / total
     risks = np.interp(_COVERAGES, covered, wrong) / np.array(_COVERAGES)
     return Calibration(
-        ece=float(np.abs(given - right).sum() / total),
+        ece=float(calibration_errors(counts)),
         risk_coverage=tuple(zip(_COVERAGES, (float(risk) for risk in risks), strict=True)),
     )
+
+
+_CONFIDENCES = np.arange(256) / 255
+_BIN_STARTS = np.searchsorted(np.minimum((_CONFIDENCES * _ECE_BINS).astype(int), _ECE_BINS - 1), np.arange(_ECE_BINS))
+
+
+def calibration_errors(counts: npt.NDArray[np.number]) -> npt.NDArray[np.float64]:
+    """Expected calibration error [...] of pooled :func:`confidence_counts` [..., 256, 2]; NaN where none was scored."""
+    surplus = np.add.reduceat(counts[..., 0] * _CONFIDENCES - counts[..., 1], _BIN_STARTS, axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.abs(surplus).sum(axis=-1) / counts[..., 0].sum(axis=-1), np.float64)

@@ -64,7 +64,7 @@ def evaluation(context: LaunchContext) -> list[Action]:
     score = ExecuteProcess(
         cmd=[
             ExecutableInPackage("evaluate_bag", PACKAGE),
-            *["--recorded", "--bag", str(recording), "--out", str(out), *bundle, *incomplete],
+            *["--recorded", str(recording), "--out", str(out), *bundle, *incomplete],
         ],
         name="score",
         output="screen",

@@ -13,7 +13,6 @@ from rich.console import Console
 from coop_perception import topics
 from coop_perception.evaluation.evaluation import EvaluationError, choose_topics
 from coop_perception.evaluation.results import OUTPUTS, add_result_options, finish, open_folder, rate
-from coop_perception.evaluation.scoring import ScoringError
 from coop_perception.exit_codes import one_line
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.recordings.cameras import camera_of
@@ -40,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # On this machine only, and apart from whatever else runs here.
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    failures = (RecordingError, BundleError, ScoringError, EvaluationError, OSError)
+    failures = (RecordingError, BundleError, EvaluationError, OSError)
     with one_line("demo", failures, "no results were written"):
         bundle = load_bundle(options.bundle)
         bag = options.bag
         made = (OUTPUTS,) if bag else (OUTPUTS, RECORDING)
-        open_folder(options.out, bag, made, options.force)
+        open_folder(options.out, [bag] if bag else [], made, options.force)
         if bag is None:
             bag = options.out / RECORDING
             make_recording(replace(SAMPLE, out=bag))

@@ -1,81 +1,312 @@
-"""Command `evaluate_bag`: a recording through the networks, offline or through the running node, and scored; or the
-outputs of a node that were recorded with it."""
+"""Command `evaluate_bag`: recordings through the networks, offline or through the running node, and scored; or the
+outputs of a node that were recorded with it. `evaluate_bag compare RUN_A RUN_B` compares two of its results."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
 from coop_perception import topics
+from coop_perception.documents import read_json
 from coop_perception.engines import EngineError
 from coop_perception.engines.backends import AUTO, BACKENDS, PRECISIONS
 from coop_perception.engines.loading import EngineSettings
-from coop_perception.evaluation.evaluation import EvaluationError, choose_topics
+from coop_perception.evaluation.compare import compare, read_run
+from coop_perception.evaluation.evaluation import EvaluationError, Selection, choose_topics
+from coop_perception.evaluation.fleet import BAGS, Outcome, evaluate_all, merged, threads_of
+from coop_perception.evaluation.judged import add_gate_options, difference_rows, hold, score_rows
+from coop_perception.evaluation.kept import RECORDING
 from coop_perception.evaluation.offline import evaluate_offline
-from coop_perception.evaluation.results import OUTPUTS, add_result_options, finish, open_folder, rate
-from coop_perception.evaluation.scoring import ScoringError
-from coop_perception.exit_codes import one_line
+from coop_perception.evaluation.report.compared import comparison_table, write_comparison
+from coop_perception.evaluation.results import (
+    OUTPUTS,
+    SUMMARY,
+    SUMMARY_LIMIT,
+    add_result_options,
+    check,
+    finish,
+    finish_fleet,
+    finite,
+    is_complete,
+    open_folder,
+    rate,
+    tell,
+)
+from coop_perception.evaluation.task import Task, find_bags
+from coop_perception.exit_codes import IncompleteError, one_line
+from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.recordings.recording import Recording, RecordingError
+from coop_perception.replacing import open_results, write_whole
 from coop_perception.resources import default_bundle
+from coop_perception.shown import plain
+
+COMPARISON = ("compare.json", "compare.html")
+FAILURES = (RecordingError, BundleError, EngineError, EvaluationError, DatasetError, OSError)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command.
 
     Raises:
-        SystemExit: with one line, when it cannot do its work, a frame is unaccounted for, or the results rest on less
-            than was there.
+        SystemExit: with one line, when it cannot do its work, a frame is unaccounted for, the results rest on less than
+            was there, or a gate fails.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["compare"]:
+        _compare(_comparing_parser().parse_args(given[1:]))
+        return
     parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.rate is not None and not options.live:
-        parser.error("--rate is that at which --live plays; the others take every frame, as fast as they can")
-    failures = (RecordingError, BundleError, EngineError, ScoringError, EvaluationError, OSError)
-    with one_line("evaluate_bag", failures, "no results were written"):
-        bundle = load_bundle(options.bundle)
-        with Recording(options.bag) as recording:
-            chosen = choose_topics(
-                recording, options.image_topic, options.reference_image_topic, options.reference_mask_topic
-            )
-            open_folder(options.out, options.bag, (OUTPUTS,) if options.live else (), options.force)
-            if options.live:
-                from coop_perception.evaluation.live import evaluate_live  # rclpy: only where it is needed
+    options = parser.parse_args(given)
+    _check_options(parser, options)
+    with one_line("evaluate_bag", FAILURES, "no results were written"):
+        bags = find_bags(options.bags)
+        load_bundle(options.bundle)  # before anything is written
+        incomplete = None
+        try:
+            _evaluate(parser, options, bags)
+        except IncompleteError as error:
+            incomplete = error  # gates are held all the same
+        summary = read_json(options.out / SUMMARY, SUMMARY_LIMIT)
+        name, rows = plain(summary["recording"]), score_rows(summary)
+        hold(options.fail_if, summary["measures"], name, options.junit, options.markdown, rows)
+        if incomplete is not None:
+            raise incomplete
 
-                evaluation = evaluate_live(
-                    recording, chosen, bundle, f"/{topics.NODE}", options.out, options.rate or 1.0
-                )
-            elif options.recorded:
-                from coop_perception.evaluation.recorded import evaluate_recorded
 
-                evaluation = evaluate_recorded(recording, chosen, bundle)
-            else:
-                evaluation = evaluate_offline(
-                    recording, chosen, bundle, EngineSettings(options.backend, options.precision)
-                )
-        finish(evaluation, bundle, options.out, options.allow_incomplete)
+def _evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace, bags: dict[str, Path]) -> None:
+    if options.live or options.recorded:
+        if len(bags) > 1:
+            parser.error(f"--live and --recorded take one recording, not {len(bags)}")
+        _through_a_node(options, next(iter(bags.values())))
+    elif len(bags) == 1:
+        _one(options, next(iter(bags.values())))
+    else:
+        open_folder(options.out, bags.values(), (BAGS,), options.force, options.resume)
+        _many(options, bags)
+
+
+def _check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    live_only = {"--rate": options.rate is not None, "--node": options.node is not None}
+    for name, is_given in live_only.items():
+        if is_given and not options.live:
+            parser.error(f"{name} is for --live; the others take every frame, as fast as they can")
+    through_a_node = options.live or options.recorded
+    offline_only = {
+        "--resume": options.resume,
+        "--workers": options.workers != 1,
+        "--ray": options.ray is not None,
+        "--outputs": options.outputs != "none",
+        "--start, --end and --every": _selection(options) != Selection(),
+        "--labels and --references": bool(options.labels or options.references),
+        "--image-topic more than once": len(options.image_topic) > 1,
+    }
+    for name, is_given in offline_only.items():
+        if is_given and through_a_node:
+            parser.error(f"{name}: only offline, without --live or --recorded")
+    if options.start > options.end:
+        parser.error(f"--start {options.start:g} lies behind --end {options.end:g}")
+
+
+def _selection(options: argparse.Namespace) -> Selection:
+    return Selection(options.start, options.end, options.every)
+
+
+def _task(options: argparse.Namespace, bag: Path, out: Path) -> Task:
+    return Task(
+        bag=bag,
+        out=out,
+        bundle=options.bundle,
+        image_topics=tuple(options.image_topic),
+        reference_image_topic=options.reference_image_topic,
+        reference_mask_topic=options.reference_mask_topic,
+        labels=options.labels,
+        images=options.references,
+        selection=_selection(options),
+        settings=EngineSettings(options.backend, options.precision, threads_of(options.workers, options.threads)),
+        keep=options.outputs,
+    )
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, markup=False),
+        transient=True,
+    )
+
+
+def _one(options: argparse.Namespace, bag: Path) -> None:
+    made = (RECORDING,) if options.outputs == "mcap" else ()
+    open_folder(options.out, [bag], made, options.force, options.resume)
+    if options.resume and is_complete(options.out):
+        print(f"{plain(options.out)} is complete; nothing is left to do")
+        return
+    with _progress() as progress:
+        shown = progress.add_task(escape(plain(bag.name, 60)), total=None)
+        evaluation = evaluate_offline(
+            _task(options, bag, options.out),
+            lambda line: progress.console.print(line, markup=False),
+            lambda done, count: progress.update(shown, completed=done, total=max(done, count)),
+        )
+    finish(evaluation, load_bundle(options.bundle), options.out, options.allow_incomplete)
+
+
+def _many(options: argparse.Namespace, bags: dict[str, Path]) -> None:
+    tasks = {name: _task(options, bag, options.out / BAGS / name) for name, bag in bags.items()}
+    for task in tasks.values():
+        open_folder(task.out, [task.bag], (RECORDING,), options.force or options.resume, options.resume)
+    with _progress() as progress:
+        shown = progress.add_task("recordings", total=len(tasks))
+
+        def report(outcome: Outcome) -> None:
+            progress.advance(shown)
+            if outcome.error:
+                progress.console.print(f"{plain(outcome.name)}: {plain(outcome.error)}", markup=False)
+
+        outcomes = evaluate_all(tasks, options.workers, options.ray, options.resume, report)
+    bundle = load_bundle(options.bundle)
+    summary = merged(options.out, outcomes, tasks, bundle.classes)
+    finish_fleet(summary, options.out)
+    tell(summary, options.out)
+    check(summary, options.allow_incomplete)
+
+
+def _through_a_node(options: argparse.Namespace, bag: Path) -> None:
+    bundle = load_bundle(options.bundle)
+    with Recording(bag) as recording:
+        topic = options.image_topic[0] if options.image_topic else None
+        chosen = choose_topics(recording, topic, options.reference_image_topic, options.reference_mask_topic)
+        open_folder(options.out, [bag], (OUTPUTS,) if options.live else (), options.force)
+        if options.live:
+            from coop_perception.evaluation.live import evaluate_live  # rclpy: only where it is needed
+
+            node = options.node or f"/{topics.NODE}"
+            evaluation = evaluate_live(recording, chosen, bundle, node, options.out, options.rate or 1.0)
+        else:
+            from coop_perception.evaluation.recorded import evaluate_recorded
+
+            evaluation = evaluate_recorded(recording, chosen, bundle, options.out)
+    finish(evaluation, bundle, options.out, options.allow_incomplete)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    with one_line("evaluate_bag compare", (EvaluationError, OSError), "no results were written"):
+        open_results(options.out, COMPARISON, options.force)
+        compared = finite(compare(read_run(options.first), read_run(options.second)))
+        write_whole(options.out / COMPARISON[0], (json.dumps(compared, indent=2) + "\n").encode())
+        write_comparison(options.out / COMPARISON[1], compared)
+        Console(markup=False).print(comparison_table(compared))
+        print(f"results in {plain(options.out)}: {', '.join(COMPARISON)}")
+        name, rows = f"{options.first} and {options.second}", difference_rows(compared)
+        hold(options.fail_if, compared["measures"], name, options.junit, options.markdown, rows)
+
+
+def node_name(text: str) -> str:
+    """An argument that names a node, with its namespace."""
+    name = "/" + text.strip("/")
+    if not all(part.isidentifier() and part.isascii() for part in name[1:].split("/")):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a node's full name, such as /robot1/{topics.NODE}")
+    return name
+
+
+def _number(text: str, kind: type[float] | type[int], least: float, what: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = -1
+    if not least <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {what}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    return _number(text, float, 0, "seconds since the recording's first image")
+
+
+def _count(text: str) -> int:
+    return int(_number(text, int, 1, "a whole number from 1"))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="evaluate_bag", description=__doc__)
-    parser.add_argument("--bag", type=Path, required=True, help="the recording: a rosbag2 directory or storage file")
+    parser.add_argument(
+        "bags", type=Path, nargs="+", metavar="BAG", help="a rosbag2 directory or storage file, or a folder of some"
+    )
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
-    parser.add_argument("--image-topic", "--topic", help="camera topic to process (default: the recording's only one)")
+    parser.add_argument(
+        "--image-topic",
+        "--topic",
+        action="append",
+        default=[],
+        help="camera topic to process; may be given several times (default: every camera of the recording)",
+    )
     parser.add_argument(
         "--reference-image-topic", help="clear images to compare with (default: <camera>/reference/image)"
     )
     parser.add_argument("--reference-mask-topic", help="true masks to compare with (default: <camera>/reference/mask)")
-    parser.add_argument("--backend", default="auto", choices=[AUTO, *BACKENDS], help="what runs the networks")
+    parser.add_argument(
+        "--labels", type=Path, help="folder of true masks (PNG of class ids) named by header stamp or frame number"
+    )
+    parser.add_argument("--references", type=Path, help="folder of clear images, named likewise")
+    parser.add_argument("--start", type=_seconds, default=0.0, help="seconds since the first image (default: 0)")
+    parser.add_argument("--end", type=_seconds, default=math.inf, help="seconds since the first image (default: all)")
+    parser.add_argument("--every", type=_count, default=1, metavar="N", help="take every n-th frame (default: 1)")
+    parser.add_argument("--backend", default=AUTO, choices=[AUTO, *BACKENDS], help="what runs the networks")
     parser.add_argument("--precision", default=AUTO, choices=[AUTO, *PRECISIONS], help="of the networks' arithmetic")
+    parser.add_argument(
+        "--threads", type=_count, default=0, metavar="N", help="of the networks on the CPU (default: one per core)"
+    )
+    parser.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="processes; each takes a recording at a time"
+    )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="a Ray cluster that takes the recordings; local: one on this machine"
+    )
+    parser.add_argument(
+        "--outputs",
+        default="none",
+        choices=["none", "png", "mcap"],
+        help="keep masks and restored frames of every frame (default: none)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--live", action="store_true", help="play the recording to the running node instead")
     mode.add_argument("--recorded", action="store_true", help="score the node's outputs that the recording holds")
     parser.add_argument("--rate", type=rate, help="with --live: times the recording's own pace (default: 1)")
+    parser.add_argument("--node", type=node_name, help=f"with --live: its full name (default: /{topics.NODE})")
     parser.add_argument(
         "--out", type=Path, default=Path("out/evaluation"), help="folder of results (default: %(default)s)"
     )
     add_result_options(parser)
+    add_gate_options(parser)
+    return parser
+
+
+def _comparing_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="evaluate_bag compare",
+        description="Two runs over the same frames: may the second be released?",
+    )
+    parser.add_argument("first", type=Path, metavar="RUN_A", help="an evaluation's folder of results")
+    parser.add_argument("second", type=Path, metavar="RUN_B", help="another's, over the same recordings")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/comparison"), help="folder of results (default: %(default)s)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an earlier comparison in --out")
+    add_gate_options(parser, comparing=True)
     return parser
 
 

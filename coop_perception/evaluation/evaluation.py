@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 
 from coop_perception import topics
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.report.frames import Sample
-from coop_perception.evaluation.scoring import Scores
+from coop_perception.evaluation.folders import Folders
+from coop_perception.image_files import DatasetError
 from coop_perception.images import ImageError, decode, to_mask
 from coop_perception.recordings.cameras import (
     camera_prefix,
@@ -24,7 +25,6 @@ from coop_perception.recordings.cameras import (
 from coop_perception.recordings.frames import frames
 from coop_perception.recordings.recording import Message, Recording, RecordingError
 
-OVERVIEW_COLUMNS = 4
 LEAST_SHARE = 0.9
 """Of what was there: results that rest on less are incomplete."""
 
@@ -61,16 +61,6 @@ class Findings:
             self.incomplete.append(warning)
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A summary as `summary.json` holds it, what pictures it rests on, and what went wrong on the way."""
-
-    summary: dict[str, Any]
-    scores: Scores
-    samples: list[Sample]
-    findings: Findings
-
-
 def choose_topics(
     recording: Recording, image: str | None, reference_image: str | None, reference_mask: str | None
 ) -> Topics:
@@ -102,71 +92,95 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """One recorded frame with its references, decoded. `image` is None where the message is malformed."""
+class Selection:
+    """Which of a recording's frames are evaluated: seconds since its first image, and every n-th of those."""
+
+    start_s: float = 0.0
+    end_s: float = math.inf
+    every: int = 1
+
+    @property
+    def whole(self) -> bool:
+        return self == WHOLE
+
+
+WHOLE = Selection()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One frame as it was recorded. `index` counts all the recording's frames of this camera, chosen or not."""
 
     index: int
     stamp_ns: int
     time_s: float
+    messages: Mapping[str, Message]
+
+    @property
+    def title(self) -> str:
+        return f"frame {self.index}, {self.time_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame with its references, decoded. `image` is None where the message is malformed; `warnings` say what of
+    it could not be used."""
+
+    found: Found
     image: NDArray[np.uint8] | None
     reference_image: NDArray[np.uint8] | None
     reference_mask: NDArray[np.uint8] | None
-
-    def sample(
-        self,
-        mask_raw: NDArray[np.uint8] | None,
-        mask: NDArray[np.uint8] | None,
-        restored: NDArray[np.uint8] | None,
-    ) -> Sample:
-        assert self.image is not None
-        return Sample(
-            title=f"frame {self.index}, {self.time_s:.1f} s",
-            image=self.image,
-            mask_raw=mask_raw,
-            mask=mask,
-            restored=restored,
-            reference_image=self.reference_image,
-            reference_mask=self.reference_mask,
-        )
+    warnings: tuple[str, ...]
 
 
-def read_frames(recording: Recording, chosen: Topics, findings: Findings) -> Iterator[Frame]:
-    """The recording's frames. What is malformed, damaged, missing or of no use is added to `findings`."""
+def find_frames(
+    recording: Recording, chosen: Topics, findings: Findings, selection: Selection = WHOLE
+) -> Iterator[Found]:
+    """The recording's frames. What is damaged, missing or of no use is added to `findings`."""
     first: int | None = None
-    index = 0
+    index = -1
     tally = _Tally(chosen.image)
+    ended = False
     try:
         for stamp, group in frames(recording, chosen.present()):
             tally.add(stamp, group)
             if chosen.image not in group:
                 continue
-            message = group[chosen.image]
-            first = message.stamp_ns if first is None else first
-            decoded: dict[str, NDArray[np.uint8] | None] = {}
-            for topic, decoder in (
-                (chosen.image, decode),
-                (chosen.reference_image, decode),
-                (chosen.reference_mask, to_mask),
-            ):
-                if topic is None or topic not in group:
-                    continue
-                try:
-                    decoded[topic] = decoder(recording.deserialize(group[topic]))
-                except (ImageError, RecordingError) as error:
-                    findings.warnings.append(f"frame {index} on {topic}: {error}")
-                    tally.unusable[topic] += 1
-            yield Frame(
-                index,
-                stamp,
-                (message.stamp_ns - first) / 1e9,
-                decoded.get(chosen.image),
-                decoded.get(chosen.reference_image or ""),
-                decoded.get(chosen.reference_mask or ""),
-            )
             index += 1
+            logged = group[chosen.image].stamp_ns
+            first = logged if first is None else first
+            time_s = (logged - first) / 1e9
+            if time_s > selection.end_s:
+                ended = True
+                break
+            if time_s >= selection.start_s and index % selection.every == 0:
+                yield Found(index, stamp, time_s, group)
     except RecordingError as error:
         findings.warnings.append(str(error))
-    tally.tell(recording, chosen, findings)
+    tally.tell(recording, chosen, findings, ended)
+
+
+def decode_frame(recording: Recording, chosen: Topics, found: Found, folders: Folders | None = None) -> Frame:
+    """A frame's pictures; its references from folders where there are some."""
+    decoded: dict[str, NDArray[np.uint8]] = {}
+    warnings = []
+    for topic, decoder in ((chosen.image, decode), (chosen.reference_image, decode), (chosen.reference_mask, to_mask)):
+        if topic is None or topic not in found.messages:
+            continue
+        try:
+            decoded[topic] = decoder(recording.deserialize(found.messages[topic]))
+        except (ImageError, RecordingError) as error:
+            warnings.append(f"{topic}: {error}")
+    image, reference, mask = (
+        decoded.get(topic or "") for topic in (chosen.image, chosen.reference_image, chosen.reference_mask)
+    )
+    if folders is not None:
+        try:
+            reference = folders.image(found.stamp_ns, found.index) if reference is None else reference
+            mask = folders.mask(found.stamp_ns, found.index) if mask is None else mask
+        except DatasetError as error:
+            warnings.append(f"reference {error}")
+    return Frame(found, image, reference, mask, tuple(warnings))
 
 
 class _Tally:
@@ -176,8 +190,6 @@ class _Tally:
         self._image = image
         self._read: Counter[str] = Counter()
         self._matched: Counter[str] = Counter()
-        self.unusable: Counter[str] = Counter()
-        """What was read and cannot be decoded."""
         self._stamps: dict[str, dict[int, None]] = {}
         """Of images, and of references without one: the first two that differ."""
 
@@ -190,13 +202,12 @@ class _Tally:
             if len(stamps) < 2 and has_image == (topic == self._image):
                 stamps[stamp] = None
 
-    def tell(self, recording: Recording, chosen: Topics, findings: Findings) -> None:
+    def tell(self, recording: Recording, chosen: Topics, findings: Findings, ended: bool) -> None:
+        """`ended`: not to the recording's end."""
         for topic in chosen.present():
             read, expected, matched = self._read[topic], recording.expected(topic), self._matched[topic]
-            if read < expected:
+            if read < expected and not ended:
                 findings.note(f"only {read} of {expected} messages on {topic} can be read", read / expected)
-            if topic != self._image and (unusable := self.unusable[topic]):
-                findings.note(f"{unusable} of {read} references on {topic} cannot be used", 1 - unusable / read)
             if matched < read:
                 count = f"only {matched} of {read} references have" if matched else f"none of {read} references has"
                 stamps = f"images {self._written(self._image)}, references {self._written(topic)}"
@@ -216,18 +227,3 @@ class _Tally:
             return "none"
         text = f"{stamps[0] // 10**9}.{stamps[0] % 10**9:09}".rstrip("0").rstrip(".")
         return text + (" ..." if len(stamps) > 1 else "")
-
-
-class SampleChooser:
-    """Keeps a few frames, evenly spread over a recording of about `count` frames, for the overview."""
-
-    def __init__(self, count: int) -> None:
-        spread = (np.arange(OVERVIEW_COLUMNS) + 0.5) / OVERVIEW_COLUMNS * count
-        self._due = [int(position) for position in spread]
-        self._offered = 0
-        self.samples: list[Sample] = []
-
-    def offer(self, sample: Sample) -> None:
-        if len(self.samples) < OVERVIEW_COLUMNS and self._offered >= self._due[len(self.samples)]:
-            self.samples.append(sample)
-        self._offered += 1

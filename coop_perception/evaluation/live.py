@@ -15,12 +15,11 @@ from rich.console import Console
 
 from coop_perception import topics
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.evaluation import Evaluation, EvaluationError, Findings, Topics, bundle_facts
-from coop_perception.evaluation.outputs import check_bundle, score_outputs
+from coop_perception.evaluation.evaluated import Evaluation, evaluated
+from coop_perception.evaluation.evaluation import EvaluationError, Findings, Topics, bundle_facts
+from coop_perception.evaluation.node_outputs import check_bundle, in_order, score_outputs
 from coop_perception.evaluation.player import LONGEST_GAP_S, LiveError, play
 from coop_perception.evaluation.results import OUTPUTS
-from coop_perception.evaluation.scoring import condition_summary
-from coop_perception.metrics import percentiles
 from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.recording import Recording
 from coop_perception.ros.initialising import initialise
@@ -69,12 +68,11 @@ def evaluate_live(
             "could not be told apart; offline, without --live, all are scored",
             played.frames / every,
         )
+    camera = camera_of(chosen.image)
+    answers = [(stamp, played.latency_ms.get(stamp)) for stamp in played.published]
     with Recording(out / OUTPUTS) as outputs:
-        scores, samples = score_outputs(
-            recording, chosen, bundle, outputs, camera_of(chosen.image), list(played.latency_ms.items()), findings
-        )
-    p50, p95, p99 = percentiles(list(played.latency_ms.values()))
-    summary = {
+        table = score_outputs(recording, chosen, bundle, outputs, camera, answers, played.conditions, findings, out)
+    facts = {
         "recording": str(recording.path),
         "image_topic": chosen.image,
         "mode": "live",
@@ -83,19 +81,30 @@ def evaluate_live(
         "backend": info.backend,
         "precision": info.precision,
         "device": info.device,
+    }
+    counted = {
         "frames": {
             "read": played.frames,
             "processed": played.processed,
-            "dropped": sum(played.dropped.values()),
+            "dropped": sum(played.dropped.values()) - played.dropped.get("failed", 0),
+            "failed": played.dropped.get("failed", 0),
         },
-        "dropped_by_reason": played.dropped,
+        "dropped_by_reason": {reason: count for reason, count in played.dropped.items() if reason != "failed"},
         "fps": played.processed / played.seconds if played.seconds else 0.0,
-        "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
         "stages_ms": played.stages_ms,
-        **scores.summary(),
-        **({"condition": condition_summary(played.conditions)} if played.conditions else {}),
     }
-    return Evaluation(summary, scores, samples, findings)
+    with Recording(out / OUTPUTS) as outputs:
+        by_stamp = in_order(outputs, camera)
+        return evaluated(
+            recording,
+            [chosen],
+            bundle,
+            table,
+            facts,
+            findings,
+            lambda _: lambda frame: by_stamp(frame.found.stamp_ns),
+            known=counted,
+        )
 
 
 def _model_info(node_name: str) -> ModelInfo:

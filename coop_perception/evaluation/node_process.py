@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from coop_perception import topics
 from coop_perception.evaluation.evaluation import EvaluationError
-from coop_perception.evaluation.outputs import RECORDED
+from coop_perception.evaluation.node_outputs import RECORDED
 from coop_perception.evaluation.player import not_alone
 from coop_perception.ros.initialising import initialise
 from coop_perception.ros.lifecycle_client import LifecycleError, bring_up

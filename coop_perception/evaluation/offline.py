@@ -1,89 +1,213 @@
-"""A recording through the networks in this process, frame by frame, and scored."""
+"""A recording through the networks in this process, and scored: reading runs ahead of them, scoring behind."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 
-import numpy as np
-from rich.console import Console
-from rich.progress import track
-
-from coop_perception.contracts import STAGES, Bundle
-from coop_perception.engines.loading import EngineSettings, load_engines
+from coop_perception.contracts import STAGES
+from coop_perception.engines import EngineError
+from coop_perception.engines.loading import EngineSettings, Say, load_engines
+from coop_perception.evaluation.ahead import ahead
+from coop_perception.evaluation.conditions import of_result
+from coop_perception.evaluation.evaluated import Evaluation, evaluated
 from coop_perception.evaluation.evaluation import (
-    Evaluation,
     EvaluationError,
     Findings,
-    SampleChooser,
+    Frame,
+    Selection,
     Topics,
     bundle_facts,
-    read_frames,
+    choose_topics,
+    decode_frame,
+    find_frames,
 )
-from coop_perception.evaluation.scoring import Scores, condition_summary
-from coop_perception.metrics import percentiles
-from coop_perception.model.pipeline import Pipeline
+from coop_perception.evaluation.folders import Folders
+from coop_perception.evaluation.journal import NAME as JOURNAL
+from coop_perception.evaluation.journal import Journal, began, read_rows
+from coop_perception.evaluation.kept import Keeper
+from coop_perception.evaluation.rows import Row, row_of
+from coop_perception.evaluation.scoring import Before, Outputs, before, score
+from coop_perception.evaluation.table import NAME as FRAMES
+from coop_perception.evaluation.table import save
+from coop_perception.evaluation.task import Task
+from coop_perception.model.bundle import load_bundle
+from coop_perception.model.pipeline import FrameError, Pipeline
+from coop_perception.recordings.cameras import camera_of, image_topics
 from coop_perception.recordings.recording import Recording
 
-WANTED = ("mask_raw", "mask", "restored", "condition")
+WANTED = ("mask_raw", "mask", "confidence", "restored", "condition")
+DEPTH = 4
+"""Frames that are read before the networks are free for them."""
+SCORERS = max(2, len(os.sched_getaffinity(0)) // 2)
+"""Threads that score behind the networks: one frame takes longer than a GPU does."""
+
+Advance = Callable[[int, int], object]
+"""Called with how many frames are done, and of how many."""
 
 
-def evaluate_offline(recording: Recording, chosen: Topics, bundle: Bundle, settings: EngineSettings) -> Evaluation:
-    """Every frame through the pipeline in this process, one after the other, network by network for their times.
+def evaluate_offline(task: Task, say: Say = lambda _: None, advance: Advance = lambda _done, _all: None) -> Evaluation:
+    """Every chosen frame through the pipeline in this process, one after the other, network by network for their times.
+
+    Rows go to the journal in the task's folder as they come. Those that are there already are not made again, and the
+    result is the same as of a run that was never interrupted.
 
     Raises:
-        EvaluationError: no frame could be read.
-        BundleError, EngineError, ScoringError: as their modules say.
+        EvaluationError: no frame could be processed, or the journal is another run's.
+        RecordingError, BundleError, EngineError, DatasetError, OSError: as their modules say.
     """
-    pipeline = Pipeline(bundle, load_engines(bundle, STAGES, settings, Console(stderr=True, markup=False).print))
-    pipeline.warm_up()
-    scores, chooser = Scores(bundle.classes), SampleChooser(recording.topics[chosen.image].count)
-    latencies: list[float] = []
-    stages: dict[str, list[float]] = {}
-    conditions: list[tuple[str, float]] = []
-    findings = Findings()
-    read = malformed = 0
-    count = recording.topics[chosen.image].count
-    try:
-        for frame in track(read_frames(recording, chosen, findings), "evaluating", count):
-            if frame.image is None:
-                read, malformed = read + 1, malformed + 1
-                continue
-            begun = time.perf_counter()
-            (result,) = pipeline.run([frame.image], WANTED)
-            latency = (time.perf_counter() - begun) * 1e3
-            sample = frame.sample(result.mask_raw, result.mask, result.restored)
-            scores.add(sample, frame.time_s, latency)
-            chooser.offer(sample)
-            for name, value in result.stages_ms.items():
-                stages.setdefault(name, []).append(value)
-            if result.condition is not None:
-                conditions.append((bundle.conditions[int(result.condition.argmax())], result.strength or 0.0))
-            latencies.append(latency)
-            read += 1
-    except KeyboardInterrupt:
-        if not latencies:
-            raise
-        findings.interrupted = True
-        findings.warnings.append(f"interrupted after {read} of {count} frames")
-    if not latencies:
-        wrong = "".join(f"; {warning}" for warning in findings.warnings[:1])
-        raise EvaluationError(f"{chosen.image}: no frame could be processed{wrong}")
-    engine = pipeline.engines["segmenter"]
-    p50, p95, p99 = percentiles(latencies)
-    summary = {
-        "recording": str(recording.path),
-        "image_topic": chosen.image,
-        "mode": "offline",
-        **bundle_facts(bundle),
-        "backend": engine.backend,
-        "precision": engine.precision,
-        "device": engine.device,
-        "frames": {"read": read, "processed": len(latencies), "dropped": malformed},
-        "dropped_by_reason": {"malformed": malformed} if malformed else {},
-        "fps": len(latencies) / (sum(latencies) / 1e3),
-        "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
-        "stages_ms": {name: float(np.median(values)) for name, values in stages.items()},
-        **scores.summary(),
-        **({"condition": condition_summary(conditions)} if conditions else {}),
-    }
-    return Evaluation(summary, scores, chooser.samples, findings)
+    bundle = load_bundle(task.bundle)
+    with Recording(task.bag) as recording:
+        cameras = [
+            choose_topics(recording, topic, task.reference_image_topic, task.reference_mask_topic)
+            for topic in task.image_topics or image_topics(recording)
+        ]
+        folders = Folders(task.labels, task.images, bundle.classes) if task.labels or task.images else None
+        path = task.out / JOURNAL
+        pipeline = Pipeline(bundle, load_engines(bundle, STAGES, _settings(task), say))
+        pipeline.warm_up()
+        engine = next(iter(pipeline.engines.values()))
+        findings = Findings()
+        count = sum(recording.topics[chosen.image].count for chosen in cameras)
+        whole = max(1, count // task.selection.every)
+        keeper = Keeper(task.keep, task.out, bundle.classes)
+        with Journal(path, task.identity(bundle, engine.backend, engine.precision)) as journal:
+            keeper.begin(anew=not journal.rows)
+            try:
+                done = Counter(journal.cameras)
+                for chosen in cameras:
+                    with closing(
+                        _rows(
+                            recording,
+                            chosen,
+                            pipeline,
+                            folders,
+                            task.selection,
+                            done[camera_of(chosen.image)],
+                            findings,
+                            keeper,
+                        )
+                    ) as rows:
+                        for row in rows:
+                            journal.append(row)
+                            advance(journal.rows, whole)
+            except KeyboardInterrupt:
+                if not journal.rows:
+                    raise
+                findings.interrupted = True
+                findings.warnings.append(f"interrupted after {journal.rows} of {whole} frames")
+        table = save(task.out / FRAMES, read_rows(path))
+        if not (table.texts["status"] == "processed").any():
+            reasons = [*findings.warnings, *table.texts["warnings"][:1], *table.texts["reason"][:1]]
+            wrong = "; ".join(filter(None, reasons[:2]))
+            raise EvaluationError(f"{task.bag}: no frame could be processed{wrong and '; ' + wrong}")
+        if folders is not None and not findings.interrupted:
+            unread, files = folders.unread()
+            if unread and task.selection.whole:
+                findings.note(f"{unread} of {files} files of references belong to no frame", 1 - unread / files)
+        if not findings.interrupted:
+            keeper.finish([chosen.image for chosen in cameras])
+        facts = {
+            "recording": str(recording.path),
+            "image_topic": ", ".join(chosen.image for chosen in cameras),
+            "mode": "offline",
+            **bundle_facts(bundle),
+            "backend": engine.backend,
+            "precision": engine.precision,
+            "device": engine.device,
+        }
+        evaluation = evaluated(
+            recording, cameras, bundle, table, facts, findings, lambda _: lambda frame: _run(pipeline, frame), folders
+        )
+        pipeline.close()
+        return evaluation
+
+
+def _settings(task: Task) -> EngineSettings:
+    """Those of the run that is gone on with: another backend's digits differ."""
+    begun = began(task.out / JOURNAL)
+    if begun is None:
+        return task.settings
+    asked = task.settings
+    backend, precision = str(begun.get("backend", asked.backend)), str(begun.get("precision", asked.precision))
+    return replace(
+        asked,
+        backend=backend if asked.backend == "auto" else asked.backend,
+        precision=precision if asked.precision == "auto" else asked.precision,
+    )
+
+
+def _rows(
+    recording: Recording,
+    chosen: Topics,
+    pipeline: Pipeline,
+    folders: Folders | None,
+    selection: Selection,
+    done: int,
+    findings: Findings,
+    keeper: Keeper,
+) -> Generator[Row, None, None]:
+    """One camera's rows, without the first `done`, in order."""
+    camera = camera_of(chosen.image)
+    # The last one that is done is run again: its masks are what the next one's are compared with.
+    skipped = max(0, done - 1)
+
+    def frames() -> Generator[Frame, None, None]:
+        for number, found in enumerate(find_frames(recording, chosen, findings, selection)):
+            if folders is not None:
+                folders.meet(found.stamp_ns, found.index)
+            if number >= skipped:
+                yield decode_frame(recording, chosen, found, folders)
+
+    def scored(frame: Frame, outputs: Outputs | None, earlier: Before | None, without: Row) -> Row:
+        if outputs is None:
+            return without
+        keeper.keep(chosen.image, frame, outputs)
+        return score(camera, frame, outputs, earlier, len(pipeline.bundle.classes))
+
+    earlier: Before | None = None
+    waiting: deque[Future[Row]] = deque()
+    with closing(ahead(frames(), DEPTH)) as decoded, ThreadPoolExecutor(SCORERS, "score") as scorers:
+        for number, frame in enumerate(decoded, skipped):
+            outputs, row = _outputs(pipeline, camera, frame)
+            if number >= done:
+                waiting.append(scorers.submit(scored, frame, outputs, earlier, row))
+            earlier = before(frame, outputs) if outputs is not None else None
+            while len(waiting) > 2 * SCORERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _outputs(pipeline: Pipeline, camera: str, frame: Frame) -> tuple[Outputs | None, Row]:
+    """What the networks make of a frame; if nothing, the row that says why."""
+    if frame.image is None:
+        row = row_of(camera, frame.found, "dropped", "malformed")
+    else:
+        try:
+            return _run(pipeline, frame), row_of(camera, frame.found, "processed")
+        except (EngineError, FrameError) as error:
+            row = row_of(camera, frame.found, "failed", "networks")
+            row.warnings.append(str(error))
+    row.warnings += frame.warnings
+    return None, row
+
+
+def _run(pipeline: Pipeline, frame: Frame) -> Outputs:
+    assert frame.image is not None
+    begun = time.perf_counter()
+    (result,) = pipeline.run([frame.image], WANTED)
+    return Outputs(
+        result.mask_raw,
+        result.mask,
+        result.confidence,
+        result.restored,
+        of_result(result, pipeline.bundle.conditions),
+        (time.perf_counter() - begun) * 1e3,
+        result.stages_ms,
+    )

@@ -20,7 +20,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from coop_perception import topics
 from coop_perception.contracts import FUSED, STAGES
-from coop_perception.evaluation.outputs import RECORDED
+from coop_perception.evaluation.conditions import Conditions, of_message
+from coop_perception.evaluation.node_outputs import RECORDED
 from coop_perception.images import ImageError, decode
 from coop_perception.recordings.cameras import camera_of, camera_prefix
 from coop_perception.recordings.frames import header_stamp, with_header_stamp
@@ -40,6 +41,8 @@ TRIALS, SPACED = 3, 20
 """Images that a node's time for one is the median of, and that tell how far they lie apart."""
 HEADROOM = 0.8
 """Share of the time between two images that the node may take for one."""
+GONE_S = 5.0
+"""How long nothing may be seen of the node: on a busy machine discovery forgets one for a moment."""
 SETTLE_S = 10.0
 """How long the node may leave a frame unaccounted for after the last one was played."""
 
@@ -63,7 +66,9 @@ class Played:
     """Images that were not played, as they have the stamp of one before: their outputs could not be told apart."""
     dropped: dict[str, int] = field(default_factory=dict)
     stages_ms: dict[str, float] = field(default_factory=dict)
-    conditions: list[tuple[str, float]] = field(default_factory=list)
+    conditions: dict[int, Conditions] = field(default_factory=dict)
+    published: list[int] = field(default_factory=list)
+    """The stamps of the frames, in order."""
     seconds: float = 0.0
     """From the first image's publication to the last mask's reception."""
     damage: str | None = None
@@ -132,12 +137,15 @@ class _Client:
     def __init__(self, recording: Recording, image_topic: str, node_name: str) -> None:
         self._recording, self._image_topic, self._node_name = recording, image_topic, node_name
         self._camera = camera_of(image_topic)
+        namespace = node_name.rpartition("/")[0]  # the node's topics are relative
+        self._topics = f"{namespace}/{self._camera}"
+        self._node_seen = 0.0
         self._info_topic = topics.of(camera_prefix(image_topic), topics.CAMERA_INFO)
         self._compressed = recording.topics[image_topic].type == COMPRESSED_IMAGE_TYPE
         self._changed = threading.Condition()
         self._arrived: dict[int, set[str]] = {}
         self._mask_time: dict[int, float] = {}
-        self._conditions: dict[int, tuple[str, float]] = {}
+        self._conditions: dict[int, Conditions] = {}
         self._status: CameraStatus | None = None
         self._status_count = 0
         self._work = 0
@@ -145,14 +153,14 @@ class _Client:
         self._writer: RecordingWriter | None = None
         self._write_error: RecordingError | None = None
         self.node = Node("evaluate_bag")
-        play_topic = "/" + topics.of(self._camera, topics.IMAGE) + (topics.COMPRESSED if self._compressed else "")
+        play_topic = topics.of(self._topics, topics.IMAGE) + (topics.COMPRESSED if self._compressed else "")
         self._image = self.node.create_publisher(CompressedImage if self._compressed else Image, play_topic, PLAY_QOS)
-        self._info = self.node.create_publisher(CameraInfo, "/" + topics.of(self._camera, topics.CAMERA_INFO), PLAY_QOS)
+        self._info = self.node.create_publisher(CameraInfo, topics.of(self._topics, topics.CAMERA_INFO), PLAY_QOS)
         for output, topic in RECORDED.items():
             callback = partial(self._on_output, output)
-            self.node.create_subscription(Image, "/" + topics.of(self._camera, topic), callback, PLAY_QOS, raw=True)
+            self.node.create_subscription(Image, topics.of(self._topics, topic), callback, PLAY_QOS, raw=True)
         self.node.create_subscription(
-            ImageCondition, "/" + topics.of(self._camera, topics.CONDITION), self._on_condition, PLAY_QOS
+            ImageCondition, topics.of(self._topics, topics.CONDITION), self._on_condition, PLAY_QOS
         )
         self.node.create_subscription(PipelineStatus, status_topic(node_name), self._on_status, 10)
 
@@ -160,6 +168,7 @@ class _Client:
         result = Played()
         self._check_stamps()
         first, stamp = self._connect()
+        self._node_seen = time.monotonic()
         result.rate = self._rate_to_follow(first, stamp) if rate is None else rate
         before = self._quiet()
         self._writer = writer
@@ -192,7 +201,8 @@ class _Client:
             result.latency_ms = {
                 s: (self._mask_time[s] - published[s]) * 1e3 for s in published if s in self._mask_time
             }
-            result.conditions = [self._conditions[stamp] for stamp in published if stamp in self._conditions]
+            result.conditions = {stamp: self._conditions[stamp] for stamp in published if stamp in self._conditions}
+            result.published = list(published)
             if whole:
                 result.seconds = max(self._mask_time[stamp] for stamp in whole) - next(iter(published.values()))
         return result
@@ -237,6 +247,7 @@ class _Client:
                     into, logged = into + min(gap, LONGEST_GAP_S), message.stamp_ns
                     # An absolute schedule, which does not drift.
                     time.sleep(max(0.0, begun + into / result.rate - now))
+                    self._check_there()
                     published[stamp] = time.monotonic()
                     self._image.publish(message.raw)
                     progress.advance(task)
@@ -245,6 +256,14 @@ class _Client:
             except RecordingError as error:
                 return str(error)
         return None
+
+    def _check_there(self) -> None:
+        """Raises LiveError where the node went away: the rest of a long recording would be played to nobody."""
+        now = time.monotonic()
+        if self.node.count_publishers(status_topic(self._node_name)):
+            self._node_seen = now
+        elif now - self._node_seen > GONE_S:
+            raise LiveError(f"{self._node_name} went away while it was played to; its log says why")
 
     def _first_usable(self) -> Message:
         """The first image that can be decoded, as the node will have to.
@@ -375,7 +394,7 @@ class _Client:
     def _on_condition(self, message: ImageCondition) -> None:
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         with self._changed:
-            self._conditions[stamp] = (message.most_likely, message.strength)
+            self._conditions[stamp] = of_message(message)
 
     def _on_status(self, message: PipelineStatus) -> None:
         with self._changed:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rclpy.serialization import deserialize_message
 
 from coop_perception import topics
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.evaluation import Evaluation, EvaluationError, Findings, Topics, bundle_facts
-from coop_perception.evaluation.outputs import RECORDED, check_bundle, score_outputs
-from coop_perception.evaluation.scoring import condition_summary
-from coop_perception.metrics import percentiles
+from coop_perception.evaluation.conditions import Conditions, of_message
+from coop_perception.evaluation.evaluated import Evaluation, evaluated
+from coop_perception.evaluation.evaluation import EvaluationError, Findings, Topics, bundle_facts
+from coop_perception.evaluation.node_outputs import RECORDED, check_bundle, in_order, score_outputs
 from coop_perception.recordings.cameras import camera_of
-from coop_perception.recordings.frames import frames
+from coop_perception.recordings.frames import frames, header_stamp
 from coop_perception.recordings.recording import Recording, RecordingError
 from coop_perception_msgs.msg import ImageCondition, ModelInfo
 
@@ -31,7 +32,7 @@ class _Log:
     last_ns: int = 0
 
 
-def evaluate_recorded(recording: Recording, chosen: Topics, bundle: Bundle) -> Evaluation:
+def evaluate_recorded(recording: Recording, chosen: Topics, bundle: Bundle, out: Path) -> Evaluation:
     """Score the outputs that the recording holds; a frame without all of them counts as dropped.
 
     Raises:
@@ -53,26 +54,29 @@ def evaluate_recorded(recording: Recording, chosen: Topics, bundle: Bundle) -> E
         raise EvaluationError(f"{recording.path}: no image on {chosen.image} has all its outputs")
     conditions = _conditions(recording, "/" + topics.of(camera, topics.CONDITION), findings)
     with Recording(recording.path) as outputs:
-        scores, samples = score_outputs(recording, chosen, bundle, outputs, camera, log.answers, findings)
-    processed, images = len(latencies), len(log.answers)
-    p50, p95, p99 = percentiles(latencies)
+        table = score_outputs(recording, chosen, bundle, outputs, camera, log.answers, conditions, findings, out)
     seconds = (log.last_ns - log.first_ns) / 1e9
-    summary = {
+    facts = {
         "recording": str(recording.path),
         "image_topic": chosen.image,
         "mode": "recorded",
         **bundle_facts(bundle),
         "backend": info.backend,
+        "precision": info.precision,
         "device": info.device,
-        "frames": {"read": images, "processed": processed, "dropped": images - processed},
-        "dropped_by_reason": {"unanswered": images - processed} if images > processed else {},
-        "fps": processed / seconds if seconds > 0 else 0.0,
-        "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
-        "stages_ms": {},
-        **scores.summary(),
-        **({"condition": condition_summary(conditions)} if conditions else {}),
     }
-    return Evaluation(summary, scores, samples, findings)
+    with Recording(recording.path) as outputs:
+        by_stamp = in_order(outputs, camera)
+        return evaluated(
+            recording,
+            [chosen],
+            bundle,
+            table,
+            facts,
+            findings,
+            lambda _: lambda frame: by_stamp(frame.found.stamp_ns),
+            known={"fps": len(latencies) / seconds if seconds > 0 else 0.0},
+        )
 
 
 def _model_info(recording: Recording, bundle: Bundle) -> ModelInfo:
@@ -111,12 +115,12 @@ def _log(recording: Recording, image_topic: str, output_topics: list[str], findi
     return log
 
 
-def _conditions(recording: Recording, topic: str, findings: Findings) -> list[tuple[str, float]]:
-    conditions = []
+def _conditions(recording: Recording, topic: str, findings: Findings) -> dict[int, Conditions]:
+    conditions = {}
     try:
         for message in recording.messages([topic]):
             condition = deserialize_message(message.raw, ImageCondition)
-            conditions.append((condition.most_likely, condition.strength))
+            conditions[header_stamp(message.raw)] = of_message(condition)
     except RecordingError as error:
         findings.warnings.append(str(error))
     return conditions

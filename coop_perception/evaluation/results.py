@@ -6,24 +6,32 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.evaluation import Evaluation, EvaluationError
-from coop_perception.evaluation.report.figures import warnings
+from coop_perception.evaluation.evaluated import Evaluation, frame_scores
+from coop_perception.evaluation.evaluation import EvaluationError
+from coop_perception.evaluation.journal import NAME as JOURNAL
+from coop_perception.evaluation.report.figures import unaccounted, warnings
+from coop_perception.evaluation.report.fleet import write_fleet
 from coop_perception.evaluation.report.overview import write_overview
 from coop_perception.evaluation.report.page import write_report
 from coop_perception.evaluation.report.terminal import summary_table
+from coop_perception.evaluation.table import NAME as FRAMES
 from coop_perception.exit_codes import IncompleteError
 from coop_perception.replacing import open_results, write_whole
 from coop_perception.shown import plain
 
-FILES = ("summary.json", "report.html", "overview.png")
-UNUSABLE = ("malformed", "failed")
-"""Reasons for which an image was dropped that are its own fault or the networks', and not that the node was busy."""
+SUMMARY, REPORT, OVERVIEW = "summary.json", "report.html", "overview.png"
+FILES = (SUMMARY, REPORT, OVERVIEW, FRAMES, JOURNAL)
+RESUME = "; --resume goes on"
+SUMMARY_LIMIT = 64 << 20
+"""Bytes: that of a thousand recordings has some kilobytes of each."""
+MALFORMED = "malformed"
 OUTPUTS = "outputs"
 """Recording of what the node published, in the folder of results."""
 
@@ -49,64 +57,118 @@ def rate(text: str) -> float:
     return value
 
 
-def open_folder(out: Path, bag: Path | None, made: tuple[str, ...], force: bool) -> None:
+def open_folder(out: Path, bags: Iterable[Path], made: tuple[str, ...], force: bool, resume: bool = False) -> None:
     """Make the folder of results, before the work.
 
     Args:
         out: the folder.
-        bag: the recording that is read.
+        bags: the recordings that are read.
         made: names of the recordings that will be written into it.
         force: whether an earlier evaluation's results there may be replaced.
+        resume: whether an earlier evaluation there is gone on with.
 
     Raises:
         EvaluationError: the recording that is read lies where one is written.
         OSError: another run's results are there, or nothing can be written.
     """
-    for name in made:
-        if bag is not None and bag.exists() and bag.resolve().is_relative_to((out / name).resolve()):
-            raise EvaluationError(f"{bag} is read, and {out / name} written; choose another --out")
-    open_results(out, (*FILES, *made), force)
+    for bag in bags:
+        for name in made:
+            if bag.exists() and bag.resolve().is_relative_to((out / name).resolve()):
+                raise EvaluationError(f"{bag} is read, and {out / name} written; choose another --out")
+    open_results(out, (*FILES, *made), force or resume)
+    if force and not resume:
+        (out / JOURNAL).unlink(missing_ok=True)
 
 
-def finish(evaluation: Evaluation, bundle: Bundle, out: Path, allow_incomplete: bool) -> None:
-    """Write summary.json, overview.png and report.html; print the table and the warnings.
+def is_complete(out: Path) -> bool:
+    """Whether a folder holds the results of a run that came to its end."""
+    return (out / SUMMARY).exists() and (out / FRAMES).exists() and not (out / JOURNAL).exists()
+
+
+def write_results(evaluation: Evaluation, bundle: Bundle, out: Path) -> dict[str, Any]:
+    """Write frames.parquet's companions summary.json, overview.png and report.html; the summary.
+
+    The journal goes last: what is killed before is gone on with.
+    """
+    _note_unusable(evaluation)
+    summary: dict[str, Any] = finite({**evaluation.summary, "warnings": evaluation.findings.warnings})
+    summary["incomplete"] = evaluation.findings.incomplete
+    write_whole(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    series = frame_scores(evaluation.table)
+    write_report(out / REPORT, summary, evaluation.overview, bundle.classes, series, evaluation.gallery)
+    if evaluation.overview:
+        write_overview(out / OVERVIEW, evaluation.overview, bundle.classes)
+    else:
+        (out / OVERVIEW).unlink(missing_ok=True)
+    if not evaluation.findings.interrupted:
+        (out / JOURNAL).unlink(missing_ok=True)
+    return summary
+
+
+def _note_unusable(evaluation: Evaluation) -> None:
+    """Images that could not be used by their own fault or the networks', and not because the node was busy."""
+    summary = evaluation.summary
+    malformed = summary.get("dropped_by_reason", {}).get(MALFORMED, 0)
+    unusable = {MALFORMED: malformed, "failed": summary["frames"]["failed"]}
+    count, read = sum(unusable.values()), summary["frames"]["read"]
+    if count:
+        why = ", ".join(f"{reason} {number}" for reason, number in unusable.items() if number)
+        evaluation.findings.note(f"{count} of {read} images could not be used ({why})", 1 - count / read)
+
+
+def finish_fleet(summary: Mapping[str, Any], out: Path) -> None:
+    """Write the summary of many recordings and the page that lists them."""
+    write_whole(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    write_fleet(out / REPORT, summary)
+
+
+def finish(evaluation: Evaluation, bundle: Bundle, out: Path, allow_incomplete: bool) -> dict[str, Any]:
+    """Write the results, print the table and the warnings; the summary.
 
     Raises:
         EvaluationError: a frame is unaccounted for.
         IncompleteError: the results rest on less than was there, and that is not allowed.
         KeyboardInterrupt: the evaluation was interrupted; what there was then has been written.
     """
-    findings, counts = evaluation.findings, evaluation.summary["frames"]
-    unusable = {why: n for why, n in evaluation.summary.get("dropped_by_reason", {}).items() if why in UNUSABLE}
-    if unusable:
-        why = ", ".join(f"{reason} {count}" for reason, count in unusable.items())
-        count = sum(unusable.values())
-        findings.note(f"{count} of {counts['read']} images could not be used ({why})", 1 - count / counts["read"])
-    summary = {**evaluation.summary, "warnings": findings.warnings}
-    report, overview = FILES[1:]
-    write_whole(out / FILES[0], (json.dumps(_finite(summary), indent=2) + "\n").encode())
-    write_report(out / report, summary, evaluation.samples, bundle.classes, evaluation.scores.series)
-    if evaluation.samples:
-        write_overview(out / overview, evaluation.samples, bundle.classes)
-    else:
-        (out / overview).unlink(missing_ok=True)
+    summary = write_results(evaluation, bundle, out)
+    tell(summary, out)
+    if evaluation.findings.interrupted:
+        raise KeyboardInterrupt(f"the results in {out} are of what was done before" + RESUME * (out / JOURNAL).exists())
+    check(summary, allow_incomplete)
+    return summary
+
+
+def tell(summary: Mapping[str, Any], out: Path) -> None:
+    """The table and the warnings."""
     Console(markup=False).print(summary_table(summary))
     for warning in warnings(summary):
         print(f"warning: {plain(warning)}", file=sys.stderr)
-    print(f"results in {plain(out)}: {', '.join(FILES if evaluation.samples else FILES[:2])}")
-    if findings.interrupted:
-        raise KeyboardInterrupt(f"the results in {out} are of what was done before")
-    lost = counts["read"] - counts["processed"] - counts["dropped"]
+    names = [name for name in FILES if name != JOURNAL and (out / name).exists()]
+    print(f"results in {plain(out)}: {', '.join(names)}")
+
+
+def check(summary: Mapping[str, Any], allow_incomplete: bool) -> None:
+    """Whether the results are of all that was there.
+
+    Raises:
+        EvaluationError: a frame is unaccounted for.
+        IncompleteError: the results rest on less than was there, and that is not allowed.
+    """
+    lost = unaccounted(summary["frames"])
     if lost:
-        raise EvaluationError(f"{lost} of {counts['read']} frames are unaccounted for: neither processed nor dropped")
-    if findings.incomplete and not allow_incomplete:
-        raise IncompleteError(f"incomplete: {findings.incomplete[0]}; --allow-incomplete takes that")
+        raise EvaluationError(
+            f"{lost} of {summary['frames']['read']} frames are unaccounted for: neither processed, dropped nor failed"
+        )
+    if summary["incomplete"] and not allow_incomplete:
+        raise IncompleteError(f"incomplete: {summary['incomplete'][0]}; --allow-incomplete takes that")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: None instead."""
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,103 +1,133 @@
-"""Scores of a recording's frames, pooled into what `summary.json` holds."""
+"""One frame's row: what its outputs are worth against its references, and what can be said without."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.classes import SemanticClass
-from coop_perception.evaluation.report.frames import FrameScore, Sample
-from coop_perception.metrics import confusion_matrix, mean_psnr, psnr, segmentation_scores, ssim
+from coop_perception.evaluation import no_reference
+from coop_perception.evaluation.conditions import Conditions
+from coop_perception.evaluation.evaluation import Frame
+from coop_perception.evaluation.rows import Row, row_of
+from coop_perception.metrics import confidence_counts, confusion_matrix, psnr, segmentation_scores, ssim
 
 Pixels = NDArray[np.uint8]
+LONGEST_STEP_S = 1.0
+"""Between two frames whose masks are compared: what lies further apart shows another scene."""
 
 
-class ScoringError(ValueError):
-    """References that cannot be scored against; the message says what was found."""
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What was made of a frame, at its own size: masks and confidence uint8 [H,W], restored uint8 [H,W,3] RGB."""
+
+    mask_raw: Pixels | None
+    mask: Pixels | None
+    confidence: Pixels | None
+    restored: Pixels | None
+    conditions: Conditions | None
+    latency_ms: float | None
+    stages_ms: dict[str, float]
 
 
-@dataclass(slots=True)
-class Scores:
-    """Accumulates frames. Scores pool the confusion matrix over all frames; PSNR and SSIM are means over frames."""
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What the next frame is compared with."""
 
-    classes: Sequence[SemanticClass]
-    matrices: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    image_scores: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    series: list[FrameScore] = field(default_factory=list)
+    time_s: float
+    grey: Pixels
+    mask_raw: Pixels | None
+    mask: Pixels | None
 
-    def add(self, sample: Sample, time_s: float, latency_ms: float | None) -> None:
-        """Score one frame against whatever references it has.
 
-        Raises:
-            ScoringError: a reference is of another size than the image, or holds an id that is no class.
-        """
-        miou: dict[str, float | None] = {}
-        for name, mask in (("mask_raw", sample.mask_raw), ("mask", sample.mask)):
-            miou[name] = self._score_mask(name, sample, mask)
-        image_psnr: dict[str, float | None] = {}
-        for name, image in (("image_degraded", sample.image), ("image_restored", sample.restored)):
-            image_psnr[name] = self._score_image(name, sample, image)
-        self.series.append(
-            FrameScore(
-                time_s=time_s,
-                latency_ms=latency_ms,
-                miou_raw=miou["mask_raw"],
-                miou=miou["mask"],
-                psnr_degraded=image_psnr["image_degraded"],
-                psnr_restored=image_psnr["image_restored"],
-            )
+def before(frame: Frame, outputs: Outputs) -> Before:
+    assert frame.image is not None
+    return Before(frame.found.time_s, _grey(frame.image), outputs.mask_raw, outputs.mask)
+
+
+def score(camera: str, frame: Frame, outputs: Outputs, earlier: Before | None, classes: int) -> Row:
+    """The row of a frame that was processed. A reference that does not fit is no error: the row says it.
+
+    Args:
+        camera: its name.
+        frame: with its image.
+        outputs: what was made of it.
+        earlier: the frame before it; None where there is none.
+        classes: how many there are.
+    """
+    assert frame.image is not None
+    row = row_of(camera, frame.found, "processed")
+    row.warnings += frame.warnings
+    row.latency_ms, row.stages_ms = outputs.latency_ms, dict(outputs.stages_ms)
+    if outputs.conditions is not None:
+        row.presence, row.strength = dict(outputs.conditions.presence), dict(outputs.conditions.strength)
+        row.familiarity = outputs.conditions.familiarity
+    _masks(row, frame, outputs, classes)
+    _images(row, frame, outputs)
+    _alone(row, frame, outputs, earlier)
+    return row
+
+
+def _masks(row: Row, frame: Frame, outputs: Outputs, classes: int) -> None:
+    reference = frame.reference_mask
+    if reference is None:
+        return
+    try:
+        raw, refined = (
+            None if mask is None else confusion_matrix(reference, mask, classes)
+            for mask in (outputs.mask_raw, outputs.mask)
         )
-
-    def summary(self) -> dict[str, Any]:
-        """`mask_raw`, `mask` and `image_degraded`, `image_restored`, each where there were references for it."""
-        result: dict[str, Any] = {}
-        for name, matrix in self.matrices.items():
-            if matrix.sum() == 0:
-                continue
-            scores = segmentation_scores(matrix)
-            result[name] = {
-                "pa": scores.pa,
-                "mpa": scores.mpa,
-                "miou": scores.miou,
-                "fwiou": scores.fwiou,
-                "iou": {c.name: iou for c, iou in zip(self.classes, scores.iou, strict=True)},
-            }
-        for name, values in self.image_scores.items():
-            result[name] = {
-                "psnr": mean_psnr([value for value, _ in values]),
-                "ssim": float(np.mean([value for _, value in values])),
-            }
-        return result
-
-    def _score_mask(self, name: str, sample: Sample, mask: Pixels | None) -> float | None:
-        if mask is None or sample.reference_mask is None:
-            return None
-        try:
-            matrix = confusion_matrix(sample.reference_mask, mask, len(self.classes))
-        except ValueError as error:
-            raise ScoringError(f"{sample.title}: reference mask: {error}") from error
-        self.matrices[name] = self.matrices.get(name, np.zeros_like(matrix)) + matrix
-        return segmentation_scores(matrix).miou if matrix.sum() else None
-
-    def _score_image(self, name: str, sample: Sample, image: Pixels | None) -> float | None:
-        if image is None or sample.reference_image is None:
-            return None
-        try:
-            scores = (psnr(sample.reference_image, image), ssim(sample.reference_image, image))
-        except ValueError as error:
-            raise ScoringError(f"{sample.title}: reference image: {error}") from error
-        self.image_scores.setdefault(name, []).append(scores)
-        return scores[0]
+    except ValueError as error:
+        row.warnings.append(f"reference mask: {error}")
+        return
+    for name, matrix in (("raw", raw), ("", refined)):
+        if matrix is None or not matrix.any():
+            continue
+        suffix = name and f"_{name}"
+        setattr(row, f"confusion{suffix}", matrix.ravel().tolist())
+        setattr(row, f"miou{suffix}", segmentation_scores(matrix).miou)
+    if row.confusion and outputs.mask is not None and outputs.confidence is not None:
+        row.confidences = confidence_counts(reference, outputs.mask, outputs.confidence).ravel().tolist()
 
 
-def condition_summary(estimates: Sequence[tuple[str, float]]) -> dict[str, Any]:
-    """From (most likely condition, strength) per frame: frames by condition and the mean strength."""
-    return {
-        "most_likely": dict(Counter(name for name, _ in estimates).most_common()),
-        "strength": float(np.mean([strength for _, strength in estimates])),
-    }
+def _images(row: Row, frame: Frame, outputs: Outputs) -> None:
+    reference = frame.reference_image
+    if reference is None:
+        return
+    try:
+        for name, image in (("degraded", frame.image), ("restored", outputs.restored)):
+            if image is not None:
+                setattr(row, f"psnr_{name}", psnr(reference, image))
+                setattr(row, f"ssim_{name}", ssim(reference, image))
+    except ValueError as error:
+        row.warnings.append(f"reference image: {error}")
+        row.psnr_degraded = row.psnr_restored = row.ssim_degraded = row.ssim_restored = None
+
+
+def _alone(row: Row, frame: Frame, outputs: Outputs, earlier: Before | None) -> None:
+    assert frame.image is not None
+    if outputs.mask_raw is not None and outputs.mask is not None:
+        row.disagreement = no_reference.disagreement(outputs.mask_raw, outputs.mask)
+    if outputs.confidence is not None:
+        row.confidence = float(cv2.mean(outputs.confidence)[0] / 255)
+    grey = _grey(frame.image)
+    for suffix, image in (("", grey), ("_restored", None if outputs.restored is None else _grey(outputs.restored))):
+        if image is not None:
+            setattr(row, f"sharpness{suffix}", no_reference.sharpness(image))
+            setattr(row, f"contrast{suffix}", no_reference.contrast(image))
+            setattr(row, f"noise{suffix}", no_reference.noise(image))
+    if earlier is None or earlier.grey.shape != grey.shape:
+        return
+    if not 0 < frame.found.time_s - earlier.time_s <= LONGEST_STEP_S:
+        return
+    motion = no_reference.Motion(earlier.grey, grey)
+    if outputs.mask_raw is not None and earlier.mask_raw is not None:
+        row.flicker_raw = motion.flicker(earlier.mask_raw, outputs.mask_raw)
+    if outputs.mask is not None and earlier.mask is not None:
+        row.flicker = motion.flicker(earlier.mask, outputs.mask)
+
+
+def _grey(image: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)

@@ -15,23 +15,37 @@ def find_image_topic(recording: Recording, topic: str | None = None) -> str:
     Raises:
         RecordingError: the given one is not there or holds no images, there is none, or there are several.
     """
-    there = "; ".join(f"{name} ({info.type}, {info.count})" for name, info in sorted(recording.topics.items()))
-    there = f"topics in {recording.path}: {there or 'none'}"
     if topic is not None:
+        there = _there(recording)
         if topic not in recording.topics:
             raise RecordingError(f"there is no topic {topic}; {there}")
         if recording.topics[topic].type not in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE):
             raise RecordingError(f"{topic} holds no images but {recording.topics[topic].type}; {there}")
         return topic
-    candidates = sorted(name for name, info in recording.topics.items() if _is_image_input(name, info))
-    if not candidates:
-        raise RecordingError(f"there is no image topic (Image or CompressedImage) with messages; {there}")
+    candidates = image_topics(recording)
     if len(candidates) > 1:
         raise RecordingError(
             f"{recording.path} has {len(candidates)} image topics: {', '.join(candidates)}; "
             f"choose one with --image-topic {candidates[0]} (make demo: TOPIC={candidates[0]})"
         )
     return candidates[0]
+
+
+def image_topics(recording: Recording) -> list[str]:
+    """The image topics of all cameras of a recording, one each: raw images rather than compressed ones of the same.
+
+    Raises:
+        RecordingError: there is none.
+    """
+    candidates = sorted(name for name, info in recording.topics.items() if _is_image_input(name, info))
+    if not candidates:
+        raise RecordingError(f"there is no image topic (Image or CompressedImage) with messages; {_there(recording)}")
+    return [name for name in candidates if name.removesuffix(topics.COMPRESSED) not in set(candidates) - {name}]
+
+
+def _there(recording: Recording) -> str:
+    found = "; ".join(f"{name} ({info.type}, {info.count})" for name, info in sorted(recording.topics.items()))
+    return f"topics in {recording.path}: {found or 'none'}"
 
 
 def camera_prefix(image_topic: str) -> str:

@@ -41,6 +41,12 @@ def compressed_image_message(
     return message
 
 
+def compressed_file_message(data: bytes, file_format: CompressedFormat, frame_id: str, stamp_ns: int) -> Any:
+    """A sensor_msgs/CompressedImage of a JPEG or PNG file's bytes for ``RecordingWriter``."""
+    header = _header(frame_id, stamp_ns)
+    return TYPES.types[COMPRESSED_IMAGE_TYPE](header, file_format, np.frombuffer(data, np.uint8))
+
+
 def camera_info_message(intrinsics: Intrinsics, frame_id: str, stamp_ns: int) -> Any:
     """A sensor_msgs/CameraInfo of a rectified, undistorted camera for ``RecordingWriter``."""
     k = np.array(intrinsics.k())

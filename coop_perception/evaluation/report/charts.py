@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
+import numpy as np
+
 from coop_perception.evaluation.report.frames import FrameScore
-from coop_perception.metrics import PSNR_CAP
+from coop_perception.metrics import PSNR_CAP, percentiles
 
 WIDTH, HEIGHT = 1000, 190
 """Of the drawing, in SVG units."""
@@ -42,12 +44,90 @@ class Timeline:
     curves: tuple[Curve, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+    lost: tuple[int, ...]
+    """Where frames were lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """When a condition is present, as (x, width)."""
+
+    name: str
+    spans: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """A bar of a histogram."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many frames took how long, with p50, p95 and p99."""
+
+    bins: tuple[Bin, ...]
+    marks: tuple[Tick, ...]
+    ticks: tuple[Tick, ...]
+
+
+_BINS = 60
+
+
+def histogram(latencies: Sequence[float]) -> Histogram | None:
+    """Of times in ms; None without any."""
+    if not latencies:
+        return None
+    low, high = min(latencies), max(latencies)
+    levels = _round_levels(low, max(high, low * 1.01 + 0.1), 8)
+    begin, end = levels[0], levels[-1]
+
+    def x(value: float) -> float:
+        return round(LEFT + (value - begin) / (end - begin) * (RIGHT - LEFT), 1)
+
+    counts, edges = np.histogram(latencies, _BINS, (begin, end))
+    scale = (BOTTOM - TOP) / counts.max()
+    bins = tuple(
+        Bin(x(left), round(BOTTOM - count * scale, 1), round(x(right) - x(left) - 0.5, 1), round(count * scale, 1))
+        for count, left, right in zip(counts.tolist(), edges, edges[1:], strict=False)
+        if count
+    )
+    marks = zip(("p50", "p95", "p99"), percentiles(list(latencies)), strict=True)
+    return Histogram(
+        bins,
+        tuple(Tick(x(value), f"{name} {value:.1f} ms") for name, value in marks),
+        tuple(Tick(x(level), f"{level:g}") for level in levels),
+    )
+
+
+def bands(series: Sequence[FrameScore]) -> list[Band]:
+    """When each condition is present, on the timelines' axis."""
+    ordered = sorted(series, key=lambda score: score.time_s)
+    names = dict.fromkeys(name for score in ordered for name in score.conditions)
+    if not names:
+        return []
+    begin, end = ordered[0].time_s, max(ordered[-1].time_s, ordered[0].time_s + 1e-3)
+    places = [round(LEFT + (score.time_s - begin) / (end - begin) * (RIGHT - LEFT), 1) for score in ordered]
+    found = []
+    for name in names:
+        spans = []
+        for present, run in groupby(zip(places, ordered, strict=True), key=lambda pair: name in pair[1].conditions):
+            of_run = [place for place, _ in run]
+            if present:
+                spans.append((of_run[0], round(max(1.0, of_run[-1] - of_run[0]), 1)))
+        found.append(Band(name, tuple(spans)))
+    return found
 
 
 def timelines(series: Sequence[FrameScore]) -> list[Timeline]:
     """mIoU, PSNR and latency over the drive, without charts and curves that have no value."""
     ordered = sorted(series, key=lambda score: score.time_s)
     times = [score.time_s for score in ordered]
+    lost = [score.time_s for score in ordered if score.lost]
     charts = (
         _timeline(
             "mIoU per frame, %",
@@ -66,13 +146,31 @@ def timelines(series: Sequence[FrameScore]) -> list[Timeline]:
             ],
         ),
         _timeline(
+            "Pixels whose class flickers, and on which raw and refined mask differ, %",
+            times,
+            [
+                ("raw flickers", "before", [_scaled(score.flicker_raw, 100) for score in ordered]),
+                ("refined flickers", "after", [_scaled(score.flicker, 100) for score in ordered]),
+                ("masks differ", "time", [_scaled(score.disagreement, 100) for score in ordered]),
+            ],
+            from_zero=True,
+        ),
+        _timeline(
             "Latency per frame, ms",
             times,
             [("latency", "time", [_scaled(score.latency_ms, 1) for score in ordered])],
             from_zero=True,
         ),
     )
-    return [chart for chart in charts if chart is not None]
+    marks = _places(times, lost)
+    return [replace(chart, lost=marks) for chart in charts if chart is not None]
+
+
+def _places(times: Sequence[float], of: Sequence[float]) -> tuple[int, ...]:
+    if not times:
+        return ()
+    begin, end = times[0], max(times[-1], times[0] + 1e-3)
+    return tuple(dict.fromkeys(round(LEFT + (time - begin) / (end - begin) * (RIGHT - LEFT)) for time in of))
 
 
 def _timeline(
@@ -109,6 +207,7 @@ def _timeline(
         tuple(curves),
         tuple(Tick(round(x(level), 1), f"{level:g}") for level in seconds),
         tuple(Tick(y(level), f"{level:g}") for level in levels),
+        (),
     )
 
 

@@ -110,6 +110,7 @@ def bundle_name(summary: Mapping[str, Any]) -> str:
 
 
 _MODES = {
+    "fleet": "read frame by frame, without a node,",
     "live": "played to the running node",
     "offline": "read frame by frame, without a node,",
     "recorded": "made beside the running node, with its outputs,",
@@ -117,14 +118,16 @@ _MODES = {
 
 
 def unaccounted(frames: Mapping[str, int]) -> int:
-    """Frames read that were neither processed nor counted as dropped; negative where one was counted twice."""
-    return frames["read"] - frames["processed"] - frames["dropped"]
+    """Frames read that were neither processed nor counted as dropped or failed; below 0 where one was counted twice."""
+    return frames["read"] - frames["processed"] - frames["dropped"] - frames["failed"]
 
 
 def statement(summary: Mapping[str, Any]) -> str:
     """What was run and what came out, in a few sentences."""
+    several = summary["mode"] == "fleet"
+    subject = f"{recording_name(summary)} were" if several else f"The recording “{recording_name(summary)}” was"
     sentences = [
-        f"The recording “{recording_name(summary)}” was {_MODES[summary['mode']]}{_pace(summary)} "
+        f"{subject} {_MODES[summary['mode']]}{_pace(summary)} "
         f"and taken through the bundle {bundle_name(summary)} ({summary['backend']} on {summary['device']}).",
         _frames(summary),
         *_masks(summary),
@@ -149,6 +152,8 @@ def _frames(summary: Mapping[str, Any]) -> str:
     if frames["dropped"]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in summary.get("dropped_by_reason", {}).items())
         sentence += f". Dropped: {frames['dropped']}{reasons and f' ({reasons})'}"
+    if frames["failed"]:
+        sentence += f". The networks failed on {frames['failed']}"
     if unaccounted(frames):
         sentence += f". The counts disagree by {abs(unaccounted(frames))}: not every frame is accounted for"
     return sentence + "."
@@ -184,16 +189,58 @@ def _images(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _conditions(summary: Mapping[str, Any]) -> list[str]:
-    counts = summary.get("condition", {}).get("most_likely", {})
-    if not counts:
+    frames = summary.get("condition", {}).get("frames", {})
+    if not frames:
         return []
-    name = max(counts, key=lambda key: counts[key])
-    strength = number(summary["condition"].get("strength"))
+    name = max(frames, key=lambda key: frames[key])
+    strength = number(summary["condition"].get("strength", {}).get(name))
     return [
-        f"The networks' own estimate of the condition is {name.replace('_', ' ')} for {counts[name]} of "
-        f"{sum(counts.values())} frames"
+        f"The networks' own estimate finds {name.replace('_', ' ')} in {frames[name]} of "
+        f"{summary['frames']['processed']} frames"
         + ("." if strength is None else f", with a mean strength of {text(strength, 2)} of 1.")
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One score over all frames and over parts of them: (value, interval) each, empty where there is none."""
+
+    name: str
+    cells: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """`columns`: all frames, each camera where there are several, each condition."""
+
+    columns: tuple[str, ...]
+    rows: tuple[ScoreRow, ...]
+
+
+def measures_table(summary: Mapping[str, Any]) -> ScoreTable:
+    """All scores with their intervals; without rows where there are none."""
+    measures = summary.get("measures", {})
+    parts = {"all frames": measures.get("all", {})}
+    cameras = measures.get("camera", {})
+    parts |= {f"camera {name}": part for name, part in cameras.items()} if len(cameras) > 1 else {}
+    parts |= measures.get("condition", {})
+    names = dict.fromkeys(
+        name
+        for part in parts.values()
+        for name, score in part.items()
+        if isinstance(score, Mapping) and not name.startswith("latency")
+    )
+    rows = tuple(ScoreRow(name, tuple(_score(part.get(name)) for part in parts.values())) for name in names)
+    return ScoreTable(tuple(parts), rows)
+
+
+def _score(score: Mapping[str, Any] | None) -> tuple[str, str]:
+    value, low, high = (None if score is None else number(score[key]) for key in ("value", "low", "high"))
+    if value is None:
+        return DASH, ""
+    digits = 3 if abs(value) < 10 else 1
+    interval = "" if low is None or high is None else f"{text(low, digits)} to {text(high, digits)}"
+    return text(value, digits), interval
 
 
 def _size(comparison: Comparison) -> str:

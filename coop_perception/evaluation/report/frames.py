@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,21 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A frame of the gallery: why it is there, and by what it is found."""
+
+    title: str
+    sample: Sample
+    conditions: tuple[str, ...]
+    classes: tuple[str, ...]
+    """Those in its reference."""
+    scores: Mapping[str, float]
+    """By what they are called."""
+
+
+@dataclass(frozen=True, slots=True)
 class FrameScore:
-    """One frame's numbers; None where they do not exist: the frame was dropped, or has no reference."""
+    """One frame's numbers; None where they do not exist: the frame was lost, or has no reference."""
 
     time_s: float
     """Since the recording's first frame."""
@@ -39,3 +53,11 @@ class FrameScore:
     psnr_degraded: float | None
     """dB; inf for an image that equals its reference."""
     psnr_restored: float | None
+    disagreement: float | None = None
+    """0..1, as are the two below."""
+    flicker_raw: float | None = None
+    flicker: float | None = None
+    lost: bool = False
+    """Dropped, or failed."""
+    conditions: tuple[str, ...] = ()
+    """Those that are present in it."""

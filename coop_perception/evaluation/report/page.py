@@ -5,22 +5,26 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from coop_perception.classes import SemanticClass
 from coop_perception.evaluation.report import charts, figures
-from coop_perception.evaluation.report.frames import FrameScore, Sample
+from coop_perception.evaluation.report.frames import FrameScore, Sample, Shown
 from coop_perception.evaluation.report.panels import legend_classes, panel_rows
+from coop_perception.evaluation.report.templates import render
 from coop_perception.replacing import write_whole
 from coop_perception.shown import plain
 
 _JPEG_QUALITY = 88
+_GALLERY_QUALITY = 80
+GALLERY_WIDEST = 480
+"""Pixels: some thirty frames of six pictures each are then a few megabytes."""
 
 _REASONS = {
     "superseded": "a newer frame arrived before this one's turn came",
@@ -68,6 +72,7 @@ def write_report(
     samples: Sequence[Sample],
     classes: Sequence[SemanticClass],
     series: Sequence[FrameScore],
+    gallery: Sequence[Shown] = (),
 ) -> None:
     """Write a page about an evaluated recording: pictures, scores, time, frames, and what the figures mean.
 
@@ -79,19 +84,16 @@ def write_report(
         samples: frames to show; may be empty.
         classes: of the masks.
         series: scores by frame; may be empty.
+        gallery: frames to look at closely, and why.
 
     Raises:
         OSError: the file cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("coop_perception.evaluation", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": figures.number, "text": figures.text}
-    page = environment.get_template("report.html.j2").render(
+    measures = figures.measures_table(summary)
+    shown = _shown_frames(gallery, classes)
+    page = render(
+        "report.html.j2",
+        "gallery.js.j2",
         name=figures.recording_name(summary),
         statement=figures.statement(summary),
         summary=summary,
@@ -104,14 +106,102 @@ def write_report(
         class_bars=_class_bars(summary, classes),
         image_scores=figures.image_scores(summary),
         timelines=charts.timelines(series),
+        bands=charts.bands(series),
+        histogram=charts.histogram([ms for s in series if (ms := figures.number(s.latency_ms)) is not None]),
+        measures=measures if measures.rows else None,
+        confusion=_confusion(summary, classes),
+        gallery=shown,
+        filters=_filters(gallery),
         chart=charts,
         stages=_stages(summary.get("stages_ms", {})),
         unaccounted=figures.unaccounted(summary["frames"]),
         reasons=_REASONS,
-        facts=list(_facts(summary)),
+        facts=list(facts_of(summary)),
         warnings=figures.warnings(summary),
     )
-    write_whole(path, page.encode())
+    write_whole(path, page)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two pictures of which one lies over the other; or one alone."""
+
+    under: _Picture
+    under_name: str
+    over: _Picture | None
+    over_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A frame of the gallery; conditions and classes by their numbers in the filters."""
+
+    title: str
+    conditions: str
+    classes: str
+    scores: tuple[tuple[str, str], ...]
+    pairs: tuple[_Pair, ...]
+
+
+def _filters(gallery: Sequence[Shown]) -> list[tuple[str, str, list[str]]]:
+    """By what the gallery's frames can be chosen: attribute, label, names."""
+    conditions = sorted({name for frame in gallery for name in frame.conditions})
+    classes = sorted({name for frame in gallery for name in frame.classes})
+    kinds = [("condition", "condition", conditions), ("class", "class in the reference", classes)]
+    return [kind for kind in kinds if len(kind[2]) > 1]
+
+
+def _shown_frames(gallery: Sequence[Shown], classes: Sequence[SemanticClass]) -> list[_Frame]:
+    names = {attribute: of for attribute, _, of in _filters(gallery)}
+
+    def numbers(attribute: str, of: Sequence[str]) -> str:
+        return " ".join(str(names[attribute].index(name)) for name in of if attribute in names)
+
+    return [
+        _Frame(
+            frame.title,
+            numbers("condition", frame.conditions),
+            numbers("class", frame.classes),
+            tuple((label, figures.text(figures.number(value), 3)) for label, value in frame.scores.items()),
+            tuple(_pairs(frame, classes)),
+        )
+        for frame in gallery
+    ]
+
+
+def _pairs(frame: Shown, classes: Sequence[SemanticClass]) -> Iterator[_Pair]:
+    pictures = {
+        row.title: _Picture(_data_uri(row.panels[0], row.flat, _GALLERY_QUALITY), f"{row.title}, {frame.title}")
+        for row in panel_rows([frame.sample], classes, GALLERY_WIDEST)
+        if row.panels[0] is not None
+    }
+    pairs = (("input", "restored"), ("raw mask", "refined mask"), ("reference image", "reference mask"))
+    for over, under in pairs:
+        if over in pictures and under in pictures:
+            yield _Pair(pictures[under], under, pictures[over], over)
+        elif over in pictures or under in pictures:
+            name = over if over in pictures else under
+            yield _Pair(pictures[name], name, None, "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Confusion:
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[int, ...]], ...]
+    """Of each class in the reference, percent of its pixels by column."""
+
+
+def _confusion(summary: Mapping[str, Any], classes: Sequence[SemanticClass]) -> _Confusion | None:
+    matrix = summary.get("mask", {}).get("confusion")
+    if not matrix:
+        return None
+    names = [c.name for c in classes]
+    rows = tuple(
+        (name, tuple(round(100 * count / sum(counts)) for count in counts))
+        for name, counts in zip(names, matrix, strict=True)
+        if sum(counts)
+    )
+    return _Confusion((*names, "no class"), rows)
 
 
 def _picture_rows(samples: Sequence[Sample], classes: Sequence[SemanticClass]) -> list[_PictureRow]:
@@ -128,11 +218,9 @@ def _picture_rows(samples: Sequence[Sample], classes: Sequence[SemanticClass]) -
     ]
 
 
-def _data_uri(picture: NDArray[np.uint8], flat: bool) -> str:
+def _data_uri(picture: NDArray[np.uint8], flat: bool, quality: int = _JPEG_QUALITY) -> str:
     """PNG for masks, whose colours have to stay exact; JPEG for photographs."""
-    kind, extension, options = (
-        ("png", ".png", []) if flat else ("jpeg", ".jpg", [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    )
+    kind, extension, options = ("png", ".png", []) if flat else ("jpeg", ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
     encoded = cv2.imencode(extension, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1]
     return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
@@ -157,14 +245,16 @@ def _stages(stages_ms: Mapping[str, Any]) -> list[_Stage]:
     return stages
 
 
-def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def facts_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What was run, as (label, value)."""
     yield "recording", plain(summary["recording"])
     yield "image topic", str(summary["image_topic"])
     yield "mode", str(summary["mode"])
     yield "backend", str(summary["backend"])
+    yield "precision", str(summary.get("precision", figures.DASH))
     yield "device", str(summary["device"])
     yield from _flat("bundle", summary["bundle"])
+    yield "made by", f"coop_perception {version('coop_perception')}"
 
 
 def _flat(label: str, value: Any) -> Iterator[tuple[str, str]]:

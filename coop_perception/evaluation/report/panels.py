@@ -27,10 +27,11 @@ class PanelRow:
     panels: tuple[NDArray[np.uint8] | None, ...]
 
 
-def panel_rows(samples: Sequence[Sample], classes: Sequence[SemanticClass]) -> list[PanelRow]:
-    """Rows from input to reference, without those that no sample has a picture for. Sizes are the first image's."""
+def panel_rows(samples: Sequence[Sample], classes: Sequence[SemanticClass], widest: int = WIDEST) -> list[PanelRow]:
+    """Rows from input to reference, without those that no sample has a picture for. Sizes are the first image's, shrunk
+    to `widest`."""
     height, width = samples[0].image.shape[:2]
-    shrink = min(1.0, WIDEST / width)
+    shrink = min(1.0, widest / width)
     size = round(width * shrink), max(1, round(height * shrink))
 
     def photographs(title: str, images: Sequence[NDArray[np.uint8] | None]) -> PanelRow:

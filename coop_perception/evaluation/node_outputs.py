@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +13,18 @@ from rich.progress import track
 
 from coop_perception import topics
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.evaluation import EvaluationError, Findings, SampleChooser, Topics, read_frames
-from coop_perception.evaluation.report.frames import Sample
-from coop_perception.evaluation.scoring import Scores
+from coop_perception.evaluation.conditions import Conditions
+from coop_perception.evaluation.evaluation import EvaluationError, Findings, Topics, decode_frame, find_frames
+from coop_perception.evaluation.rows import Row, row_of
+from coop_perception.evaluation.scoring import Before, Outputs, before, score
+from coop_perception.evaluation.table import NAME as FRAMES
+from coop_perception.evaluation.table import Table, save
 from coop_perception.images import to_mask, to_rgb
 from coop_perception.recordings.frames import frames
 from coop_perception.recordings.recording import Message, Recording
 from coop_perception_msgs.msg import ModelInfo
 
+UNANSWERED = "unanswered"
 RECORDED = {"mask_raw": topics.MASK_RAW, "mask": topics.MASK, "restored": topics.RESTORED}
 """The outputs that are scored, and their topics."""
 
@@ -40,9 +46,11 @@ def score_outputs(
     outputs: Recording,
     camera: str,
     answers: Sequence[tuple[int, float | None]],
+    conditions: Mapping[int, Conditions],
     findings: Findings,
-) -> tuple[Scores, list[Sample]]:
-    """Score the frames whose outputs are all there; a few of them come back as pictures.
+    folder: Path,
+) -> Table:
+    """Score the frames whose outputs are all there; the others count as dropped. The rows go to frames.parquet.
 
     Args:
         recording: holds the frames and their references.
@@ -51,42 +59,54 @@ def score_outputs(
         outputs: holds what the node published for the frames, with their stamps; not the same object as `recording`.
         camera: the name under which the node published.
         answers: of each frame, in order of arrival, its stamp and the latency of its mask; None where it had none.
+        conditions: what the node said of frames' conditions, by stamp.
         findings: what is wrong with the recordings is added.
+        folder: of results.
 
     Raises:
-        ImageError, RecordingError, ScoringError: as their modules say.
+        ImageError, RecordingError, OSError: as their modules say.
     """
-    answered = [latency for _, latency in answers if latency is not None]
-    scores, chooser = Scores(bundle.classes), SampleChooser(len(answered))
-    waiting: dict[int, deque[float | None]] = {}  # stamps that repeat (unset, say) are answered in order of arrival
-    for stamp, latency in answers:
-        waiting.setdefault(stamp, deque()).append(latency)
-    outputs_by_stamp = _in_order(outputs, camera)
-    total = recording.topics[chosen.image].count
-    try:
-        for frame in track(read_frames(recording, chosen, findings), "scoring", total):
-            latencies = waiting.get(frame.stamp_ns)
-            latency = latencies.popleft() if latencies else None
-            result = None if latency is None else outputs_by_stamp(frame.stamp_ns)
-            if frame.image is None or result is None:
-                continue
-            sample = frame.sample(result["mask_raw"], result["mask"], result["restored"])
-            scores.add(sample, frame.time_s, latency)
-            chooser.offer(sample)
-    except KeyboardInterrupt:
-        findings.interrupted = True
+
+    def rows() -> Iterator[Row]:
+        waiting: dict[int, deque[float | None]] = {}  # stamps that repeat (unset, say) are answered in order of arrival
+        for stamp, latency in answers:
+            waiting.setdefault(stamp, deque()).append(latency)
+        outputs_by_stamp = in_order(outputs, camera)
+        earlier: Before | None = None
+        found = find_frames(recording, chosen, findings)
+        try:
+            for one in track(found, "scoring", recording.topics[chosen.image].count):
+                if one.stamp_ns not in waiting:
+                    continue  # not played
+                latencies = waiting[one.stamp_ns]
+                latency = latencies.popleft() if latencies else None
+                result = None if latency is None else outputs_by_stamp(one.stamp_ns)
+                frame = decode_frame(recording, chosen, one)
+                if frame.image is None or result is None:
+                    row = row_of(camera, one, "dropped", "malformed" if frame.image is None else UNANSWERED)
+                    row.warnings += frame.warnings
+                    earlier = None
+                    yield row
+                    continue
+                made = replace(result, conditions=conditions.get(one.stamp_ns), latency_ms=latency)
+                yield score(camera, frame, made, earlier, len(bundle.classes))
+                earlier = before(frame, made)
+        except KeyboardInterrupt:
+            findings.interrupted = True
+
+    table = save(folder / FRAMES, rows())
     findings.warnings = list(dict.fromkeys(findings.warnings))  # damage was met twice: by the caller, and here
-    return scores, chooser.samples
+    return table
 
 
-def _in_order(outputs: Recording, camera: str) -> Callable[[int], Mapping[str, NDArray[np.uint8]] | None]:
+def in_order(outputs: Recording, camera: str) -> Callable[[int], Outputs | None]:
     """Look-up of a frame's recorded outputs by stamp, for ascending stamps: one pass, a few frames in memory. None
     of a frame of which some is missing: differences must compare the same frames."""
     names = {"/" + topics.of(camera, topic): output for output, topic in RECORDED.items()}
     groups = (whole for whole in frames(outputs, list(names)) if len(whole[1]) == len(names))
     waiting: dict[int, deque[Mapping[str, Message]]] = {}
 
-    def take(stamp: int) -> Mapping[str, NDArray[np.uint8]] | None:
+    def take(stamp: int) -> Outputs | None:
         while not waiting.get(stamp) and not any(later > stamp for later in waiting):
             following = next(groups, None)
             if following is None:
@@ -101,6 +121,6 @@ def _in_order(outputs: Recording, camera: str) -> Callable[[int], Mapping[str, N
         for topic, message in group.items():
             decode = to_rgb if names[topic] == "restored" else to_mask
             decoded[names[topic]] = decode(outputs.deserialize(message))
-        return decoded
+        return Outputs(decoded["mask_raw"], decoded["mask"], None, decoded["restored"], None, None, {})
 
     return take

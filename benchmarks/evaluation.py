@@ -1,0 +1,146 @@
+"""What evaluating a recording adds to its networks' own time, to out/bench/evaluation.json.
+
+The bare pipeline, on frames that are decoded already, and `evaluate_bag` on the recording of the same frames take turns
+in one process; then two workers and one take the same recordings, each with all cores between them. Memory is that of
+the process over a long recording of small frames through networks that take no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+from support.frames import street
+from support.goals import Goal, report
+from support.no_networks import NoNetworks
+
+from coop_perception.contracts import FUSED, STAGES
+from coop_perception.engines.loading import EngineSettings, load_engines
+from coop_perception.evaluation import offline
+from coop_perception.evaluation.fleet import evaluate_all, threads_of
+from coop_perception.evaluation.task import Task
+from coop_perception.model.bundle import load_bundle
+from coop_perception.model.pipeline import Pipeline
+from coop_perception.recordings.messages import IMAGE_TYPE, image_message
+from coop_perception.recordings.writer import RecordingWriter
+from coop_perception.resources import default_bundle
+
+RATE_NS = 100_000_000
+SMALL = (48, 64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=30, help="of a turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: %(default)s)")
+    parser.add_argument("--long", type=int, default=10_000, help="frames of the long recording (default: %(default)s)")
+    options = parser.parse_args()
+    bundle = load_bundle(options.bundle)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        goals = [memory(place, options.long)]
+        frame = street(bundle.width, bundle.height)
+        for name in ("one", "two"):
+            write(place / name, [frame] * options.frames)
+        ratio, bare, evaluated = overhead(place, options.bundle, frame, options.frames, options.rounds)
+        goals.append(Goal("evaluate_bag over the bare pipeline, frames/s", ratio, 0.95))
+        seconds = {workers: fleet(place, options.bundle, workers) for workers in (1, 2)}
+        goals.append(Goal("two workers over one, frames/s", seconds[1] / seconds[2], 1.2))
+    report(
+        "evaluation",
+        goals,
+        {
+            "bare_fps": bare,
+            "evaluate_bag_fps": evaluated,
+            "fleet_seconds": seconds,
+            "size": [bundle.width, bundle.height],
+        },
+    )
+
+
+def write(path: Path, frames: list[np.ndarray]) -> None:
+    """A recording with references, so that every score is computed."""
+    mask = np.zeros(frames[0].shape[:2], np.uint8)
+    with RecordingWriter(path) as writer:
+        for index, frame in enumerate(frames):
+            stamp = index * RATE_NS
+            writer.write("/front/image_raw", image_message(frame, "rgb8", "front", stamp), IMAGE_TYPE, stamp)
+            writer.write("/front/reference/image", image_message(frame, "rgb8", "front", stamp), IMAGE_TYPE, stamp)
+            writer.write("/front/reference/mask", image_message(mask, "mono8", "front", stamp), IMAGE_TYPE, stamp)
+
+
+def overhead(
+    place: Path, path: Path, frame: np.ndarray, frames: int, rounds: int
+) -> tuple[float, list[float], list[float]]:
+    """Frames/s of `evaluate_bag` over those of the pipeline alone: from the first row to the last, without loading."""
+    bundle = load_bundle(path)
+    pipeline = Pipeline(bundle, load_engines(bundle, STAGES, EngineSettings()))
+    pipeline.warm_up()
+    bare, evaluated = [], []
+    for number in range(rounds):
+        begun = time.perf_counter()
+        for _ in range(frames):
+            pipeline.run([frame], offline.WANTED)
+        bare.append(frames / (time.perf_counter() - begun))
+        rows: list[float] = []
+        task = Task(place / "one", place / f"out{number}", path)
+        task.out.mkdir()
+        offline.evaluate_offline(task, advance=lambda _done, _all, rows=rows: rows.append(time.perf_counter()))
+        evaluated.append((len(rows) - 1) / (rows[-1] - rows[0]))
+    return statistics.median(e / b for e, b in zip(evaluated, bare, strict=True)), bare, evaluated
+
+
+def fleet(place: Path, path: Path, workers: int) -> float:
+    """Seconds for the two recordings, loading included, as both have to."""
+    settings = EngineSettings(threads=threads_of(workers, 0))
+    tasks = {
+        name: Task(place / name, place / f"fleet{workers}" / name, path, settings=settings) for name in ("one", "two")
+    }
+    begun = time.perf_counter()
+    outcomes = evaluate_all(tasks, workers, None, False, lambda _: None)
+    assert not any(outcome.error for outcome in outcomes), outcomes
+    return time.perf_counter() - begun
+
+
+def memory(place: Path, frames: int) -> Goal:
+    """MB that the process grows by between a tenth of a long recording and its end."""
+    random = np.random.default_rng(0)
+    write(place / "long", [random.integers(0, 11, (*SMALL, 3), dtype=np.uint8) for _ in range(frames)])
+    bundle = load_bundle(default_bundle())
+    networks = NoNetworks(bundle.height, bundle.width, len(bundle.conditions))
+    grown: list[float] = []
+
+    def advance(done: int, _count: int) -> None:
+        if done in (frames // 10, frames):
+            grown.append(resident_mb())
+
+    with (
+        patch.object(offline, "load_engines", lambda *_: {FUSED: networks}),
+        patch.object(Pipeline, "warm_up"),
+    ):
+        task = Task(place / "long", place / "long_out", default_bundle())
+        task.out.mkdir()
+        offline.evaluate_offline(task, advance=advance)
+    print(f"resident after a tenth and at the end: {grown} MB; most: {peak_mb():.0f} MB")
+    return Goal(f"memory that grows over {frames} frames, MB", grown[1] - grown[0], 50, at_most=True)
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Many recordings: one after another, by processes of this machine, or by a Ray cluster; and their results together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from coop_perception.classes import SemanticClass
+from coop_perception.documents import read_json
+from coop_perception.engines import EngineError
+from coop_perception.evaluation.evaluation import EvaluationError
+from coop_perception.evaluation.offline import Advance, evaluate_offline
+from coop_perception.evaluation.results import SUMMARY, SUMMARY_LIMIT, finite, is_complete, write_results
+from coop_perception.evaluation.summary import summarise
+from coop_perception.evaluation.table import NAME as FRAMES
+from coop_perception.evaluation.table import read_parquet
+from coop_perception.evaluation.task import Task
+from coop_perception.image_files import DatasetError
+from coop_perception.model.bundle import BundleError, load_bundle
+from coop_perception.recordings.recording import RecordingError
+
+BAGS = "bags"
+"""Folder of the recordings' own results, in that of all."""
+FAILURES = (RecordingError, BundleError, EngineError, EvaluationError, DatasetError, OSError)
+"""What ends one recording's evaluation and no other's."""
+TRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one recording: its name, and why it failed; empty where it did not."""
+
+    name: str
+    error: str = ""
+
+
+def evaluate_task(
+    task: Task, say: Callable[[str], object] = lambda _: None, advance: Advance = lambda _done, _all: None
+) -> None:
+    """One recording to its folder.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; what there was has been written.
+        The errors of FAILURES.
+    """
+    task.out.mkdir(parents=True, exist_ok=True)
+    evaluation = evaluate_offline(task, say, advance)
+    write_results(evaluation, load_bundle(task.bundle), task.out)
+    if evaluation.findings.interrupted:
+        raise KeyboardInterrupt
+
+
+def evaluate_all(
+    tasks: Mapping[str, Task], workers: int, ray: str | None, resume: bool, report: Callable[[Outcome], object]
+) -> list[Outcome]:
+    """Every task; one that fails is tried once more, and fails alone.
+
+    Args:
+        tasks: by name.
+        workers: processes; the networks' threads are divided among them.
+        ray: address of a cluster that takes the tasks instead (`local`: one started here); its machines see the same
+            files under the same paths.
+        resume: whether what is complete is left as it is.
+        report: called with each outcome as it comes.
+
+    Raises:
+        EvaluationError: Ray is not installed, or cannot be reached.
+        KeyboardInterrupt: Ctrl-C; what each had done is kept.
+    """
+    outcomes = []
+    done = [name for name, task in tasks.items() if resume and is_complete(task.out)]
+    left = {name: task for name, task in tasks.items() if name not in done}
+    run = _on_ray(left, workers, ray) if ray else _here(left) if workers == 1 else _by_processes(left, workers)
+    for outcome in chain(map(Outcome, done), run):
+        outcomes.append(outcome)
+        report(outcome)
+    return outcomes
+
+
+def threads_of(workers: int, asked: int) -> int:
+    """Threads of each worker's networks: what was asked for, or its part of the cores."""
+    return asked or (max(1, len(os.sched_getaffinity(0)) // workers) if workers > 1 else 0)
+
+
+def _attempt(task: Task) -> str:
+    """Runs in a worker: why the task failed, empty if it did not. Errors stay here, as not all can be pickled."""
+    try:
+        evaluate_task(task)
+    except FAILURES as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _here(tasks: Mapping[str, Task]) -> Iterator[Outcome]:
+    for name, task in tasks.items():
+        yield Outcome(name, _attempt(task) and _attempt(task))
+
+
+def _by_processes(tasks: Mapping[str, Task], workers: int) -> Iterator[Outcome]:
+    """By worker processes. One that dies takes its pool with it: what was not done then goes to another."""
+    waiting = {name: (task, 1) for name, task in tasks.items()}
+    while waiting:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            running: dict[Future[str], str] = {pool.submit(_attempt, t): name for name, (t, _) in waiting.items()}
+            try:
+                while running:
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        name = running.pop(future)
+                        error = future.result()
+                        task, number = waiting.pop(name)
+                        if error and number < TRIES:
+                            waiting[name] = task, number + 1
+                            running[pool.submit(_attempt, task)] = name
+                        else:
+                            yield Outcome(name, error)
+            except BrokenProcessPool:
+                waiting, dead = _after_death(waiting)
+                yield from dead
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _after_death(
+    waiting: Mapping[str, tuple[Task, int]],
+) -> tuple[dict[str, tuple[Task, int]], list[Outcome]]:
+    """What is left after a worker process was killed. Nobody knows by which task: those that had begun count a try."""
+    left, dead = {}, []
+    for name, (task, number) in waiting.items():
+        begun = task.out.exists()
+        if begun and number >= TRIES + 1:
+            dead.append(Outcome(name, "the process that evaluated it was killed (out of memory?)"))
+        else:
+            left[name] = (task, number + begun)
+    return left, dead
+
+
+def _on_ray(tasks: Mapping[str, Task], workers: int, address: str) -> Iterator[Outcome]:
+    try:
+        import ray
+    except ImportError as error:
+        raise EvaluationError("--ray needs Ray, which is not installed; pip install ray") from error
+    cluster: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, **cluster)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EvaluationError(f"no Ray cluster answers at {address}: {error}") from error
+    try:
+        attempt = ray.remote(max_retries=TRIES - 1)(_attempt)
+        running = {attempt.remote(task): (name, 1) for name, task in tasks.items()}
+        while running:
+            (done, *_), _ = ray.wait(list(running))
+            name, number = running.pop(done)
+            try:
+                why = str(ray.get(done))
+            except ray.exceptions.RayError as failure:
+                why = str(failure)
+            if why and number < TRIES:
+                running[attempt.remote(tasks[name])] = name, number + 1
+            else:
+                yield Outcome(name, why)
+    finally:
+        ray.shutdown()
+
+
+def merged(
+    out: Path, outcomes: Sequence[Outcome], tasks: Mapping[str, Task], classes: Sequence[SemanticClass]
+) -> dict[str, Any]:
+    """The summary of all recordings together, from the frames of each, and a short one of each.
+
+    Raises:
+        EvaluationError: none was evaluated, or a result cannot be read.
+    """
+    done = sorted(outcome.name for outcome in outcomes if not outcome.error)
+    if not done:
+        first = f": {outcomes[0].name}: {outcomes[0].error}" if outcomes else ""
+        raise EvaluationError(f"none of {len(outcomes)} recordings could be evaluated{first}")
+    tables = (read_parquet(out / BAGS / name / FRAMES) for name in done)
+    summaries = {name: read_json(out / BAGS / name / SUMMARY, SUMMARY_LIMIT) for name in done}
+    first_summary = summaries[done[0]]
+    failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
+    facts = {name: first_summary[name] for name in ("bundle", "backend", "precision", "device")}
+    warnings = [f"{name}: {warning}" for name, summary in summaries.items() for warning in summary["warnings"]]
+    incomplete = [f"{name}: {warning}" for name, summary in summaries.items() for warning in summary["incomplete"]]
+    lost = [f"{name} could not be evaluated: {error}" for name, error in failed.items()]
+    return dict(
+        finite(
+            {
+                "recording": f"{len(done)} recordings",
+                "image_topic": ", ".join(dict.fromkeys(s["image_topic"] for s in summaries.values())),
+                "mode": "fleet",
+                **facts,
+                **summarise(tables, len(done), classes),
+                "bags": [_short(name, tasks[name].bag, summary) for name, summary in summaries.items()],
+                "failed_bags": [{"name": name, "error": error} for name, error in failed.items()],
+                "warnings": lost + warnings,
+                "incomplete": lost + incomplete,
+            }
+        )
+    )
+
+
+def _short(name: str, bag: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    everything = summary["measures"]["all"]
+    return {
+        "name": name,
+        "recording": str(bag),
+        "frames": summary["frames"],
+        "latency_p95_ms": summary["latency_ms"]["p95"],
+        "conditions": summary.get("condition", {}).get("frames", {}),
+        "measures": {key: value["value"] for key, value in everything.items() if isinstance(value, dict)},
+        "warnings": len(summary["warnings"]),
+    }

@@ -1,0 +1,260 @@
+"""The scores of a run: how each is computed from what is kept of its frames, over which of them, and how sure it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_perception.evaluation.bootstrap import BLOCKS, Interval, Sums, Value, interval
+from coop_perception.evaluation.conditions import CLEAR, PRESENT
+from coop_perception.evaluation.table import Table
+from coop_perception.metrics import PSNR_CAP, calibration_errors, pooled_scores
+
+Better = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A score that is computed from sums over frames."""
+
+    name: str
+    better: Better
+    sums: Callable[[Table], Sums]
+    """[n, d]: what each frame adds; zeros where it was not scored."""
+    value: Value
+
+
+def _ratio(sums: Sums) -> Sums:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(sums[..., 0] / sums[..., 1], np.float64)
+
+
+def _mean(name: str, better: Better, column: str = "") -> Measure:
+    """Of frames' own numbers."""
+    return Measure(name, better, lambda table: _scored(_numbers(table, column or name)), _ratio)
+
+
+def _gain(name: str, before: str, after: str, better: Better = "higher") -> Measure:
+    """Mean of what each frame gained."""
+    return Measure(name, better, lambda table: _scored(_numbers(table, after) - _numbers(table, before)), _ratio)
+
+
+def _numbers(table: Table, column: str) -> NDArray[np.float64]:
+    values = table.numbers[column]
+    return np.minimum(values, PSNR_CAP) if column.startswith("psnr") else values
+
+
+def _scored(values: NDArray[np.float64]) -> Sums:
+    there = ~np.isnan(values)
+    return np.stack([np.where(there, values, 0.0), there], axis=1)
+
+
+def _counts(table: Table, column: str) -> Sums:
+    """[n, d]; without a column where no frame was scored."""
+    return np.asarray(table.counts.get(column, np.zeros((len(table), 0))), np.float64)
+
+
+def _pooled(score: str, column: str) -> Value:
+    def value(sums: Sums) -> Sums:
+        if not sums.shape[-1]:
+            return np.full(sums.shape[:-1], np.nan)
+        return np.asarray(getattr(pooled_scores(_matrices(sums)), score), np.float64)
+
+    return value
+
+
+def _matrices(sums: Sums) -> Sums:
+    classes = int(np.sqrt(sums.shape[-1]))  # C (C + 1) numbers
+    return sums.reshape(*sums.shape[:-1], classes, classes + 1)
+
+
+def _mask(name: str, score: str, column: str) -> Measure:
+    return Measure(name, "higher", lambda table: _counts(table, column), _pooled(score, column))
+
+
+def _both(table: Table) -> Sums:
+    """Raw and refined confusion matrices side by side, of frames that have both."""
+    raw, refined = _counts(table, "confusion_raw"), _counts(table, "confusion")
+    if raw.shape != refined.shape:
+        return np.zeros((len(table), 0))
+    scored = np.logical_and(raw.any(axis=1), refined.any(axis=1))
+    return np.hstack([raw, refined]) * scored.reshape(-1, 1)
+
+
+def _pooled_gain(pick: Callable[[Sums], Sums]) -> Value:
+    def value(sums: Sums) -> Sums:
+        if not sums.shape[-1]:
+            return np.full(sums.shape[:-1], np.nan)
+        raw, refined = np.split(sums, 2, axis=-1)
+        return pick(_matrices(refined)) - pick(_matrices(raw))
+
+    return value
+
+
+def _ece(sums: Sums) -> Sums:
+    if not sums.shape[-1]:
+        return np.full(sums.shape[:-1], np.nan)
+    return calibration_errors(sums.reshape(*sums.shape[:-1], 256, 2))
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        *(
+            _mask(f"{score}{suffix}", score, f"confusion{suffix}")
+            for score in ("miou", "mpa", "pa", "fwiou")
+            for suffix in ("", "_raw")
+        ),
+        Measure("miou_gain", "higher", _both, _pooled_gain(lambda matrices: pooled_scores(matrices).miou)),
+        Measure("ece", "lower", lambda table: _counts(table, "confidences"), _ece),
+        _mean("psnr", "higher", "psnr_restored"),
+        _mean("psnr_degraded", "higher"),
+        _gain("psnr_gain", "psnr_degraded", "psnr_restored"),
+        _mean("ssim", "higher", "ssim_restored"),
+        _mean("ssim_degraded", "higher"),
+        _gain("ssim_gain", "ssim_degraded", "ssim_restored"),
+        _mean("disagreement", "neither"),
+        _mean("confidence", "neither"),
+        _mean("flicker", "lower"),
+        _mean("flicker_raw", "lower"),
+        _mean("sharpness", "neither"),
+        _mean("sharpness_restored", "neither"),
+        _mean("contrast", "neither"),
+        _mean("contrast_restored", "neither"),
+        _mean("noise", "neither"),
+        _mean("noise_restored", "neither"),
+        _mean("familiarity", "neither"),
+    )
+}
+CLASS_MEASURES = ("iou", "iou_raw", "iou_gain")
+TIMES = ("latency_p50", "latency_p95", "latency_p99")
+SHARES = ("dropped", "failed")
+"""Of the frames that were read."""
+LOWER = {*TIMES, *SHARES, *(name for name, measure in MEASURES.items() if measure.better == "lower")}
+NAMES = (*MEASURES, *CLASS_MEASURES, *TIMES, *SHARES)
+
+
+def class_measure(name: str, class_id: int) -> Measure:
+    """One of CLASS_MEASURES of a class."""
+
+    def pick(matrices: Sums) -> Sums:
+        return np.asarray(pooled_scores(matrices).iou[..., class_id], np.float64)
+
+    if name == "iou_gain":
+        return Measure(name, "higher", _both, _pooled_gain(pick))
+    column = "confusion" + name.removeprefix("iou")
+
+    def value(sums: Sums) -> Sums:
+        return pick(_matrices(sums)) if sums.shape[-1] else np.full(sums.shape[:-1], np.nan)
+
+    return Measure(name, "higher", lambda table: _counts(table, column), value)
+
+
+def plain_values(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """TIMES and SHARES of a summary: what has no interval."""
+    frames = summary["frames"]
+    values = {name: summary["latency_ms"][name.removeprefix("latency_")] for name in TIMES}
+    values |= {name: frames[name] / frames["read"] for name in SHARES if frames["read"]}
+    return {name: {"value": value, "low": None, "high": None} for name, value in values.items()}
+
+
+def segments(table: Table) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Kind (camera or condition), name and frames of each part of a run that has scores of its own. A frame belongs to
+    every condition that is present in it, and to `clear` where none is."""
+    cameras = list(dict.fromkeys(table.texts["camera"].tolist()))
+    for camera in cameras:
+        yield "camera", camera, table.texts["camera"] == camera
+    presence = table.by_key("presence")
+    if presence:
+        present = {name: np.nan_to_num(values) >= PRESENT for name, values in presence.items()}
+        known = ~np.isnan(np.stack(list(presence.values()))).all(axis=0)
+        yield "condition", CLEAR, known & ~np.any(list(present.values()), axis=0)
+        for name, chosen in present.items():
+            yield "condition", name, chosen
+
+
+class Collected:
+    """What scores are computed from, of one recording after another: sums over frames by part of the run and measure.
+
+    Args:
+        classes: names, by id.
+        recordings: how many there will be. Of BLOCKS or more each recording is one entry, for these are independent
+            anyway, and a thousand of them then take no more memory than one does.
+    """
+
+    def __init__(self, classes: Sequence[str], recordings: int) -> None:
+        self._classes = classes
+        self._by_recording = recordings >= BLOCKS
+        self._sums: dict[tuple[str, str, str], list[Sums]] = {}
+        self._frames: Counter[tuple[str, str]] = Counter()
+        self.totals: dict[str, NDArray[np.int64]] = {}
+        """Counts of all frames together."""
+
+    def add(self, table: Table) -> None:
+        """A recording's frames."""
+        for column, counts in table.counts.items():
+            total = counts.sum(axis=0)
+            self.totals[column] = total + self.totals[column] if column in self.totals else total
+        for camera in dict.fromkeys(table.texts["camera"].tolist()):
+            of_camera = table.of(table.texts["camera"] == camera)
+            everything = np.ones(len(of_camera), np.bool_)
+            for name, measure in MEASURES.items():
+                sums = measure.sums(of_camera)
+                self._keep("all", "", name, sums)
+                for kind, segment, rows in segments(of_camera):
+                    self._keep(kind, segment, name, sums[rows])
+            for kind, segment, rows in [("all", "", everything), *segments(of_camera)]:
+                self._frames[kind, segment] += int(rows.sum())
+            for class_id, class_name in enumerate(self._classes):
+                for name in CLASS_MEASURES:
+                    self._keep("class", class_name, name, class_measure(name, class_id).sums(of_camera))
+
+    def _keep(self, kind: str, segment: str, measure: str, sums: Sums) -> None:
+        scored = sums[np.any(sums != 0, axis=1)]
+        if len(scored):
+            scored = scored.sum(axis=0, keepdims=True) if self._by_recording else scored
+            self._sums.setdefault((kind, segment, measure), []).append(scored)
+
+    def scores(self) -> dict[str, Any]:
+        """As summary.json has them under `measures`: over all frames, by camera, condition and class."""
+        found: dict[str, Any] = {"all": {}}
+        for (kind, segment), frames in self._frames.items():
+            if frames:
+                part = found["all"] if kind == "all" else found.setdefault(kind, {}).setdefault(segment, {})
+                part["frames"] = frames
+        for (kind, segment, name), sums in self._sums.items():
+            of_class = kind == "class"
+            measure = class_measure(name, self._classes.index(segment)) if of_class else MEASURES[name]
+            one = interval(sums, measure.value)
+            if one is not None:
+                part = found["all"] if kind == "all" else found.setdefault(kind, {}).setdefault(segment, {})
+                part[name] = as_json(one)
+        return found
+
+
+def scores(tables: Sequence[Table], classes: Sequence[str]) -> dict[str, Any]:
+    """All scores of recordings, one table each; `classes`: names, by id."""
+    collected = Collected(classes, len(tables))
+    for table in tables:
+        collected.add(table)
+    return collected.scores()
+
+
+def as_json(one: Interval) -> dict[str, float | None]:
+    return {"value": one.value, "low": one.low, "high": one.high}
+
+
+def worst_first(table: Table) -> tuple[str, NDArray[np.intp]]:
+    """By what frames are ranked, the first of these that is known of any: mIoU, PSNR of the restored image, mean
+    confidence, agreement of both masks; and the frames' rows, worst first. A frame without it has no rank."""
+    for name, sign in (("miou", 1), ("psnr_restored", 1), ("confidence", 1), ("disagreement", -1)):
+        values = table.numbers[name] * sign
+        ranked = np.flatnonzero(~np.isnan(values))
+        if len(ranked):
+            return name, ranked[np.argsort(values[ranked], kind="stable")]
+    return "", np.zeros(0, np.intp)

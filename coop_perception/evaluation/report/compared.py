@@ -1,0 +1,104 @@
+"""A comparison of two runs, for the terminal and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from coop_perception.evaluation.report import figures
+from coop_perception.evaluation.report.tables import Cell, Sheet, number_cell, write_tables
+from coop_perception.shown import plain
+
+_NEITHER = ("disagreement", "confidence", "sharpness", "contrast", "noise", "familiarity")
+_LOWER = ("ece", "flicker", "latency", "dropped", "failed")
+_STYLES = {"better": "green", "worse": "red", "": ""}
+
+
+def verdict(name: str, difference: Mapping[str, Any]) -> str:
+    """better or worse where the whole interval says so, else nothing."""
+    low, high = difference["low"], difference["high"]
+    if low is None or high is None or name.startswith(_NEITHER) or low <= 0 <= high:
+        return ""
+    return "better" if (low > 0) != name.startswith(_LOWER) else "worse"
+
+
+def comparison_table(compared: Mapping[str, Any]) -> Table:
+    """Scores of both runs over all frames that they have in common."""
+    frames = compared["frames"]
+    table = Table(title=Text(f"{frames['both']} frames in both"), show_edge=False)
+    table.add_column("")
+    for heading in ("first", "second", "difference", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for name, one in compared["measures"]["all"].items():
+        if isinstance(one, Mapping):
+            style = _STYLES[verdict(name, one)]
+            cells = (f"{one['first']:.4g}", f"{one['second']:.4g}", f"{one['value']:+.4g}", _interval(one))
+            table.add_row(name, *cells[:2], *(Text(cell, style) for cell in cells[2:]))
+    return table
+
+
+def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
+    """Write the page.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    sheets = [
+        Sheet(
+            "Frames that changed most",
+            "By the score that frames are ranked by.",
+            ["recording", "camera", "frame", "time, s", "score", "first", "second", "difference"],
+            [
+                [
+                    Cell(plain(frame["recording"] or "the recording")),
+                    Cell(plain(frame["camera"]), plain(frame["camera"])),
+                    Cell(str(frame["frame"]), str(frame["frame"])),
+                    number_cell(frame["time_s"], 2),
+                    Cell(frame["by"], frame["by"]),
+                    number_cell(frame["first"]),
+                    number_cell(frame["second"]),
+                    number_cell(frame["change"], 3, "better" if frame["change"] > 0 else "worse"),
+                ]
+                for frame in compared["changed"]
+            ],
+        )
+    ]
+    for kind, parts in compared["measures"].items():
+        for title, scores in ({"all frames": parts} if kind == "all" else parts).items():
+            rows = [_row(name, one) for name, one in scores.items() if isinstance(one, Mapping)]
+            headings = ["score", "first", "second", "difference", "95 % interval"]
+            sheets.append(Sheet(title if kind == "all" else f"{kind} {plain(title)}", "", headings, rows))
+    sheets = [sheets[1], sheets[0], *sheets[2:]]
+    frames = compared["frames"]
+    statement = (
+        f"{frames['both']} frames are in both runs, {frames['only_first']} in the first alone and "
+        f"{frames['only_second']} in the second alone. Differences are the second's less the first's, of the same "
+        "frames; coloured where their whole 95 % interval says so."
+    )
+    facts = [
+        (
+            f"{which} run: {key}",
+            plain(value) if isinstance(value, str) else figures.DASH if value is None else plain(value),
+        )
+        for which, run in zip(("first", "second"), compared["runs"], strict=True)
+        for key, value in run.items()
+    ]
+    write_tables(path, "two runs compared", "Comparison", statement, [], sheets, facts)
+
+
+def _row(name: str, one: Mapping[str, Any]) -> list[Cell]:
+    return [
+        Cell(name.replace("_", " ")),
+        number_cell(one["first"], 4),
+        number_cell(one["second"], 4),
+        number_cell(one["value"], 4, verdict(name, one)),
+        Cell(_interval(one)),
+    ]
+
+
+def _interval(one: Mapping[str, Any]) -> str:
+    return "" if one["low"] is None else f"{one['low']:+.4g} to {one['high']:+.4g}"

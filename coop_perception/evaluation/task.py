@@ -1,0 +1,100 @@
+"""One recording to evaluate in this process or in another, and the folder that its results go to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from coop_perception.contracts import Bundle
+from coop_perception.engines.loading import EngineSettings
+from coop_perception.evaluation.evaluation import WHOLE, EvaluationError, Selection
+from coop_perception.image_files import image_files
+from coop_perception.recordings.recording import METADATA, SUFFIXES
+
+Kept = Literal["none", "png", "mcap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What decides an offline evaluation's results, and where they go.
+
+    image_topics: those of the cameras; none: every camera of the recording. labels, images: folders of references.
+    keep: masks and restored frames of every frame, as files or as a recording.
+    """
+
+    bag: Path
+    out: Path
+    bundle: Path
+    image_topics: tuple[str, ...] = ()
+    reference_image_topic: str | None = None
+    reference_mask_topic: str | None = None
+    labels: Path | None = None
+    images: Path | None = None
+    selection: Selection = WHOLE
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    keep: Kept = "none"
+
+    def identity(self, bundle: Bundle, backend: str, precision: str) -> dict[str, Any]:
+        """What must be the same for a run to be gone on with, in JSON's types."""
+        return {
+            "format": 1,
+            "bag": str(self.bag.resolve()),
+            "networks": {name: network.sha256 for name, network in bundle.networks.items()},
+            "backend": backend,
+            "precision": precision,
+            "image_topics": list(self.image_topics),
+            "reference_image_topic": self.reference_image_topic,
+            "reference_mask_topic": self.reference_mask_topic,
+            "labels": _files(self.labels),
+            "images": _files(self.images),
+            "selection": [self.selection.start_s, self.selection.end_s, self.selection.every],
+            "keep": self.keep,
+        }
+
+
+def _files(folder: Path | None) -> list[Any]:
+    return [] if folder is None else [str(folder.resolve()), len(image_files(folder))]
+
+
+def find_bags(paths: Sequence[Path]) -> dict[str, Path]:
+    """The recordings that are meant, by names of their own: each path is one, or a folder of some, at any depth.
+
+    Raises:
+        EvaluationError: a path does not exist, or is a folder without a recording.
+    """
+    bags: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise EvaluationError(f"{path}: there is no such recording, and no folder of some")
+        found = [path] if _is_recording(path) else _below(path)
+        if not found:
+            raise EvaluationError(f"{path}: holds no recording ({METADATA}, {', '.join(SUFFIXES)})")
+        for bag in found:
+            name = base = bag.resolve().name or "recording"
+            number = 1
+            while name in bags:
+                number += 1
+                name = f"{base}-{number}"
+            bags[name] = bag
+    return bags
+
+
+def _is_recording(path: Path) -> bool:
+    """Whether it is one, or a file: opening it says what is wrong."""
+    if not path.is_dir():
+        return True
+    return any(_of_recording(file) for file in path.iterdir())
+
+
+def _of_recording(file: Path) -> bool:
+    return file.name == METADATA or (file.name.endswith((*SUFFIXES, ".bag")) and file.name[0] != "." and file.is_file())
+
+
+def _below(folder: Path) -> list[Path]:
+    found = []
+    for inner in sorted(folder.iterdir()):
+        if inner.is_dir() and not inner.is_symlink() and inner.name[0] != ".":
+            found += [inner] if _is_recording(inner) else _below(inner)
+    return found
