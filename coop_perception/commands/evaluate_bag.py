@@ -66,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     parser = _parser()
     options = parser.parse_args(given)
+    options.bags += options.bag
+    if not options.bags:
+        parser.error("no recording is given: BAG, a rosbag2 directory or storage file, or a folder of some")
     _check_options(parser, options)
     with one_line("evaluate_bag", FAILURES, "no results were written"):
         bags = find_bags(options.bags)
@@ -243,7 +246,10 @@ def _count(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="evaluate_bag", description=__doc__)
     parser.add_argument(
-        "bags", type=Path, nargs="+", metavar="BAG", help="a rosbag2 directory or storage file, or a folder of some"
+        "bags", type=Path, nargs="*", metavar="BAG", help="a rosbag2 directory or storage file, or a folder of some"
+    )
+    parser.add_argument(
+        "--bag", type=Path, action="append", default=[], metavar="BAG", help="the same, as demo and make_bag take it"
     )
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
     parser.add_argument(

@@ -127,7 +127,7 @@ def test_references_that_cannot_be_used_are_missing_ones(tmp_path: Path, bundle:
                 info = camera_info_message(Intrinsics.from_fov(WIDTH, HEIGHT), "front", stamp)
                 writer.write("/front/camera_info", info, CAMERA_INFO_TYPE, stamp + tenth * SECOND // 10)
     with pytest.raises(SystemExit) as stopped:
-        run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+        run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")  # as demo takes it
     assert stopped.value.code == INCOMPLETE
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert f"2 of {COUNT} references on /front/reference/mask cannot be used" in summary["warnings"]
