@@ -116,11 +116,18 @@ def _log(recording: Recording, image_topic: str, output_topics: list[str], findi
 
 
 def _conditions(recording: Recording, topic: str, findings: Findings) -> dict[int, Conditions]:
-    conditions = {}
+    conditions: dict[int, Conditions] = {}
+    read = 0
     try:
         for message in recording.messages([topic]):
             condition = deserialize_message(message.raw, ImageCondition)
             conditions[header_stamp(message.raw)] = of_message(condition)
+            read += 1
     except RecordingError as error:
         findings.warnings.append(str(error))
+    if len(conditions) < read:
+        findings.warnings.append(
+            f"{read} messages on {topic} have {len(conditions)} different stamps: conditions of frames that share one "
+            "are not told apart"
+        )
     return conditions

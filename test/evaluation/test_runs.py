@@ -521,7 +521,9 @@ def test_networks_that_fail_on_a_frame_cost_that_frame(
         return original(self, frames, wanted, *rest)
 
     monkeypatch.setattr(Pipeline, "run", fails)
-    run(bag, *options(bundle, tmp_path / "out"))
+    with pytest.raises(SystemExit) as stopped:
+        run(bag, *options(bundle, tmp_path / "out"))
+    assert stopped.value.code == INCOMPLETE
     summary = summary_of(tmp_path / "out")
     assert summary["frames"] == {"read": COUNT, "processed": COUNT - 1, "dropped": 0, "failed": 1}
     assert "frame 2: out of memory" in summary["warnings"]

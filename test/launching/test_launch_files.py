@@ -378,7 +378,7 @@ class TestEvaluation:
         launched.exits(record, 0)
         score = launched.process("score")
         assert isinstance(score.cmd[0], ExecutableInPackage)
-        assert score.cmd[1:4] == ["--recorded", "--bag", str(tmp_path / "out/recording")]
+        assert score.cmd[1:4] == ["--recorded", str(tmp_path / "out/recording"), "--out"]
         assert "--allow-incomplete" in score.cmd
         launched.exits(score, 0)
         assert isinstance(launched.context.events[-1], Shutdown)
