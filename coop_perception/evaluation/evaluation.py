@@ -33,6 +33,15 @@ class EvaluationError(RuntimeError):
     """An evaluation that cannot be made, or that lost frames."""
 
 
+class NotAloneError(EvaluationError):
+    """Several nodes have the name of the one that is to be evaluated: what is sent to one, all of them answer."""
+
+    def __init__(self, count: int, node_name: str) -> None:
+        super().__init__(
+            f"{count} nodes are called {node_name}; stop one (ros2 node list), or set another ROS_DOMAIN_ID"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Topics:
     """The recorded topics to evaluate; references are None where the recording has none."""

@@ -15,12 +15,11 @@ from rich.console import Console
 
 from coop_perception import topics
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.evaluated import Evaluation, evaluated
-from coop_perception.evaluation.evaluation import EvaluationError, Findings, Topics, bundle_facts
-from coop_perception.evaluation.node_outputs import check_bundle, in_order, score_outputs
+from coop_perception.evaluation.evaluated import Evaluation
+from coop_perception.evaluation.evaluation import EvaluationError, Findings, Topics
+from coop_perception.evaluation.node_outputs import Answered, check_bundle, evaluate_outputs
 from coop_perception.evaluation.player import LONGEST_GAP_S, LiveError, play
 from coop_perception.evaluation.results import OUTPUTS
-from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.recording import Recording
 from coop_perception.ros.initialising import initialise
 from coop_perception_msgs.msg import ModelInfo
@@ -68,20 +67,8 @@ def evaluate_live(
             "could not be told apart; offline, without --live, all are scored",
             played.frames / every,
         )
-    camera = camera_of(chosen.image)
     answers = [(stamp, played.latency_ms.get(stamp)) for stamp in played.published]
-    with Recording(out / OUTPUTS) as outputs:
-        table = score_outputs(recording, chosen, bundle, outputs, camera, answers, played.conditions, findings, out)
-    facts = {
-        "recording": str(recording.path),
-        "image_topic": chosen.image,
-        "mode": "live",
-        "rate": played.rate,
-        **bundle_facts(bundle),
-        "backend": info.backend,
-        "precision": info.precision,
-        "device": info.device,
-    }
+    answered = Answered(info, out / OUTPUTS, answers, played.conditions)
     counted = {
         "frames": {
             "read": played.frames,
@@ -93,18 +80,8 @@ def evaluate_live(
         "fps": played.processed / played.seconds if played.seconds else 0.0,
         "stages_ms": played.stages_ms,
     }
-    with Recording(out / OUTPUTS) as outputs:
-        by_stamp = in_order(outputs, camera)
-        return evaluated(
-            recording,
-            [chosen],
-            bundle,
-            table,
-            facts,
-            findings,
-            lambda _: lambda frame: by_stamp(frame.found.stamp_ns),
-            known=counted,
-        )
+    facts = {"mode": "live", "rate": played.rate}
+    return evaluate_outputs(recording, chosen, bundle, answered, findings, out, facts, counted)
 
 
 def _model_info(node_name: str) -> ModelInfo:

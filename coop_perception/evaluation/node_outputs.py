@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,21 @@ from rich.progress import track
 from coop_perception import topics
 from coop_perception.contracts import Bundle
 from coop_perception.evaluation.conditions import Conditions
-from coop_perception.evaluation.evaluation import EvaluationError, Findings, Topics, decode_frame, find_frames
+from coop_perception.evaluation.evaluated import Evaluation, evaluated
+from coop_perception.evaluation.evaluation import (
+    EvaluationError,
+    Findings,
+    Topics,
+    bundle_facts,
+    decode_frame,
+    find_frames,
+)
 from coop_perception.evaluation.rows import Row, row_of
 from coop_perception.evaluation.scoring import Before, Outputs, before, score
 from coop_perception.evaluation.table import NAME as FRAMES
 from coop_perception.evaluation.table import Table, save
 from coop_perception.images import to_mask, to_rgb
+from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.frames import frames
 from coop_perception.recordings.recording import Message, Recording
 from coop_perception_msgs.msg import ModelInfo
@@ -39,39 +49,87 @@ def check_bundle(bundle: Bundle, node_name: str, info: ModelInfo) -> None:
         )
 
 
-def score_outputs(
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a node made of a recording.
+
+    info: what it says of itself. outputs: recording of what it published, with the frames' stamps. answers: of each
+    frame, in order of arrival, its stamp and the latency of its mask; None where it had none. conditions: what it said
+    of frames' conditions, by stamp.
+    """
+
+    info: ModelInfo
+    outputs: Path
+    answers: Sequence[tuple[int, float | None]]
+    conditions: Mapping[int, Conditions]
+
+
+def evaluate_outputs(
     recording: Recording,
     chosen: Topics,
     bundle: Bundle,
-    outputs: Recording,
-    camera: str,
-    answers: Sequence[tuple[int, float | None]],
-    conditions: Mapping[int, Conditions],
+    answered: Answered,
     findings: Findings,
     folder: Path,
-) -> Table:
+    facts: Mapping[str, Any],
+    known: Mapping[str, Any],
+) -> Evaluation:
     """Score the frames whose outputs are all there; the others count as dropped. The rows go to frames.parquet.
 
     Args:
         recording: holds the frames and their references.
         chosen: its topics.
         bundle: names the classes.
-        outputs: holds what the node published for the frames, with their stamps; not the same object as `recording`.
-        camera: the name under which the node published.
-        answers: of each frame, in order of arrival, its stamp and the latency of its mask; None where it had none.
-        conditions: what the node said of frames' conditions, by stamp.
+        answered: by the node.
         findings: what is wrong with the recordings is added.
         folder: of results.
+        facts: how it was done, for the summary.
+        known: what is known better than by the rows.
 
     Raises:
         ImageError, RecordingError, OSError: as their modules say.
     """
+    with Recording(answered.outputs) as outputs:
+        table = _score(recording, chosen, bundle, outputs, answered, findings, folder)
+    facts = {
+        "recording": str(recording.path),
+        "image_topic": chosen.image,
+        **facts,
+        **bundle_facts(bundle),
+        "backend": answered.info.backend,
+        "precision": answered.info.precision,
+        "device": answered.info.device,
+    }
+    with Recording(answered.outputs) as outputs:
+        by_stamp = _in_order(outputs, camera_of(chosen.image))
+        return evaluated(
+            recording,
+            [chosen],
+            bundle,
+            table,
+            facts,
+            findings,
+            lambda _: lambda frame: by_stamp(frame.found.stamp_ns),
+            known=known,
+        )
+
+
+def _score(
+    recording: Recording,
+    chosen: Topics,
+    bundle: Bundle,
+    outputs: Recording,
+    answered: Answered,
+    findings: Findings,
+    folder: Path,
+) -> Table:
+    camera = camera_of(chosen.image)
 
     def rows() -> Iterator[Row]:
         waiting: dict[int, deque[float | None]] = {}  # stamps that repeat (unset, say) are answered in order of arrival
-        for stamp, latency in answers:
+        for stamp, latency in answered.answers:
             waiting.setdefault(stamp, deque()).append(latency)
-        outputs_by_stamp = in_order(outputs, camera)
+        outputs_by_stamp = _in_order(outputs, camera)
         earlier: Before | None = None
         found = find_frames(recording, chosen, findings)
         try:
@@ -88,7 +146,7 @@ def score_outputs(
                     earlier = None
                     yield row
                     continue
-                made = replace(result, conditions=conditions.get(one.stamp_ns), latency_ms=latency)
+                made = replace(result, conditions=answered.conditions.get(one.stamp_ns), latency_ms=latency)
                 yield score(camera, frame, made, earlier, len(bundle.classes))
                 earlier = before(frame, made)
         except KeyboardInterrupt:
@@ -99,7 +157,7 @@ def score_outputs(
     return table
 
 
-def in_order(outputs: Recording, camera: str) -> Callable[[int], Outputs | None]:
+def _in_order(outputs: Recording, camera: str) -> Callable[[int], Outputs | None]:
     """Look-up of a frame's recorded outputs by stamp, for ascending stamps: one pass, a few frames in memory. None
     of a frame of which some is missing: differences must compare the same frames."""
     names = {"/" + topics.of(camera, topic): output for output, topic in RECORDED.items()}

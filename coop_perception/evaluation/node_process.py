@@ -17,9 +17,8 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from coop_perception import topics
-from coop_perception.evaluation.evaluation import EvaluationError
+from coop_perception.evaluation.evaluation import EvaluationError, NotAloneError
 from coop_perception.evaluation.node_outputs import RECORDED
-from coop_perception.evaluation.player import not_alone
 from coop_perception.ros.initialising import initialise
 from coop_perception.ros.lifecycle_client import LifecycleError, bring_up
 
@@ -85,6 +84,8 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
             yield
             if process.poll() is not None:
                 raise EvaluationError(f"the node ended with exit code {process.returncode} while it was played to")
+        except NotAloneError:
+            raise  # our node's log knows nothing of it
         except (LifecycleError, EvaluationError) as error:
             end = (log.read_text().strip().splitlines() or ["it printed nothing"])[-1]
             raise EvaluationError(f"{error}; the end of {log}: {end}") from error
@@ -113,5 +114,5 @@ def _check_alone(client: Node, own: int = 0) -> None:
     deadline = time.monotonic() + DISCOVERY_S
     while time.monotonic() < deadline:
         if client.get_node_names_and_namespaces().count((topics.NODE, "/")) > own:
-            raise EvaluationError(not_alone(2, f"/{topics.NODE}"))
+            raise NotAloneError(2, f"/{topics.NODE}")
         time.sleep(0.05)

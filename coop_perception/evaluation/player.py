@@ -21,6 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from coop_perception import topics
 from coop_perception.contracts import FUSED, STAGES
 from coop_perception.evaluation.conditions import Conditions, of_message
+from coop_perception.evaluation.evaluation import NotAloneError
 from coop_perception.evaluation.node_outputs import RECORDED
 from coop_perception.images import ImageError, decode
 from coop_perception.recordings.cameras import camera_of, camera_prefix
@@ -92,7 +93,8 @@ def play(recording: Recording, image_topic: str, node_name: str, outputs: Path, 
         rate: of the recording's own pace; None: that, or as much less as the node needs to follow.
 
     Raises:
-        LiveError: the node does not answer, there are two of its name, or two frames have the same stamp.
+        LiveError: the node does not answer, or two frames have the same stamp.
+        NotAloneError: there are two of its name.
         RecordingError: `outputs` cannot be written.
     """
     client = _Client(recording, image_topic, node_name)
@@ -114,14 +116,10 @@ def status_topic(node_name: str) -> str:
 
 
 def check_alone(client: Node, node_name: str) -> None:
-    """Raises LiveError where several nodes of a name are active: what is sent to one, all of them answer."""
+    """Raises NotAloneError where several nodes of a name are active."""
     count = client.count_publishers(status_topic(node_name))
     if count > 1:
-        raise LiveError(not_alone(count, node_name))
-
-
-def not_alone(count: int, node_name: str) -> str:
-    return f"{count} nodes are called {node_name}; stop one (ros2 node list), or set another ROS_DOMAIN_ID"
+        raise NotAloneError(count, node_name)
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:

@@ -10,9 +10,9 @@ from rclpy.serialization import deserialize_message
 from coop_perception import topics
 from coop_perception.contracts import Bundle
 from coop_perception.evaluation.conditions import Conditions, of_message
-from coop_perception.evaluation.evaluated import Evaluation, evaluated
-from coop_perception.evaluation.evaluation import EvaluationError, Findings, Topics, bundle_facts
-from coop_perception.evaluation.node_outputs import RECORDED, check_bundle, in_order, score_outputs
+from coop_perception.evaluation.evaluated import Evaluation
+from coop_perception.evaluation.evaluation import EvaluationError, Findings, Topics
+from coop_perception.evaluation.node_outputs import RECORDED, Answered, check_bundle, evaluate_outputs
 from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.frames import frames, header_stamp
 from coop_perception.recordings.recording import Recording, RecordingError
@@ -53,30 +53,10 @@ def evaluate_recorded(recording: Recording, chosen: Topics, bundle: Bundle, out:
     if not latencies:
         raise EvaluationError(f"{recording.path}: no image on {chosen.image} has all its outputs")
     conditions = _conditions(recording, "/" + topics.of(camera, topics.CONDITION), findings)
-    with Recording(recording.path) as outputs:
-        table = score_outputs(recording, chosen, bundle, outputs, camera, log.answers, conditions, findings, out)
     seconds = (log.last_ns - log.first_ns) / 1e9
-    facts = {
-        "recording": str(recording.path),
-        "image_topic": chosen.image,
-        "mode": "recorded",
-        **bundle_facts(bundle),
-        "backend": info.backend,
-        "precision": info.precision,
-        "device": info.device,
-    }
-    with Recording(recording.path) as outputs:
-        by_stamp = in_order(outputs, camera)
-        return evaluated(
-            recording,
-            [chosen],
-            bundle,
-            table,
-            facts,
-            findings,
-            lambda _: lambda frame: by_stamp(frame.found.stamp_ns),
-            known={"fps": len(latencies) / seconds if seconds > 0 else 0.0},
-        )
+    known = {"fps": len(latencies) / seconds if seconds > 0 else 0.0}
+    answered = Answered(info, recording.path, log.answers, conditions)
+    return evaluate_outputs(recording, chosen, bundle, answered, findings, out, {"mode": "recorded"}, known)
 
 
 def _model_info(recording: Recording, bundle: Bundle) -> ModelInfo:
