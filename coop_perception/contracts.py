@@ -51,7 +51,8 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A checked manifest. `conditions` starts with `clear`; `facts` holds training, figures and licence as written."""
+    """A checked manifest. `conditions` starts with `clear`; `files`: sha256 of every file that the networks are loaded
+    from, all of them checked; `facts` holds training, figures and licence as written."""
 
     name: str
     directory: Path
@@ -60,4 +61,5 @@ class Bundle:
     width: int
     conditions: tuple[str, ...]
     networks: Mapping[str, Network]
+    files: Mapping[Path, str]
     facts: Mapping[str, Any]

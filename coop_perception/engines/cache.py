@@ -19,13 +19,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
 from coop_perception.documents import read_json
 from coop_perception.engines import EngineError
-from coop_perception.engines.private_files import FOLDER, distrusted, make_folder, open_own
+from coop_perception.engines.private_files import FOLDER, PARTIAL, distrusted, make_folder, open_own, write_own
 from coop_perception.shown import plain, shown
 
 Say = Callable[[str], object]
@@ -150,16 +149,10 @@ def store(engine: Path, key: Key, data: bytes, facts: Mapping[str, Any]) -> None
     }
     sidecar = json.dumps({"key": asdict(key), "facts": {**facts, **own}}, indent=1) + "\n"
     with _writing(engine.parent):
-        _write(engine, data)
-        _write(_sidecar(engine), sidecar.encode())
-
-
-def load_private(path: Path) -> bytes:
-    """What a file of this folder holds; nothing where it is not there, cannot be read, or is not to be trusted."""
-    try:
-        return b"" if distrusted(path.parent) or distrusted(path) else path.read_bytes()
-    except OSError:
-        return b""
+        for killed in engine.parent.glob(f".{engine.stem}.*{PARTIAL}"):  # engines are large
+            killed.unlink(missing_ok=True)
+        write_own(engine, data)
+        write_own(_sidecar(engine), sidecar.encode())
 
 
 def store_private(path: Path, data: bytes) -> None:
@@ -169,7 +162,7 @@ def store_private(path: Path, data: bytes) -> None:
         EngineError: the directory cannot be written to, or is full.
     """
     with _writing(path.parent):
-        _write(path, data)
+        write_own(path, data)
 
 
 def read_sidecar(engine: Path) -> dict[str, Any]:
@@ -218,20 +211,6 @@ def lock(engine: Path, say: Say) -> Iterator[None]:
 
 def _sidecar(engine: Path) -> Path:
     return engine.with_suffix(".json")
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")  # of this name for all: the next build overwrites a killed one's
-    try:
-        partial.unlink(missing_ok=True)
-        with BufferedWriter(open_own(partial, os.O_EXCL)) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

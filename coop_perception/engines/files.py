@@ -18,6 +18,7 @@ from coop_perception.engines.build import Progress, batches, build, builds_for_n
 from coop_perception.engines.cuda import Gpu
 from coop_perception.engines.modules import tensorrt_module
 from coop_perception.engines.precisions import Graphs
+from coop_perception.engines.private_files import read_own
 
 
 def ensure(
@@ -151,9 +152,7 @@ def _build_once(
             assert key.compute_capability is not None
             assert key.max_batch is not None
             profiles, timings = partial(batches, max_batch=key.max_batch), file.with_name(_timings(key))
-            built = build(
-                module, source, graph.data, key.compute_capability, profiles, progress, cache.load_private(timings)
-            )
+            built = build(module, source, graph.data, key.compute_capability, profiles, progress, read_own(timings))
             data = built.data
             facts |= {"tensors": built.tensors}
             if built.timings:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from io import FileIO
+from io import BufferedWriter, FileIO
 from pathlib import Path
 
 FOLDER, FILE = 0o700, 0o600
+PARTIAL = ".partial"
+"""What the name of a file that is being written ends with."""
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -57,3 +59,33 @@ def open_own(path: Path, flags: int) -> FileIO:
     file = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, FILE), "w")
     os.fchmod(file.fileno(), FILE)
     return file
+
+
+def write_own(path: Path, data: bytes) -> None:
+    """Write a file that is this user's alone, at once or not at all, and to the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")  # another process may write the same one
+    try:
+        partial.unlink(missing_ok=True)
+        with BufferedWriter(open_own(partial, os.O_EXCL)) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        try:
+            partial.unlink(missing_ok=True)
+        except OSError:  # what the first one says, counts
+            pass
+        raise
+
+
+def read_own(path: Path) -> bytes:
+    """What a file holds; nothing where it is not there, cannot be read, or is not to be trusted."""
+    try:
+        return b"" if distrusted(path.parent) or distrusted(path) else path.read_bytes()
+    except OSError:
+        return b""

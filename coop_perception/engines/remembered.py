@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coop_perception.documents import DocumentError, read_json
-from coop_perception.engines.private_files import make_folder
+from coop_perception.documents import parse_json
+from coop_perception.engines.private_files import make_folder, read_own, write_own
 
 
 def place(directory: Path, kind: str, facts: Mapping[str, object]) -> Path:
@@ -19,10 +18,10 @@ def place(directory: Path, kind: str, facts: Mapping[str, object]) -> Path:
 
 
 def read(file: Path) -> Mapping[str, Any] | None:
-    """What a file of `remember` holds; None where there is none that can be read."""
+    """What a file of `remember` holds; None where there is none that can be read and trusted."""
     try:
-        known = read_json(file)
-    except DocumentError:
+        known = parse_json(read_own(file).decode(), str(file))
+    except ValueError:
         return None
     return known if isinstance(known, dict) else None
 
@@ -31,9 +30,7 @@ def remember(file: Path, facts: Mapping[str, object]) -> str:
     """Writes it whole or not at all; says what became of it."""
     try:
         make_folder(file.parent)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".json", delete=False) as temporary:
-            json.dump(facts, temporary, indent=2)
-        Path(temporary.name).replace(file)
+        write_own(file, json.dumps(facts, indent=2).encode())
     except OSError as error:
         return f"not remembered: {error}"
     return f"remembered in {file}"

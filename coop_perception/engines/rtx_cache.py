@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
-from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
 from coop_perception.engines.cuda import Gpu
-from coop_perception.engines.private_files import distrusted, make_folder, open_own
+from coop_perception.engines.private_files import distrusted, make_folder, write_own
 
 
 class RtxCache:
@@ -35,7 +33,7 @@ class RtxCache:
         self._module, self._engine, self._say = module, engine, say
         self._paths = [path.with_name(name), *([cache / name] if cache and cache != path.parent else [])]
         self._saved = next(filter(None, map(self._read, self._paths)), b"")
-        self._cache = self.config(fixed=False).create_runtime_cache()
+        self._cache = engine.create_runtime_config().create_runtime_cache()
         if self._saved:
             self._cache.deserialize(self._saved)
 
@@ -47,8 +45,7 @@ class RtxCache:
         # slower ones; or in the background, so that shapes that come while frames are served hold nothing up.
         strategies = module.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if fixed else strategies.LAZY
-        if hasattr(self, "_cache"):
-            config.set_runtime_cache(self._cache)
+        config.set_runtime_cache(self._cache)
         return config
 
     def _read(self, path: Path) -> bytes:
@@ -73,25 +70,10 @@ class RtxCache:
         failures = []
         for path in self._paths:
             try:
-                _write(path, content)
+                make_folder(path.parent)
+                write_own(path, content)
             except OSError as error:
                 failures.append(f"{path}: {error.strerror}")
             else:
                 return
         self._say(f"compiled kernels cannot be kept for the next start: {'; '.join(failures)}")
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        make_folder(path.parent)
-        temporary.unlink(missing_ok=True)
-        with BufferedWriter(open_own(temporary, os.O_EXCL)) as file:
-            file.write(content)
-        temporary.replace(path)
-    except OSError:
-        try:
-            temporary.unlink(missing_ok=True)
-        except OSError:  # what the first one says, counts
-            pass
-        raise

@@ -344,12 +344,8 @@ class TensorRtEngine:
         another context, for that one's state belongs to the graph that was lost.
         """
         refused = ""
-        for _ in range(2):
-            context = self._shaped(self._new_context(fixed=True), shapes)
-            try:  # first runs allocate, and compile kernels, which cannot be captured
-                self._enqueue(context)
-            finally:
-                self._shared.stream.wait()
+        for last in (False, True):
+            context = self._run_once(shapes)
             if not self._graphs:
                 return context
             try:
@@ -359,8 +355,18 @@ class TensorRtEngine:
                 raise
             except EngineError as error:
                 refused = str(error)
-        self._graphs = False
+                self._graphs = not last
         self._shared.say(f"{self._path}: runs without a CUDA graph, which costs some time per frame: {refused}")
+        return self._run_once(shapes)
+
+    def _run_once(self, shapes: tuple[Shape, ...]) -> _Context:
+        """A context of its own for these shapes, whose first run is done: it allocates, and compiles kernels, which
+        cannot be captured."""
+        context = self._shaped(self._new_context(fixed=True), shapes)
+        try:
+            self._enqueue(context)
+        finally:
+            self._shared.stream.wait()
         return context
 
     def _graph(self, context: _Context) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,41 +57,25 @@ def load_bundle(directory: Path) -> Bundle:
         raise BundleError(f"{path}: ignore_id is {ignore}, expected {IGNORE_ID}")
     size = _field(path, manifest, "input", dict)
     networks = _field(path, manifest, "networks", dict)
+    files: dict[Path, str] = {}
     if "weights" in manifest:  # which the graphs may share, or hold themselves
         weights = _field(path, manifest, "weights", dict)
-        _checked_file(path, weights, "weights.", "networks' weights")
-    bundle = Bundle(
+        files |= [_checked_file(path, weights, "weights.", "networks' weights")]
+    checked = {name: _network(path, networks, name) for name in CONTRACTS}
+    for network in checked.values():
+        if why := refused_weights(network.path, files):
+            raise BundleError(f"{network.path}: {why}; export the bundle again")
+    return Bundle(
         name=_name(path, _field(path, manifest, "name", str)),
         directory=directory,
         classes=_classes(path, _field(path, manifest, "classes", list)),
         height=_positive(path, size, "height"),
         width=_positive(path, size, "width"),
         conditions=_conditions(path, _field(path, manifest, "conditions", list)),
-        networks={name: _network(path, networks, name) for name in CONTRACTS},
+        networks=checked,
+        files=files | {network.path: network.sha256 for network in checked.values()},
         facts={key: manifest.get(key, {}) for key in ("training", "figures", "licence")},
     )
-    _check_weights(path, manifest, bundle)
-    return bundle
-
-
-def listed_files(document: Any) -> Iterator[tuple[str, str]]:
-    """Name and sha256 of each file that a manifest lists, wherever in it."""
-    if isinstance(document, dict):
-        if isinstance(document.get("file"), str) and isinstance(document.get("sha256"), str):
-            yield document["file"], document["sha256"]
-        for value in document.values():
-            yield from listed_files(value)
-    elif isinstance(document, list):
-        for value in document:
-            yield from listed_files(value)
-
-
-def _check_weights(path: Path, manifest: Mapping[str, Any], bundle: Bundle) -> None:
-    listed = {path.parent / name: sha256 for name, sha256 in listed_files(manifest)}
-    for network in bundle.networks.values():
-        reason = refused_weights(network.path, listed)
-        if reason:
-            raise BundleError(f"{network.path}: {reason}; export the bundle again")
 
 
 def sha256(path: Path) -> str:
@@ -180,5 +164,6 @@ def _check_place(manifest: Path, file: Path) -> None:
     """Links are followed: where an installation links a bundle's files to those of a checkout, they lie beside the
     manifest that is linked to."""
     places = {manifest.parent.resolve(), manifest.resolve().parent}
-    if not any(file.resolve().is_relative_to(place) for place in places):
+    upwards = ".." in file.parts[len(manifest.parent.parts) :]
+    if upwards or not any(file.resolve().is_relative_to(place) for place in places):
         raise BundleError(f"{file}: lies outside the bundle's directory; {MANIFEST} may name files inside it only")

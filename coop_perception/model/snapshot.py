@@ -7,9 +7,8 @@ import stat
 from io import FileIO
 from pathlib import Path
 
-from coop_perception.documents import read_yaml
 from coop_perception.engines.private_files import make_folder, open_own
-from coop_perception.model.bundle import LARGEST_FILE, MANIFEST, BundleError, listed_files, load_bundle
+from coop_perception.model.bundle import LARGEST_FILE, MANIFEST, BundleError, load_bundle
 from coop_perception.shown import plain
 
 _PIECE = 1 << 20
@@ -26,13 +25,14 @@ def take_snapshot(directory: Path, copy: Path) -> None:
     Raises:
         BundleError: as `load_bundle`; or a file was exchanged meanwhile, or there is no room for the copy.
     """
-    load_bundle(directory)  # first of all, so that what is refused is refused unread, by its own name
+    bundle = load_bundle(directory)  # first of all, so that what is refused is refused unread, by its own name
     try:
         make_folder(copy)
         _copy(directory / MANIFEST, copy / MANIFEST)
-        for name in sorted({name for name, _ in listed_files(read_yaml(copy / MANIFEST))}):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            _copy(directory / name, copy / name)
+        for file in bundle.files:
+            target = copy / file.relative_to(directory)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy(file, target)
     except (OSError, ValueError) as error:
         raise BundleError(f"{directory}: cannot be copied to {copy} to be loaded: {plain(error, 200)}") from error
 

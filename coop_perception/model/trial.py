@@ -8,7 +8,6 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from coop_perception.documents import parse_json
@@ -35,22 +34,16 @@ def try_bundle(
         BundleError, EngineError: what loading it there raised; the process took longer, or died.
     """
     command = [sys.executable, "-m", PROCESS]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        timer = threading.Timer(limit_s, process.kill)
-        timer.start()
-        try:
-            answer, _ = process.communicate(pickle.dumps((directory, copy, settings, fused, cameras)))
-        finally:
-            late = not timer.is_alive()
-            timer.cancel()
-            process.kill()
-    if late:
-        raise EngineError(too_late(directory, limit_s))
+    given = pickle.dumps((directory, copy, settings, fused, cameras))
     try:
-        kind, message = parse_json(answer.decode(), "the process's answer:")
+        done = subprocess.run(command, input=given, stdout=subprocess.PIPE, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise EngineError(too_late(directory, limit_s)) from None
+    try:
+        kind, message = parse_json(done.stdout.decode(), "the process's answer:")
     except ValueError:
         raise EngineError(
-            f"{directory}: the process that tried it ended with status {process.returncode}: its networks take more "
+            f"{directory}: the process that tried it ended with status {done.returncode}: its networks take more "
             "memory than there is, or end the runtime that loads them"
         ) from None
     if kind:

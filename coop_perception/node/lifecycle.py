@@ -80,12 +80,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         with ExitStack() as stack:  # frees what there is if the rest fails
             stack.callback(self._forget)
-            try:
-                self._pipeline = self._wait_for(self._load(self._settings.value("bundle")))
-            except GpuLostError:
-                if self._settings.value("exit_on_gpu_loss"):
-                    end(self)
-                raise
+            self._pipeline = self._wait_for(self._load(self._settings.value("bundle")))
             for camera in self._settings.value("cameras"):
                 self._outputs[camera] = CameraOutputs(self, camera)
                 stack.callback(self._outputs[camera].destroy)
@@ -147,7 +142,12 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
         def load() -> Pipeline:
             directory = self._roots.resolved(Path(path or default_bundle()))
-            return load_pipeline(directory, settings, value("fused"), cameras, self._say, limit_s)
+            try:
+                return load_pipeline(directory, settings, value("fused"), cameras, self._say, limit_s)
+            except GpuLostError:
+                if value("exit_on_gpu_loss"):
+                    end(self)
+                raise
 
         return in_background(load, "loading")
 
@@ -186,7 +186,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             response.message = plain(f"{self._asked} is being loaded; ask again once that has been answered")
             return response
         self._asked = request.path or str(default_bundle())
-        before = self._pipeline
+        before, loading = self._pipeline, None
         try:
             if before is None:
                 raise BundleError("the node is not configured; set its parameter bundle, and configure it")
@@ -210,7 +210,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             response.message = plain(f"{kind}{error}")
             self.get_logger().error(f"load_bundle: {response.message}")
         finally:
-            self._asked = None
+            if loading is None:
+                self._asked = None
+            else:  # which may go on behind an answer that came too late
+                loading.add_done_callback(lambda _: setattr(self, "_asked", None))
         return response
 
     async def _done(self, loading: Future[Pipeline], limit_s: float) -> None:

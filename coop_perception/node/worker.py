@@ -35,8 +35,8 @@ DECODE, PUBLISH = "decode", "publish"
 REPEAT_LOG_S = 5.0
 """A camera whose frames cannot be used logs one line in this time."""
 
-END_S = 0.2
-"""A process that is to end waits no longer for the batch in work."""
+END_S = 0.1
+"""A process that is to end waits no longer for a batch in work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +116,12 @@ class Worker:
         self._hand_on(self._decoding, {camera: Frame(message, time.monotonic())})
 
     def stop(self) -> None:
-        """Finish what is in work (once ROS is shut down, wait for it no longer than END_S); let waiting frames go, but
-        publish what the networks have said."""
+        """Finish what is in work (once ROS is shut down, wait for each thread no longer than END_S); let waiting frames
+        go, but publish what the networks have said."""
         for stage in (self._decoding, self._networks, self._publishing):
             stage.close(drain=stage is self._publishing)
-            while not stage.join(0.1) and self._node.context.ok():
+            while not stage.join(END_S) and self._node.context.ok():
                 pass
-        self._publishing.join(END_S)
 
     def _hand_on(self, stage: Stage[T], frames: Mapping[str, T]) -> None:
         if not frames:

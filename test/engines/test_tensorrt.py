@@ -671,7 +671,7 @@ class TestCompiledKernels:
         def full(*_: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("coop_perception.engines.rtx_cache.open_own", full)
+        monkeypatch.setattr("coop_perception.engines.private_files.open_own", full)
         use_all(machine)
         assert len(machine.said) == len(STAGED)
         assert "No space left on device" in machine.said[0]
@@ -686,7 +686,7 @@ class TestCompiledKernels:
                 raise OSError(30, "Read-only file system")
             return open_own(path, flags)
 
-        monkeypatch.setattr("coop_perception.engines.rtx_cache.open_own", written)
+        monkeypatch.setattr("coop_perception.engines.private_files.open_own", written)
         for _ in range(2):
             engines = machine.load("segmenter", cache=cache)
             held = engines["segmenter"]._held.cache

@@ -110,6 +110,21 @@ def test_weights_from_elsewhere_are_not_taken(directory: Path, place: str) -> No
         load_bundle(directory)
 
 
+def test_a_file_that_something_else_in_the_manifest_names_is_not_listed(directory: Path) -> None:
+    """It was not checked."""
+    weights = _share_weights(directory, "weights.bin")
+    edit_manifest(directory, weights=None, training={"x": {"file": "weights.bin", "sha256": sha256(weights)}})
+    with pytest.raises(BundleError, match="which the manifest does not list"):
+        load_bundle(directory)
+
+
+def test_all_that_networks_are_loaded_from_is_known(directory: Path) -> None:
+    weights = _share_weights(directory, "weights.bin")
+    bundle = load_bundle(directory)
+    graphs = {network.path: network.sha256 for network in bundle.networks.values()}
+    assert bundle.files == {weights: sha256(weights), **graphs}
+
+
 def test_weights_are_those_that_the_graph_was_made_with(directory: Path) -> None:
     weights = _share_weights(directory, "weights.bin")
     load_bundle(directory)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from toy_bundle import HEIGHT, WIDTH, never_ending, rewrite_network, write_toy_bundle
+from toy_bundle import HEIGHT, WIDTH, edit_manifest, never_ending, rewrite_network, write_toy_bundle
 
 from coop_perception.engines import EngineError
 from coop_perception.engines.loading import EngineSettings
 from coop_perception.model import snapshot, trial
-from coop_perception.model.bundle import BundleError
+from coop_perception.model.bundle import MANIFEST, BundleError, load_bundle
 from coop_perception.model.loading import load_pipeline
 from coop_perception.model.pipeline import OUTPUTS
 
@@ -48,6 +48,17 @@ def test_what_is_exchanged_after_the_check_is_not_loaded(directory: Path, monkey
     monkeypatch.setattr(snapshot, "load_bundle", exchange)
     with pytest.raises(BundleError, match=rf"{directory}/segmenter\.onnx: altered"):
         load(directory)
+
+
+def test_what_else_a_manifest_names_is_not_copied(directory: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    edit_manifest(
+        directory, training={"x": {"file": "../../secret", "sha256": "z"}, "y": {"file": "gone", "sha256": ""}}
+    )
+    snapshot.take_snapshot(directory, tmp_path / "copies/bundle")
+    names = {path.name for path in (tmp_path / "copies").rglob("*") if path.is_file()}
+    assert names == {MANIFEST, *(network.path.name for network in load_bundle(directory).networks.values())}
 
 
 def test_errors_name_the_bundles_own_files(directory: Path) -> None:
