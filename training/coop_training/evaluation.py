@@ -190,7 +190,7 @@ def evaluate(
 
 def _absent(clean: Sequence[_Score], classes: Sequence[SemanticClass]) -> list[str]:
     """Names of the classes of which the labels have no pixel; none without labels."""
-    pixels = sum(one.raw for one in clean).sum(1)
+    pixels = np.sum([one.raw for one in clean], axis=(0, 2))
     return [c.name for c in classes if pixels.any() and not pixels[c.id]]
 
 

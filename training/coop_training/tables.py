@@ -9,6 +9,7 @@ from coop_training.results import HARM_DB, HARM_POINTS, HarmSummary, ImageScores
 
 DASH = "–"
 CLEAN = "clean"
+_NAMES = 5
 
 
 def report(results: Results) -> str:
@@ -114,7 +115,9 @@ def harm(found: HarmSummary) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return "; ".join(names) or DASH
+    """The first of them; all are in results.json."""
+    more = [f"and {len(names) - _NAMES} more"] if len(names) > _NAMES else []
+    return "; ".join([*names[:_NAMES], *more]) or DASH
 
 
 def estimates(results: Results) -> str:

@@ -265,12 +265,27 @@ def test_command(options: list[object], tmp_path: Path, monkeypatch: pytest.Monk
     assert clean["familiarity"] < 0.1  # green is dark
     assert [set(level["raw"]) for level in results["conditions"]["fog"]["levels"]] == [set(clean["raw"])] * 3
     assert "recognised" not in results["conditions"]["reflection"]  # which the toy does not know
-    assert results["harm"]["variants"] == 7
+    assert results["harm"]["variants"] == 6
     for name, rows in (("clear", 3), ("fog", 3), ("reflection", 3)):
         panels = cv2.imread(str(tmp_path / f"out/panels/{name}.png"))
         assert panels.shape[0] > rows * HEIGHT
         assert panels.shape[1] > 6 * WIDTH
     assert "# toy, cooperative, published: 3 images" in (tmp_path / "out/results.md").read_text()
+
+
+def test_images_of_any_size_are_scored_at_their_own(
+    options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In dark ones nothing is present: they come back as they are, byte for byte."""
+    for folder, value in (("images", 8), ("labels", 1)):
+        for index, size in enumerate(((75, 100, 3), (108, 192, 3), (37, 90, 3))):
+            image = np.full(size, value, np.uint8)
+            cv2.imwrite(str(tmp_path / f"{folder}/{index}.png"), image if folder == "images" else image[..., 0])
+    assert run(monkeypatch, *options, "--conditions", "jpeg", "--limit", 3) == 0
+    results = read_results(tmp_path / "out/results.json")
+    assert (results.clean.restored.psnr, results.clean.changed, results.clean.false_alarms) == (100, 0, 0)
+    assert results.clean.raw is not None
+    assert results.images == 3
 
 
 def test_restore_then_segment(options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,9 +382,7 @@ def test_harm_over_all_variants(entries: list[Entry]) -> None:
 
     def method(image: np.ndarray, case: Case) -> Result:
         bad = (case.condition, case.level) == ("fog", 2)
-        return Result(
-            mask_raw=MASK, mask=np.zeros_like(MASK) if bad else MASK, restored=255 - image if bad else image
-        )
+        return Result(mask_raw=MASK, mask=np.zeros_like(MASK) if bad else MASK, restored=255 - image if bad else image)
 
     found = score(entries, method, "fog", "jpeg").results.harm
     assert found is not None
