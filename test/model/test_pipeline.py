@@ -67,17 +67,20 @@ def test_networks_see_the_scene_and_pixels_and_restore_the_frame_itself(
     np.testing.assert_array_equal(fed["image"], scene_view(frame, image)[None])
     np.testing.assert_array_equal(fed["sensor"], sensor_view(frame, SENSOR)[None])
     np.testing.assert_array_equal(result.restored, 255 - frame)
-    assert result.mask is not None and result.mask.shape == (height, width)
+    assert result.mask is not None
+    assert result.mask.shape == (height, width)
 
 
 @pytest.mark.parametrize("size", [(720, 1280), (1080, 1920), (480, 640), (333, 251)])
 def test_a_frame_without_any_condition_is_itself_byte_for_byte(pipeline: Pipeline, size: tuple[int, int]) -> None:
     frame = frame_of(*size) // 40 * np.array([0, 1, 0], np.uint8)  # the toy finds nothing where red and blue are absent
     (result,) = pipeline.run([frame], ["restored"])
-    assert result.used is not None and result.used.presence.max() == 0
+    assert result.used is not None
+    assert result.used.presence.max() == 0
     np.testing.assert_array_equal(result.restored, frame)
     (left,) = pipeline.run([frame_of(*size)], ["restored"], decide=lambda _, __: None)
-    assert left.used is None and "restoration" not in left.stages_ms
+    assert left.used is None
+    assert "restoration" not in left.stages_ms
     np.testing.assert_array_equal(left.restored, frame_of(*size))
 
 
@@ -93,7 +96,8 @@ def test_restoration_is_conditioned_on_what_is_decided(pipeline: Pipeline) -> No
     fed = pipeline.engines["restoration"].feeds  # type: ignore[attr-defined]
     np.testing.assert_array_equal(fed["presence"], FOG.presence[None])
     assert fed["familiarity"] == [1.0]
-    assert result.used is FOG and result.condition is asked[0]
+    assert result.used is FOG
+    assert result.condition is asked[0]
 
 
 def test_frames_of_several_sizes_are_batches_of_one_size_each(pipeline: Pipeline) -> None:
