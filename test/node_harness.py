@@ -97,7 +97,9 @@ def node_process(
     domain: int, log: Path, *flags: str, **parameters: str
 ) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """The perception node, telling its status often."""
-    return executable("perception_node", domain, log, *flags, **{"status_period": "0.1", "backend": "onnxruntime", **parameters})
+    return executable(
+        "perception_node", domain, log, *flags, **{"status_period": "0.1", "backend": "onnxruntime", **parameters}
+    )
 
 
 class Client:

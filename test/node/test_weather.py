@@ -215,7 +215,9 @@ def test_cameras_of_several_sizes_and_weathers_in_one_batch(active: Callable[...
     settle(ours, *weather)
     clear = {name: ours.status(name).frames_clear for name in weather}
     assert clear["rear"] == ours.status("rear").frames_processed
-    assert all(ours.status(name).frames_clear < ours.status(name).frames_processed for name in weather if name != "rear")
+    assert all(
+        ours.status(name).frames_clear < ours.status(name).frames_processed for name in weather if name != "rear"
+    )
 
 
 def test_only_who_wants_restored_images_has_them_computed(active: Callable[..., Client]) -> None:
