@@ -1,5 +1,7 @@
-"""What is said of the conditions over time, and which frames are restored: on the wire, with the toy bundle, whose fog is
-as present as frames are red, and whose rain is as present as they are blue."""
+"""What is said of the conditions over time, and which frames are restored, on the wire.
+
+The toy bundle's fog is as present as frames are red, its rain as they are blue.
+"""
 
 from __future__ import annotations
 
