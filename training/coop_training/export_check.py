@@ -58,7 +58,7 @@ def check_views(
 
     Args:
         conditions: a bundle's.
-        sizes: of its networks' inputs. The cameras' frames have about twice that height, and odd sides.
+        sizes: of its networks' inputs. The cameras' frames are a quarter higher than that, and odd.
         reads: of images that the frames are taken from, evenly spread; none: of a sample drive. Conditions that need
             depth get the sample drive's in either case: it is what graphs compute that is compared, not how true the
             fog is.
@@ -69,7 +69,7 @@ def check_views(
     Raises:
         DatasetError: an image cannot be read.
     """
-    height = 2 * sizes.height + 1
+    height = sizes.height * 5 // 4 | 1
     shown = [(aspect, "") for aspect in ASPECTS]
     shown += [(ASPECTS[index % len(ASPECTS)], name) for index, name in enumerate(conditions)]
     drives = {aspect: SampleDrive(1, round(aspect * height) | 1, height) for aspect in ASPECTS}
