@@ -13,7 +13,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from coop_perception.engines.calibration import Feed
+from coop_perception.engines.frame_pass import Feed
 
 PERCENTILE = 99.99
 """Share of a tensor's values, in percent, that its range holds: rare large ones would coarsen all others. Of the street

@@ -233,7 +233,7 @@ def test_a_loaded_pipeline_serves_by_what_it_was_warmed_up_with(
         engine_files, "ensure", lambda bundle, names, *_, also: {name: bundle.networks[name].path for name in names}
     )
     settings = EngineSettings("tensorrt", cache=tmp_path)
-    pipeline = load_pipeline(bundle.directory, settings, False, 2, lambda _: None)
+    pipeline = load_pipeline(bundle.directory, settings, 2, lambda _: None)
     cuda.calls.clear()
     for cameras in (1, 2):
         pipeline.run([np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * cameras, OUTPUTS)
