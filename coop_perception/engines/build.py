@@ -29,14 +29,14 @@ machine's memory."""
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An engine file's content, its tensors: dictionaries of name, side (input, output), dtype and shape, the profiles
-    that it was built for, and what is to be given to the next build of any network, empty where there is no such thing.
+    """An engine file's content, its tensors: dictionaries of name, side (input, output), dtype and shape, what is to be
+    given to the next build of any network, empty where there is no such thing, and the profiles that it was built for.
     """
 
     data: bytes
     tensors: list[dict[str, Any]]
-    profiles: Sequence[Profile] = ()
     timings: bytes = b""
+    profiles: Sequence[Profile] = ()
 
 
 def builds_for_named(module: ModuleType) -> bool:
@@ -121,7 +121,7 @@ def _build(
         raise EngineError(f"{source}: {_named(module)} did not build it: {log.text()}")
     inputs = [_tensor(module, "input", network.get_input(i)) for i in range(network.num_inputs)]
     outputs = [_tensor(module, "output", network.get_output(i)) for i in range(network.num_outputs)]
-    return Built(bytes(data), inputs + outputs, chosen, bytes(cache.serialize()) if cache else b"")
+    return Built(bytes(data), inputs + outputs, bytes(cache.serialize()) if cache else b"", chosen)
 
 
 def _named(module: ModuleType) -> str:
