@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from coop_perception.engines import EngineError
+from coop_perception.engines.cuda import memory_in_use
 from coop_perception.engines.exclusive import exclusive
 from coop_perception.engines.modules import made
 from coop_perception.engines.profiles import Profile, Shape
@@ -22,9 +23,6 @@ from coop_perception.engines.tensorrt_log import log_of
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase of the build, steps done and steps of it."""
-WORKSPACE = 1 << 30
-"""Bytes that kernels may take while they are tried, and while one runs: on an integrated GPU the default is all of the
-machine's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +96,10 @@ def _build(
         config.clear_flag(module.BuilderFlag.TF32)
     if hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # else it may refuse to be captured as a CUDA graph
         config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, WORKSPACE)
     cache = None
     if not builds_for_named(module):  # tensorrt_rtx tries no kernels
+        # What they may take while they are tried. On an integrated GPU the default is all of the machine's memory.
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, memory_in_use()[1] // 2)
         cache = config.create_timing_cache(timings)
         if not config.set_timing_cache(cache, False):  # of another GPU or version
             cache = config.create_timing_cache(b"")
