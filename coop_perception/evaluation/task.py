@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,11 @@ class Task:
             "reference_mask_topic": self.reference_mask_topic,
             "labels": _files(self.labels),
             "images": _files(self.images),
-            "selection": [self.selection.start_s, self.selection.end_s, self.selection.every],
+            "selection": [
+                self.selection.start_s,
+                self.selection.end_s if math.isfinite(self.selection.end_s) else None,
+                self.selection.every,
+            ],
             "keep": self.keep,
         }
 
