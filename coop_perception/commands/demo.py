@@ -67,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    parser.add_argument("--bag", type=Path, help="recording to play (default: a sample drive through fog and rain, made anew)")
+    parser.add_argument(
+        "--bag", type=Path, help="recording to play (default: a sample drive through fog and rain, made anew)"
+    )
     parser.add_argument("--image-topic", "--topic", help="its camera topic (default: the recording's only one)")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
     parser.add_argument(

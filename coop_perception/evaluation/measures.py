@@ -135,7 +135,7 @@ MEASURES = {
     )
 }
 CLASS_MEASURES = ("iou", "iou_raw", "iou_gain")
-CONDITION_MEASURES = ("presence", "present", "strength", "hit_rate", "false_alarms")
+CONDITION_MEASURES = ("presence", "present", "strength", "recognised", "false_alarms")
 TIMES = ("latency_p50", "latency_p95", "latency_p99")
 SHARES = ("dropped", "failed")
 """Of the frames that were read."""
@@ -143,7 +143,7 @@ BETTER: Mapping[str, Better] = {
     **{name: measure.better for name, measure in MEASURES.items()},
     **dict.fromkeys(CLASS_MEASURES, "higher"),
     **dict.fromkeys(CONDITION_MEASURES, "neither"),
-    "hit_rate": "higher",
+    "recognised": "higher",
     "false_alarms": "lower",
     **dict.fromkeys((*TIMES, *SHARES), "lower"),
 }
@@ -182,7 +182,7 @@ def condition_measure(name: str, condition: str) -> Measure:
             "presence": (presence, True),
             "present": (present, True),
             "strength": (strength, present == 1),
-            "hit_rate": (present, applied >= APPLIED),
+            "recognised": (present, applied >= APPLIED),
             "false_alarms": (present, applied == 0),
         }
         values, chosen = among[name]

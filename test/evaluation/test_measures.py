@@ -213,9 +213,9 @@ def test_estimates_are_held_against_what_was_applied(frames: list[tuple[Frame, O
     table = save(tmp_path / "frames.parquet", rows_of(told))
     found = scores([table], CLASSES)
     fog, rain = found["estimate"]["fog"], found["estimate"]["rain"]
-    assert fog["hit_rate"]["value"] == 1.0
+    assert fog["recognised"]["value"] == 1.0
     assert fog["false_alarms"]["value"] == pytest.approx(1 / (FRAMES / 3))
-    assert "hit_rate" not in rain
+    assert "recognised" not in rain
     assert rain["false_alarms"]["value"] == pytest.approx((FRAMES - 1) / FRAMES)
     assert found["condition"]["fog"]["frames"] == FRAMES * 2 / 3  # as the recording says
     assert found["condition"]["clear"]["frames"] == FRAMES / 3

@@ -104,7 +104,7 @@ def make_summary() -> dict[str, Any]:
                     "presence": 0.93,
                     "present": 0.95,
                     "strength": 0.42,
-                    "hit_rate": 0.97,
+                    "recognised": 0.97,
                     "applied": 144,
                     "not_applied": 3,
                 },
@@ -521,7 +521,7 @@ image_scores = st.fixed_dictionaries({"psnr": decibels, "ssim": numbers})
 milliseconds = st.none() | st.floats(0, 1e5)
 estimates = st.fixed_dictionaries(
     {"frames": counts},
-    optional=dict.fromkeys(("presence", "present", "strength", "hit_rate", "false_alarms"), numbers)
+    optional=dict.fromkeys(("presence", "present", "strength", "recognised", "false_alarms"), numbers)
     | dict.fromkeys(("applied", "not_applied"), counts),
 )
 summaries = st.fixed_dictionaries(

@@ -140,7 +140,7 @@ def test_restoration_follows_the_weather_and_the_estimate_is_held_against_it(uni
     rain = summary["condition"]["conditions"]["rain"]
     assert (rain["frames"], rain["applied"]) == (50, 50)
     assert rain["not_applied"] == 2 * LONG - 2 - 50
-    assert (rain["hit_rate"], rain["false_alarms"]) == (1.0, 0.0)
+    assert (rain["recognised"], rain["false_alarms"]) == (1.0, 0.0)
     assert summary["measures"]["condition"]["rain"]["frames"] == 50
     restored, clear = summary["condition"]["restoration_ran"], summary["condition"]["clear"]
     assert restored == pytest.approx(2 * ran.sum() / (2 * LONG - 2))
@@ -516,7 +516,7 @@ def test_a_worse_run_is_found_and_fails(
         "presence",
         "present",
         "strength",
-        "hit_rate",
+        "recognised",
         "false_alarms",
     }
 

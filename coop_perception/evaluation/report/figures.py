@@ -227,7 +227,7 @@ def conditions_table(summary: Mapping[str, Any]) -> ConditionTable:
         yield text(number(of.get("strength")), 2)
         if told:
             yield str(of.get("applied", DASH))
-            yield share(of.get("hit_rate"))
+            yield share(of.get("recognised"))
             yield share(of.get("false_alarms"))
 
     return ConditionTable(headings, tuple((name, tuple(cells(of))) for name, of in conditions.items()))
