@@ -48,7 +48,7 @@ PLOT = Path("out/bench/weather.png")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What came out for one frame: the conditions of it and over time, whether it was restored, and how long it took."""
+    """Of one frame: its conditions and those over time, whether it was restored, and how long it took."""
 
     own: Conditions
     over_time: Conditions
@@ -85,9 +85,8 @@ def main() -> None:
             for weather, indices in settled.items()
         },
     }
-    report(
-        "weather", [Goal("time of a frame in clear weather over one in rain", ratio, AT_MOST, at_most=True)], measured
-    )
+    goal = Goal("time of a frame in clear weather over one in rain", ratio, AT_MOST, at_most=True)
+    report("weather", [goal], measured)
     arguments.plot.parent.mkdir(parents=True, exist_ok=True)
     draw(arguments.plot, bundle.conditions, passes[0], best_ms, arguments.seconds)
     print(arguments.plot)
@@ -107,7 +106,7 @@ def drive(seconds: float) -> Iterator[NDArray[np.uint8]]:
     scene = SampleDrive(rate=RATE)
     for index in range(int(len(ORDER) * seconds * RATE)):
         frame, parameters = scene.frame(index), schedule.parameters(index / RATE, 0.0)
-        yield degrade_by(frame.image, parameters, frame=index, depth=frame.depth, intrinsics=scene.intrinsics)
+        yield degrade_by(frame.image, parameters, seed=0, frame=index, depth=frame.depth, intrinsics=scene.intrinsics)
 
 
 def seen(pipeline: Pipeline, frames: Sequence[NDArray[np.uint8]]) -> list[Seen]:

@@ -40,7 +40,7 @@ LOADED_MACHINE_S = 3.0
 THIRD = 8
 """Of the cycles in which a node is configured, activated, deactivated and cleaned up."""
 ADDED_MB = {"onnxruntime": 3.0, "openvino": 16.0}
-"""By how much a third of them may raise what is held in all of it. OpenVINO's allocators keep more, or less, by chance."""
+"""By how much a third of them may raise what is held in all of it. What OpenVINO's allocators keep is chance."""
 ENDLESS = 2**40
 
 
@@ -219,8 +219,8 @@ def resident_mb(process: subprocess.Popen[bytes]) -> float:
 
 @pytest.mark.parametrize("backend", ADDED_MB)
 def test_cleanup_gives_back_memory_threads_and_files(tmp_path: Path, backend: str) -> None:
-    """The first third of the cycles brings what libraries keep; to the least that is held from then on nothing is added,
-    though caches fill and empty above it."""
+    """The first third of the cycles brings what libraries keep; caches fill and empty above that. From one third to the
+    next the least that is held does not grow."""
     parameters = {"bundle": str(write_toy_bundle(tmp_path / "toy", 352)), "backend": backend, **RELIABLE}
     with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", **parameters) as process:
         ours.spin()
