@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
-from coop_training import export, monitor, train
+from coop_training import monitor, train
 from once import once
 from smoke_run import run, write_config, write_frames
 
@@ -22,7 +23,9 @@ def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def share_of_the_cores() -> None:
     """Workers side by side would otherwise each compute on all of them."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +61,8 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of all stages, `run`, and of the bundle that coop-export makes of it, `bundle`. An export takes
     a minute; not to be changed."""
+
+    from coop_training import export  # which takes long to import
 
     def make(directory: Path) -> None:
         config = write_config(directory / "smoke.yaml", root)
