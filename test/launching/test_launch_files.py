@@ -242,6 +242,7 @@ def serving(graph: Graph) -> None:
 RECORDED = [
     "/cam/camera_info",
     "/cam/image/compressed",
+    "/cam/reference/condition",
     "/cam/reference/image",
     "/cam/reference/mask",
     "/car/coop_perception/status",
