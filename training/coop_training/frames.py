@@ -103,7 +103,8 @@ def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
     if config.root is None:
         return []
     layout = LAYOUTS[config.layout]
-    needs_depth = any(CONDITIONS[name].needs_depth for name in conditions if name not in layout.ready_made)
+    published = [CONDITIONS[name] for name in conditions if name in CONDITIONS and name not in layout.ready_made]
+    needs_depth = any(condition.needs_depth for condition in published)
     try:
         items = layout.items(config.root, config.split, config.class_list, needs_depth)
     except DatasetError as error:

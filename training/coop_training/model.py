@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from coop_training.adapters import OnnxSegmenter
 from coop_training.config import TrainConfig
-from coop_training.networks import lite
-from coop_training.networks.condition import Estimate
 from coop_training.networks.discriminator import Discriminator
+from coop_training.networks.estimate import Estimate
 from coop_training.networks.nafnet import NafNet
 from coop_training.networks.paper import PaperRefinement, PaperRestoration
 from coop_training.networks.refinement import Refinement
@@ -23,7 +22,6 @@ from coop_training.networks.segmenter import Segmenter
 class Variant:
     """Networks of a variant; `stride`: of S_r, in pixels of the image; `widths`: of the discriminators."""
 
-    segmenter: type[Segmenter | lite.Segmenter]
     refinement: type[Refinement | PaperRefinement]
     restoration: type[Restoration | PaperRestoration | NafNet]
     stride: int
@@ -32,26 +30,33 @@ class Variant:
 
 VARIANTS: dict[str, Variant] = {
     # A quarter of the paper's widths: a fifteenth of the MACs.
-    "fast": Variant(Segmenter, Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
-    "lite": Variant(lite.Segmenter, Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
-    "nafnet": Variant(Segmenter, Refinement, NafNet, 4, (16, 32, 64, 64, 64, 64)),
-    "paper": Variant(Segmenter, PaperRefinement, PaperRestoration, 1, (64, 128, 256, 256, 256, 256)),
+    "fast": Variant(Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
+    "nafnet": Variant(Refinement, NafNet, 4, (16, 32, 64, 64, 64, 64)),
+    "paper": Variant(PaperRefinement, PaperRestoration, 1, (64, 128, 256, 256, 256, 256)),
 }
 """By name in the configuration."""
 
 
-class Unguided(nn.Module):
-    """A restoration whose guidance says nothing of the scene: all classes are equally likely. Called as it is."""
+class Uninformed(nn.Module):
+    """A restoration whose guidance says nothing of the scene: all classes are equally likely.
 
-    def __init__(self, restoration: nn.Module) -> None:
+    Args:
+        restoration: called as it is.
+        estimating: whether it receives the estimate of the conditions all the same; else it is conditioned on one that
+            says nothing either.
+    """
+
+    def __init__(self, restoration: nn.Module, estimating: bool) -> None:
         super().__init__()
-        self.restoration = restoration
+        self.restoration, self.estimating = restoration, estimating
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        result: tuple[Tensor, Tensor, Tensor] = self.restoration(
-            image, torch.full_like(probabilities, 1 / probabilities.shape[1])
-        )
-        return result
+    def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
+        if not self.estimating:
+            ones = torch.ones_like(estimate.presence)
+            estimate = Estimate(ones, ones / 2, torch.ones_like(estimate.familiarity))
+        uniform = torch.full_like(probabilities, 1 / probabilities.shape[1])
+        restored: Tensor = self.restoration(frame, image, uniform, estimate)
+        return restored
 
 
 class Cooperative(nn.Module):
@@ -65,48 +70,57 @@ class Cooperative(nn.Module):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        classes, conditions = len(config.data.class_list.classes), config.all_conditions
+        classes, conditions = len(config.data.class_list.classes), len(config.conditions)
         variant = VARIANTS[config.variant]
-        self.classes, self.conditions, self.stride = classes, len(conditions), variant.stride
+        self.classes, self.conditions, self.stride = classes, conditions, variant.stride
         self.segmenter = (
-            variant.segmenter(classes)
+            Segmenter(classes)
             if config.segmenter is None
-            else OnnxSegmenter(config.segmenter, config.data.class_list.classes, config.height, config.width)
+            else OnnxSegmenter(config.segmenter, config.data.class_list.classes, *config.input.image)
         )
         self.refinement = variant.refinement(classes, conditions)
         restoration = variant.restoration(classes, conditions)
-        self.restoration = Unguided(restoration) if config.guidance == "none" else restoration
+        self.restoration: nn.Module = restoration
+        if config.guidance in ("uniform", "none"):
+            self.restoration = Uninformed(restoration, estimating=config.guidance == "uniform")
+        self._weighs = isinstance(restoration, Restoration) and config.guidance != "none"
+        """Whether restoration itself changes a frame by no more than the estimate says."""
         if config.losses.adversarial:
             # Made last: the others then start from the same weights with and without them.
             self.d1 = Discriminator(classes + 3, variant.widths)
             self.d2 = Discriminator(3, variant.widths)
 
-    def refine(self, image: Tensor, given: Tensor) -> tuple[Tensor, Estimate]:
-        """Refinement as deployed: S_r of an image [N,3,H,W] in 0..1 and its S_d, both probabilities, and the condition,
-        estimated from S_r too where the variant can."""
-        logits, condition, strength, _ = self.refinement(image, given)
-        refined = logits.float().softmax(1)
-        if isinstance(self.refinement, Refinement):
-            return refined, self.refinement.estimate(image, refined)
-        return refined, Estimate(condition.float().softmax(1), strength.float())
+    def refine(self, image: Tensor, given: Tensor, sensor: Tensor) -> tuple[Tensor, Estimate]:
+        """Refinement as deployed.
 
-    def restore(
-        self, image: Tensor, refined: Tensor, estimate: Estimate | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Restoration as deployed: conditioned on the refinement's estimate, which knows the classes and has been
-        fitted to whole frames, or on the one given. Arguments and results as `Restoration`'s.
+        Args:
+            image: [N,3,H,W] in 0..1, H and W divisible by 32.
+            given: S_d, probabilities [N,C,h,w].
+            sensor: views [N,3,T,T] in 0..1 at the camera's own resolution.
 
-        Restorations that know no conditions, and one without guidance, receive no estimate.
+        Returns:
+            S_r, probabilities [N,C,H/stride,W/stride], and the conditions.
         """
-        if not isinstance(self.restoration, Restoration):
-            result: tuple[Tensor, Tensor, Tensor] = self.restoration(image, refined)
-            return result
-        assert isinstance(self.refinement, Refinement)  # of the same variant
-        estimate = estimate or self.refinement.estimate(image, refined)
-        restored, condition, strength = self.restoration(image, refined, estimate)
-        if estimate.familiarity is not None:
-            restored = image + estimate.familiarity[:, None, None, None] * (restored - image)
-        return restored, condition, strength
+        if isinstance(self.refinement, Refinement):
+            logits, _, _, statistics = self.refinement(image, given)
+            return logits.float().softmax(1), self.refinement.estimate(statistics, sensor)
+        logits, presence, strength = self.refinement(image, given)
+        known = Estimate(presence.float().sigmoid(), strength.float(), torch.ones_like(presence[:, 0].float()))
+        return logits.float().softmax(1), known
+
+    def restore(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
+        """Restoration as deployed: [N,3,h,w], the frame itself to the last bit where the estimate has no condition.
+
+        Args:
+            frame: [N,3,h,w] in 0..1, of any h, w.
+            image: the same [N,3,H,W], scaled so that H and W are divisible by 32.
+            refined: S_r, probabilities [N,C,·,·].
+            estimate: what it is conditioned on.
+        """
+        restored: Tensor = self.restoration(frame, image, refined, estimate)
+        if self._weighs:
+            return restored
+        return frame + estimate.weight[:, None, None, None] * (restored - frame)
 
     def parts(self) -> dict[str, nn.Module]:
         """All networks by name, as checkpoints hold them."""

@@ -2,39 +2,82 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from rich.table import Table
+from torch import Tensor, nn
 
 from coop_training.adapters import OnnxSegmenter
-from coop_training.graphs import RestorationGraph
 from coop_training.model import Cooperative
 from coop_training.networks.cost import Cost, cost
+from coop_training.networks.estimate import Estimate
 
 HEIGHT, WIDTH = 512, 1024
-"""The size that costs are given for, in pixels."""
+"""The size of image and frame that costs are given for, in pixels."""
+SENSOR = 192
+WIDER = 1024
+"""Columns that are added to a frame to find out what its pixels cost."""
+
+
+class Refining(nn.Module):
+    """Refinement as deployed, of tensors alone."""
+
+    def __init__(self, model: Cooperative) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, given: Tensor, sensor: Tensor) -> tuple[Tensor, Tensor]:
+        refined, estimate = self.model.refine(image, given, sensor)
+        return refined, estimate.presence
+
+
+class Restoring(nn.Module):
+    """Restoration as deployed, of tensors alone."""
+
+    def __init__(self, model: Cooperative) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frame: Tensor, image: Tensor, refined: Tensor, presence: Tensor) -> Tensor:
+        return self.model.restore(frame, image, refined, Estimate(presence, presence, torch.ones_like(presence[:, 0])))
 
 
 def deployed_costs(model: Cooperative) -> dict[str, Cost]:
-    """Of the networks that run on a vehicle, by name, for one image of 512x1024; a user's segmenter is not counted."""
+    """Of the networks that run on a vehicle, by name, for one image and frame of 512x1024; a user's segmenter is not
+    counted."""
     image = torch.empty(1, 3, HEIGHT, WIDTH, device="meta")
-    segmentation = torch.empty(1, model.classes, HEIGHT // 4, WIDTH // 4, device="meta")
-    refined = torch.empty(1, model.classes, HEIGHT // model.stride, WIDTH // model.stride, device="meta")
-    pixels = torch.empty(1, HEIGHT, WIDTH, 3, dtype=torch.uint8, device="meta")
-    deployed = cost(RestorationGraph(model, HEIGHT, WIDTH), (pixels, refined))  # with refinement's encoder
+    given = torch.empty(1, model.classes, HEIGHT // 4, WIDTH // 4, device="meta")
+    sensor = torch.empty(1, 3, SENSOR, SENSOR, device="meta")
     own = isinstance(model.segmenter, OnnxSegmenter)
-    return {
-        **({} if own else {"segmenter": cost(model.segmenter, (image,))}),
-        "refinement": cost(model.refinement, (image, segmentation)),
-        "restoration": replace(cost(model.restoration, (image, refined)), macs=deployed.macs),
+    macs = {
+        **({} if own else {"segmenter": cost(model.segmenter, (image,)).macs}),
+        "refinement": cost(Refining(model), (image, given, sensor)).macs,
+        "restoration": restoration_macs(model, WIDTH),
     }
+    return {name: Cost(parameters(model.parts()[name]), of_network) for name, of_network in macs.items()}
+
+
+def restoration_macs(model: Cooperative, width: int) -> int:
+    """Of a frame of 512 rows and so many columns, its image of 512x1024."""
+    frame, image = (torch.empty(1, 3, HEIGHT, columns, device="meta") for columns in (width, WIDTH))
+    refined = torch.empty(1, model.classes, HEIGHT // model.stride, WIDTH // model.stride, device="meta")
+    presence = torch.empty(1, model.conditions, device="meta")
+    return cost(Restoring(model), (frame, image, refined, presence)).macs
+
+
+def macs_per_pixel(model: Cooperative) -> float:
+    """What each further pixel of a camera's frame costs restoration."""
+    return (restoration_macs(model, WIDTH + WIDER) - restoration_macs(model, WIDTH)) / (HEIGHT * WIDER)
 
 
 def cost_table(model: Cooperative, costs: dict[str, Cost]) -> Table:
     """One row per network; discriminators, which only training needs, without their cost."""
-    table = Table("network", "parameters, M", f"GMACs at {HEIGHT}x{WIDTH}")
+    table = Table("network", "parameters, M", f"GMACs at {HEIGHT}x{WIDTH}", "and per further megapixel of the frame")
     for name, network in model.parts().items():
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        table.add_row(name, f"{parameters / 1e6:.2f}", f"{costs[name].macs / 1e9:.1f}" if name in costs else "")
+        further = f"{macs_per_pixel(model) * 1e6 / 1e9:.1f}" if name == "restoration" else ""
+        macs = f"{costs[name].macs / 1e9:.1f}" if name in costs else ""
+        table.add_row(name, f"{parameters(network) / 1e6:.2f}", macs, further)
     return table
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
