@@ -101,7 +101,7 @@ def main() -> int:
         own = load_frames(config.data, config.conditions)
         others = [path for folder in arguments.cameras for path in sorted(image_files(folder))]
         found = collect(model, own, others, config, arguments.samples, console)
-        report = fit(estimator, found)
+        report = fit(estimator, found, STEPS)
         console.print(report)
         facts = {"stage": "familiarity", "config": config.model_dump_json(), "commit": commit()}
         facts["record"] = json.dumps({"stages": _stages(arguments.bundle)})
@@ -160,9 +160,9 @@ def sample(
 ) -> tuple[Pixels, Pixels]:
     """A clear frame, and what has become of it."""
     if others and rng.random() < OTHER_CAMERAS:
-        frame = unlabelled(_at_most(read_image(others[rng.integers(len(others))]), rng))
+        frame = unlabelled(_at_most(read_image(others[int(rng.integers(len(others)))]), rng))
     else:
-        frame = own[rng.integers(len(own))]
+        frame = own[int(rng.integers(len(own)))]
     frame = random_view(frame, (1, 1), (1.0, 1.0), rng)
     frame = replace(frame, image=other_camera(frame.image, rng))
     clear, kind = frame.image, rng.random()
@@ -172,7 +172,7 @@ def sample(
         return clear, unknown(clear, rng)
     if kind < CLEAR + UNKNOWN + BOTH:
         frame = replace(frame, image=unknown(clear, rng))
-    reflected = own[rng.integers(len(own))].image
+    reflected = own[int(rng.integers(len(own)))].image
     return clear, adverse(frame, reflected, config.conditions, config.mixtures, rng)[0]
 
 
@@ -206,7 +206,7 @@ def loss(estimator: Estimator, outcomes: Outcomes, chosen: Tensor) -> Tensor:
     return (terms * torch.where(good > 0, weights, AVERSION * weights)).mean()
 
 
-def fit(estimator: Estimator, outcomes: Outcomes, steps: int = STEPS) -> str:
+def fit(estimator: Estimator, outcomes: Outcomes, steps: int) -> str:
     """Fit `familiar`, from nothing, to whether restoration spoilt frames. Returns a line about it, on a tenth of the
     samples held out."""
     held = torch.arange(len(outcomes.gains)) % 10 == 0

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coop_training.config import TrainConfig
-from coop_training.data import Sample
 from coop_training.model import Cooperative
 from coop_training.networks.blocks import resized
 from coop_training.networks.estimate import Estimate
