@@ -60,7 +60,7 @@ def observe(model: Cooperative, frame: Pixels, sizes: InputSizes) -> Observation
 def restored(model: Cooperative, seen: Observation, estimate: Estimate) -> Pixels:
     """The frame restored, uint8 [h,w,3]."""
     result = model.restore(seen.frame, seen.image, seen.refined, estimate)[0].clamp(0, 1)
-    return np.rint(255 * result.numpy()).astype(np.uint8).transpose(1, 2, 0)
+    return np.asarray(np.rint(255 * result.permute(1, 2, 0).numpy()), np.uint8)
 
 
 def trusted(estimate: Estimate) -> Estimate:
