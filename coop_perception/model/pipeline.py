@@ -16,7 +16,7 @@ from coop_perception.contracts import CONTRACTS, STAGES, Bundle, network_size
 from coop_perception.engines import Engine, Tensor, TensorSpec
 from coop_perception.model.bundle import BundleError
 from coop_perception.model.conditions import Conditions
-from coop_perception.model.views import scene_view, sensor_view
+from coop_perception.views import scene_view, sensor_view
 
 OUTPUTS = ("mask_raw", "mask", "confidence", "restored", "condition")
 _OF_REFINEMENT = ("mask", "confidence", "condition")

@@ -26,8 +26,8 @@ from coop_perception.contracts import InputSizes, network_size
 from coop_perception.engines import EngineError
 from coop_perception.model.bundle import LARGEST_FILE, MANIFEST, BundleError, load_bundle, sha256
 from coop_perception.model.pipeline import OUTPUTS, FrameError
-from coop_perception.model.views import sensor_view
 from coop_perception.resources import default_bundle
+from coop_perception.views import sensor_view
 
 SIDES = {"height": 32, "smallest": 32, "largest": 96, "sensor": 32}
 

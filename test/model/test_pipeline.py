@@ -14,7 +14,7 @@ from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.model.bundle import load_bundle
 from coop_perception.model.conditions import Conditions
 from coop_perception.model.pipeline import OUTPUTS, Pipeline, outputs_of
-from coop_perception.model.views import scene_view, sensor_view
+from coop_perception.views import scene_view, sensor_view
 
 FRAME = np.random.default_rng(0).integers(0, 11, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 FOG = Conditions(np.array([0.9, 0], np.float32), np.array([0.5, 0], np.float32), 1.0)

@@ -82,8 +82,9 @@ def restoration_guidance(
 def rough_estimate(strengths: Tensor) -> Estimate:
     """The conditions about as well as they are estimated of frames never seen, and for a tenth of the samples wrong.
 
-    Of crops they are estimated far worse than of whole frames, as deployed: so it is the truth, and what estimates lack.
-    A wrong one calls a condition present that is not, or absent that is, or takes the strongest for another one.
+    Of crops they are estimated far worse than of whole frames, as deployed: so it is the truth that is made rough. A
+    wrong one calls a condition present that
+    is not, or absent that is, or takes the strongest for another one.
 
     Args:
         strengths: [N,K], 0 where a condition is not there.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coop_perception.model.views import scene_view, sensor_view
+from coop_perception.views import scene_view, sensor_view
 
 
 def numbered(height: int, width: int) -> np.ndarray:
