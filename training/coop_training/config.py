@@ -280,6 +280,8 @@ class TrainConfig(_Section):
     segmenter_from: Path | None = None
     """Checkpoint of another run, whose reference segmenter this one takes; beside `segmenter`, only as what refinement
     starts from."""
+    refinement_from: Path | None = None
+    """Checkpoint of another run, whose refinement this one takes, and with it the conditions' estimate."""
     start_from: Path | None = None
     """Bundle whose networks this run begins with, all three: to train them further, or on other data of the same
     classes and conditions."""
@@ -327,13 +329,15 @@ class TrainConfig(_Section):
 
     @model_validator(mode="after")
     def _conditions_restoration_on_something(self) -> TrainConfig:
-        conditioned = self.variant == "fast" and self.guidance != "none"
-        if conditioned and self.stages.refinement is None and self.start_from is None:
+        if self.refinement_from is not None and self.stages.refinement is not None:
+            raise ValueError("refinement_from names one that is trained: leave out stages.refinement")
+        estimates = any(given is not None for given in (self.stages.refinement, self.refinement_from, self.start_from))
+        if self.variant == "fast" and self.guidance != "none" and not estimates:
             for name in ("restoration", "joint"):
                 if getattr(self.stages, name) is not None:
                     raise ValueError(
                         f"stages.{name} is conditioned on the estimate of the refinement, which nothing trains: give "
-                        "stages.refinement, or start_from, or guidance: none"
+                        "stages.refinement, refinement_from or start_from, or guidance: none"
                     )
         return self
 

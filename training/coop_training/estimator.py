@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from coop_perception.contracts import InputSizes, network_size
 from coop_perception.image_files import DatasetError
-from coop_perception.model.views import scene_view, sensor_view
+from coop_perception.views import scene_view, sensor_view
 from coop_training.batches import batch_loader
 from coop_training.data import DegradedFrames, planes
 from coop_training.guidance import to_image

@@ -37,28 +37,6 @@ VARIANTS: dict[str, Variant] = {
 """By name in the configuration."""
 
 
-class Uninformed(nn.Module):
-    """A restoration whose guidance says nothing of the scene: all classes are equally likely.
-
-    Args:
-        restoration: called as it is.
-        estimating: whether it receives the estimate of the conditions all the same; else it is conditioned on one that
-            says nothing either.
-    """
-
-    def __init__(self, restoration: nn.Module, estimating: bool) -> None:
-        super().__init__()
-        self.restoration, self.estimating = restoration, estimating
-
-    def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
-        if not self.estimating:
-            ones = torch.ones_like(estimate.presence)
-            estimate = Estimate(ones, ones / 2, torch.ones_like(estimate.familiarity))
-        uniform = torch.full_like(probabilities, 1 / probabilities.shape[1])
-        restored: Tensor = self.restoration(frame, image, uniform, estimate)
-        return restored
-
-
 class Cooperative(nn.Module):
     """Segmenter, refinement (G1) and restoration (G2), for the classes and conditions of a configuration.
 
@@ -79,12 +57,8 @@ class Cooperative(nn.Module):
             else OnnxSegmenter(config.segmenter, config.data.class_list.classes, *config.input.image)
         )
         self.refinement = variant.refinement(classes, conditions)
-        restoration = variant.restoration(classes, conditions)
-        self.restoration: nn.Module = restoration
-        if config.guidance in ("uniform", "none"):
-            self.restoration = Uninformed(restoration, estimating=config.guidance == "uniform")
-        self._weighs = isinstance(restoration, Restoration) and config.guidance != "none"
-        """Whether restoration itself changes a frame by no more than the estimate says."""
+        self.restoration = variant.restoration(classes, conditions)
+        self.guidance = config.guidance
         if config.losses.adversarial:
             # Made last: the others then start from the same weights with and without them.
             self.d1 = Discriminator(classes + 3, variant.widths)
@@ -117,10 +91,21 @@ class Cooperative(nn.Module):
             refined: S_r, probabilities [N,C,·,·].
             estimate: what it is conditioned on.
         """
-        restored: Tensor = self.restoration(frame, image, refined, estimate)
-        if self._weighs:
-            return restored
+        restored = self.restored(frame, image, refined, estimate)
+        if isinstance(self.restoration, Restoration) and self.guidance != "none":
+            return restored  # which changes a frame by no more than the estimate says
         return frame + estimate.weight[:, None, None, None] * (restored - frame)
+
+    def restored(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
+        """Restoration as it is trained: peers that know of no condition change clear frames too. Arguments as
+        `restore`'s; of S_r and estimate it receives what the configuration's `guidance` lets it."""
+        if self.guidance in ("uniform", "none"):
+            refined = torch.full_like(refined, 1 / self.classes)
+        if self.guidance == "none":
+            ones = torch.ones_like(estimate.presence)
+            estimate = Estimate(ones, ones / 2, torch.ones_like(estimate.familiarity))
+        result: Tensor = self.restoration(frame, image, refined, estimate)
+        return result
 
     def parts(self) -> dict[str, nn.Module]:
         """All networks by name, as checkpoints hold them."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coop_perception.model.views import sensor_view
+from coop_perception.views import sensor_view
 from coop_perception.visualization import colorize, panel_grid
 from coop_training.config import TrainConfig
 from coop_training.data import AdverseCrops, Conditions, LabelledFrame

@@ -108,7 +108,7 @@ class Criteria:
 
         image [N,3,H,W], guidance [N,C,·,·] and estimate: what else the restoration receives.
         """
-        restored = model.restoration(frame, image, guidance, estimate).float()
+        restored = model.restored(frame, image, guidance, estimate).float()
         terms = [Term("l1", self._config.l1, l1(restored, clear))]
         if self._config.log_mse:
             terms.append(Term("log_mse", self._config.log_mse, log_mse(restored, clear)))

@@ -101,6 +101,8 @@ def train(
                 console.print(f"{config.start_from} does not hold {', '.join(weights)} of {network}: these begin anew")
     if config.segmenter_from is not None and config.segmenter is None:
         load_weights(config.segmenter_from, {"segmenter": model.segmenter})
+    if config.refinement_from is not None:
+        load_weights(config.refinement_from, {"refinement": model.refinement})
     costs = deployed_costs(model)
     console.print(cost_table(model, costs))
     frames = load_frames(config.data, config.conditions)

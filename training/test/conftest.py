@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from coop_training import export, monitor, train
+from coop_training import monitor, train
 from once import once
 from smoke_run import run, write_config, write_frames
 
@@ -58,6 +58,8 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of all stages, `run`, and of the bundle that coop-export makes of it, `bundle`. An export takes
     a minute; not to be changed."""
+
+    from coop_training import export  # which takes long to import
 
     def make(directory: Path) -> None:
         config = write_config(directory / "smoke.yaml", root)
