@@ -7,6 +7,7 @@ Networks", ICML 2018).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,13 +25,14 @@ from torch.utils.data import default_collate
 from coop_perception.sample_scene.drive import SampleDrive
 from coop_training import familiarity
 from coop_training.config import TrainConfig
-from coop_training.data import AdverseCrops, LabelledFrame, Sample
+from coop_training.data import AdverseCrops, Conditions, LabelledFrame, Sample
+from coop_training.estimator import ABSENT, SURE
 from coop_training.familiarity import Outcomes, outcome, stacked
 from coop_training.guidance import degraded_segmentation, image_of, rough_estimate, to_image
-from coop_training.losses import condition_loss, harm, l1, log_mse
+from coop_training.losses import harm, l1, log_mse, strength_loss
 from coop_training.model import Cooperative
 from coop_training.networks.estimate import Estimator
-from coop_training.observed import Pixels, adverse, observe, refinement_of, unlabelled
+from coop_training.observed import Pixels, adverse, refinement_of, statistics, unlabelled
 from coop_training.unknown import unknown
 
 FIRST_DRIVE = 7000
@@ -45,6 +47,7 @@ STEPS, BATCH, LEARNING_RATE, PULL = 1200, 128, 3e-4, 0.02
 CROP, CROPS, RESTORATION_RATE = (256, 320), 4, 1e-4
 """Height and width of the crops that restoration is trained on, how many at once, and its learning rate."""
 CLEAR_CROPS = 0.1
+SCALES = (0.9, 1.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +95,12 @@ def collect(
     model: Cooperative, frames: Sequence[LabelledFrame], config: TrainConfig, console: Console, what: str
 ) -> Statistics:
     """Of each frame as it is, and PER_FRAME times under conditions. Drawn by the frames' places and the seed alone."""
-    statistics, strengths = [], []
+    rows, strengths = [], []
     for index in track(range(len(frames) * (1 + PER_FRAME)), f"looking at {what}", console=console):
         image, there = _shown(frames, index // (1 + PER_FRAME), index % (1 + PER_FRAME), config)
-        statistics.append(observe(model, image, config.input.sizes).statistics)
+        rows.append(statistics(model, image, config.input.sizes))
         strengths.append(torch.from_numpy(there))
-    return Statistics(torch.cat(statistics), torch.stack(strengths))
+    return Statistics(torch.cat(rows), torch.stack(strengths))
 
 
 def tried(
@@ -109,8 +112,8 @@ def tried(
     for index in track(chosen, f"restoring {what}", console=console):
         clear = frames[index].image
         changed = unknown(clear, np.random.default_rng((config.seed, 2, index)))
-        for image in (clear, _shown(frames, index, 1, config)[0], changed):
-            rows.append(outcome(model, clear, image, config.input.sizes))
+        shown = (clear, _shown(frames, index, 1, config)[0], changed)
+        rows += [outcome(model, clear, image, config.input.sizes) for image in shown]
     return stacked(rows)
 
 
@@ -131,16 +134,20 @@ def fit_estimate(estimator: Estimator, old: Estimator, camera: Statistics, rehea
     said before."""
     with torch.no_grad():
         logits, strength = old(rehearsed.statistics)
-        presence = logits.sigmoid()
+        before = logits.sigmoid()
+    truth = torch.where(camera.strengths > 0, SURE, ABSENT)
 
     def loss() -> Tensor:
-        own = torch.randint(len(camera.strengths), (BATCH // 2,))
-        again = torch.randint(len(rehearsed.strengths), (BATCH // 2,))
-        found = estimator(_jittered(estimator, camera.statistics[own]))
-        total = condition_loss(*found, camera.strengths[own])
-        logits_now, strength_now = estimator(_jittered(estimator, rehearsed.statistics[again]))
-        total = total + F.binary_cross_entropy_with_logits(logits_now, presence[again])
-        return total + ((strength_now - strength[again]).abs() * presence[again]).mean()
+        own = torch.randint(len(truth), (BATCH // 2,))
+        again = torch.randint(len(before), (BATCH // 2,))
+        found, strengths = estimator(_jittered(estimator, camera.statistics[own]))
+        of_camera = F.binary_cross_entropy_with_logits(found, truth[own]) + strength_loss(
+            strengths, camera.strengths[own]
+        )
+        found, strengths = estimator(_jittered(estimator, rehearsed.statistics[again]))
+        of_strength = ((strengths - strength[again]).abs() * before[again]).mean()
+        total: Tensor = of_camera + F.binary_cross_entropy_with_logits(found, before[again]) + of_strength
+        return total
 
     _fit(estimator, [estimator.presence, estimator.strength], [old.presence, old.strength], loss)
 
@@ -164,9 +171,8 @@ def fit_restoration(
     model: Cooperative, frames: Sequence[LabelledFrame], config: TrainConfig, steps: int, console: Console
 ) -> None:
     """Train restoration on crops of the frames under conditions, guided by the refined masks of these."""
-    samples = AdverseCrops(
-        frames, steps * CROPS, CROP, config.conditions, CLEAR_CROPS, config.seed, (0.9, 1.1), mixed=config.mixtures
-    )
+    conditions = Conditions(config.conditions, CLEAR_CROPS, config.mixtures)
+    samples = AdverseCrops(frames, steps * CROPS, CROP, conditions, config.seed, SCALES)
     restoration = model.restoration.requires_grad_(True).train()
     model.refinement.requires_grad_(False)
     optimizer = AdamW(restoration.parameters(), lr=RESTORATION_RATE, weight_decay=0)
@@ -223,6 +229,4 @@ def _jittered(estimator: Estimator, statistics: Tensor) -> Tensor:
 
 
 def _copy(estimator: Estimator) -> Estimator:
-    copy = Estimator(estimator.presence[-1].out_features)
-    copy.load_state_dict(estimator.state_dict())
-    return copy.eval().requires_grad_(False)
+    return copy.deepcopy(estimator).eval().requires_grad_(False)

@@ -14,7 +14,7 @@ from coop_perception.camera import Intrinsics
 from coop_perception.classes import IGNORE_ID
 from coop_perception.contracts import InputSizes, network_size
 from coop_perception.degradations.depth import ground_plane_depth
-from coop_perception.model.views import scene_view, sensor_view
+from coop_perception.views import scene_view, sensor_view
 from coop_training.data import LabelledFrame, degrade_randomly
 from coop_training.guidance import degraded_segmentation, to_image
 from coop_training.mixtures import KINDS, Scene, mixture
@@ -54,6 +54,13 @@ def observe(model: Cooperative, frame: Pixels, sizes: InputSizes) -> Observation
     logits, _, _, scene = refinement(image, degraded_segmentation(model, image))
     statistics = refinement.estimator.statistics(scene, _tensor(sensor_view(frame, sizes.sensor)))
     return Observation(_tensor(frame), image, logits.float().softmax(1), statistics)
+
+
+@torch.no_grad()
+def statistics(model: Cooperative, frame: Pixels, sizes: InputSizes) -> Tensor:
+    """Those of a frame uint8 [h,w,3] RGB alone, [1,S], without a segmentation."""
+    image = _tensor(scene_view(frame, network_size(sizes, *frame.shape[:2])))
+    return refinement_of(model).statistics(image, _tensor(sensor_view(frame, sizes.sensor)))
 
 
 @torch.no_grad()
