@@ -1,11 +1,11 @@
 """How far restoration is to be trusted: fitted to what it did to images, whether mended or spoilt.
 
-    python -m coop_training.familiarity --bundle models/street --config training/configs/street.yaml \\
-        --cameras DIR... --out out/street/familiar.safetensors
+    python -m coop_training.familiarity --checkpoint out/mine/restoration.safetensors \\
+        --config training/configs/street.yaml --cameras DIR... --out out/mine/familiar.safetensors
 
 takes frames of the configuration's data and of other cameras, which need no labels, clear, under its conditions, and
-changed otherwise (`unknown`), restores them by the bundle, and fits the estimate's third network to the outcomes. The
-result is a checkpoint for coop-export.
+changed otherwise (`unknown`), restores them, and fits the estimate's third network to the outcomes. The result is a
+checkpoint for coop-export.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from coop_perception.metrics import psnr
 from coop_perception.model.bundle import MANIFEST, BundleError
 from coop_perception.replacing import open_results
 from coop_training.bundle_weights import load_bundle_weights
-from coop_training.checkpoint import CheckpointError, save_weights
+from coop_training.checkpoint import CheckpointError, load_weights, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
 from coop_training.data import LabelledFrame, load_frames, random_view
 from coop_training.layouts.frame import scaled_image
@@ -82,7 +82,9 @@ class Outcomes:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m coop_training.familiarity", description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, help="a stage's, whose networks restore")
+    source.add_argument("--bundle", type=Path, help="or a bundle")
     parser.add_argument("--config", type=Path, required=True, help="that the bundle was trained with")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides of the config")
     parser.add_argument("--cameras", type=Path, nargs="*", default=[], help="folders of other cameras' clear images")
@@ -96,15 +98,13 @@ def main() -> int:
         config = load_config(arguments.config, arguments.set)
         torch.manual_seed(config.seed)
         model = Cooperative(config).eval()
-        load_bundle_weights(arguments.bundle, model, config)
+        facts = _read(arguments.bundle, arguments.checkpoint, model, config)
         estimator = refinement_of(model).estimator
         own = load_frames(config.data, config.conditions)
         others = [path for folder in arguments.cameras for path in sorted(image_files(folder))]
         found = collect(model, own, others, config, arguments.samples, console)
         report = fit(estimator, found, STEPS)
         console.print(report)
-        facts = {"stage": "familiarity", "config": config.model_dump_json(), "commit": commit()}
-        facts["record"] = json.dumps({"stages": _stages(arguments.bundle)})
         save_weights(arguments.out, model.parts(), facts)
     except (BundleError, CheckpointError, ConfigError, DatasetError, NoEstimateError, OSError) as error:
         print(f"familiarity: {error}", file=sys.stderr)
@@ -112,8 +112,19 @@ def main() -> int:
     return 0
 
 
-def _stages(bundle: Path) -> object:
-    return read_yaml(bundle / MANIFEST)["training"]["stages"]
+def _read(bundle: Path | None, checkpoint: Path | None, model: Cooperative, config: TrainConfig) -> dict[str, str]:
+    """Weights into the model; the facts of the checkpoint, as it is or as it was before it became the bundle."""
+    if bundle is None:
+        assert checkpoint is not None
+        return load_weights(checkpoint, model.parts())
+    load_bundle_weights(bundle, model, config)
+    record = {"stages": read_yaml(bundle / MANIFEST)["training"]["stages"]}
+    return {
+        "stage": "familiarity",
+        "config": config.model_dump_json(),
+        "commit": commit(),
+        "record": json.dumps(record),
+    }
 
 
 def collect(
