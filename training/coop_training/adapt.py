@@ -41,7 +41,7 @@ from coop_training.observed import NoEstimateError
 from coop_training.onnx_graphs import save_graph
 from coop_training.problems import problems
 
-FRAMES = 120
+FRAMES = 96
 FAILURES = (
     BundleError,
     CameraError,

@@ -40,7 +40,7 @@ FIRST_DRIVE = 7000
 DRIVES, FRAMES_PER_DRIVE, FRAME_STEP = 8, 4, 40
 PER_FRAME = 3
 """Times that each frame is put under conditions."""
-RESTORED = 60
+RESTORED = 40
 """Frames, of the camera and of sample drives each, that restoration is tried on for familiarity."""
 STEPS, BATCH, LEARNING_RATE, PULL = 1200, 128, 3e-4, 0.02
 """Of each fit. PULL: of the squared distance of all weights from where they were."""
