@@ -15,6 +15,8 @@ from coop_perception.classes import SemanticClass
 STAGES = ("segmenter", "refinement", "restoration")
 STRIDE = 32
 """Height and width of the networks' image are multiples of it."""
+LARGEST_SIDE = 8192
+"""Pixels of any side of an input."""
 
 
 @dataclass(frozen=True, slots=True)

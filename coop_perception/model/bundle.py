@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from coop_perception.classes import IGNORE_ID, SemanticClass, parse_classes
-from coop_perception.contracts import CONTRACTS, STRIDE, Bundle, InputSizes, Network
+from coop_perception.contracts import CONTRACTS, LARGEST_SIDE, STRIDE, Bundle, InputSizes, Network
 from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.model.weights import refused_weights
 from coop_perception.shown import LONGEST_NAME, is_name, plain, shown
@@ -22,8 +22,6 @@ FORMAT_VERSION = 2
 MANIFEST = "bundle.yaml"
 LARGEST_FILE = 2**31
 """Bytes: no graph can be larger, nor any that it shares weights with."""
-LARGEST_SIDE = 8192
-"""Pixels of any side of an input."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 

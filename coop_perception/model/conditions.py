@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+PRESENT = 0.5
+"""A condition is said to be there where its presence is at least this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +23,8 @@ class Conditions:
     presence: NDArray[np.float32]
     strength: NDArray[np.float32]
     familiarity: float
+
+
+def present(names: Sequence[str], conditions: Conditions) -> tuple[str, ...]:
+    """Those of the bundle's conditions, by name, that are there."""
+    return tuple(name for name, probability in zip(names, conditions.presence, strict=True) if probability >= PRESENT)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -91,7 +92,14 @@ class Outputs:
         return {"mask"}
 
     def publish(
-        self, header: Header, frame: np.ndarray, result: Result, bundle: Bundle, info: object, parameters: object
+        self,
+        header: Header,
+        frame: np.ndarray,
+        result: Result,
+        filtered: object,
+        bundle: Bundle,
+        info: object,
+        parameters: object,
     ) -> None:
         assert result.mask is not None
         assert result.mask.shape == frame.shape[:2]
@@ -105,8 +113,8 @@ class Announcing(CameraStatistics):
         self.done = threading.Semaphore(0)
         self.newest: tuple[float, Mapping[str, float]] = 0.0, {}
 
-    def processed(self, latency_ms: float, stages_ms: Mapping[str, float]) -> None:
-        super().processed(latency_ms, stages_ms)
+    def processed(self, latency_ms: float, stages_ms: Mapping[str, float], *others: Any) -> None:
+        super().processed(latency_ms, stages_ms, *others)
         self.newest = latency_ms, stages_ms
         self.done.release()
 
@@ -248,6 +256,8 @@ def test_a_lost_gpu_may_be_sat_out(bundle: Path) -> None:
     channel.statistics = Announcing()
 
     class Lost:
+        bundle = None
+
         def run(self, *_: object) -> None:
             raise GpuLostError("gone")
 

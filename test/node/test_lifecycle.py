@@ -141,7 +141,7 @@ def test_a_signal_while_networks_warm_up(tmp_path: Path, number: signal.Signals,
             assert service.wait_for_service(30)
             ours.spin()
             service.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
-        wait_for(log, "loaded cooperative in", process, ours)
+        wait_for(log, "loaded restoration in", process, ours)
         ends_in_time(process, number, log)
     assert "loaded segmenter in" in log.read_text()  # progress was said
     assert "warmed up" not in log.read_text()
@@ -216,7 +216,7 @@ def resident_mb(process: subprocess.Popen[bytes]) -> float:
 
 def test_cleanup_gives_back_memory_threads_and_files(tmp_path: Path) -> None:
     """The first cycle brings what libraries keep for good; from then on nothing is added."""
-    bundle = write_toy_bundle(tmp_path / "toy", 360, 480)
+    bundle = write_toy_bundle(tmp_path / "toy", 352)
     with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", bundle=str(bundle), **RELIABLE) as process:
         ours.spin()
         masks = ours.listen(Image, "/front/coop/mask")

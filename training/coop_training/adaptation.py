@@ -183,7 +183,7 @@ def fit_restoration(
         image = image_of(frame)
         with torch.no_grad():
             guidance = model.refinement(image, degraded_segmentation(model, image))[0].float().softmax(1)
-        restored = restoration(frame, image, guidance, rough_estimate(batch.strengths))
+        restored = model.restored(frame, image, guidance, rough_estimate(batch.strengths))
         loss = config.losses.l1 * l1(restored, clear) + log_mse(restored, clear) + harm(restored, frame, clear)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from coop_training.adapters import OnnxSegmenter
 from coop_training.config import TrainConfig
+from coop_training.networks.calibration import Calibration
 from coop_training.networks.discriminator import Discriminator
 from coop_training.networks.estimate import Estimate
 from coop_training.networks.nafnet import NafNet
@@ -38,7 +39,8 @@ VARIANTS: dict[str, Variant] = {
 
 
 class Cooperative(nn.Module):
-    """Segmenter, refinement (G1) and restoration (G2), for the classes and conditions of a configuration.
+    """Segmenter, refinement (G1) and restoration (G2), for the classes and conditions of a configuration, and the
+    calibration of what refinement says of its own certainty.
 
     Where the configuration has an adversarial loss also their discriminators: `d1` of {S, I_d}, `d2` of I.
 
@@ -57,6 +59,7 @@ class Cooperative(nn.Module):
             else OnnxSegmenter(config.segmenter, config.data.class_list.classes, *config.input.image)
         )
         self.refinement = variant.refinement(classes, conditions)
+        self.calibration = Calibration(classes, conditions)
         self.restoration = variant.restoration(classes, conditions)
         self.guidance = config.guidance
         if config.losses.adversarial:
@@ -113,4 +116,4 @@ class Cooperative(nn.Module):
 
     def deployed(self) -> dict[str, nn.Module]:
         """The networks that a bundle is made of."""
-        return {name: self.parts()[name] for name in ("segmenter", "refinement", "restoration")}
+        return {name: self.parts()[name] for name in ("segmenter", "refinement", "calibration", "restoration")}

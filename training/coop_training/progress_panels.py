@@ -14,7 +14,7 @@ from coop_training.config import TrainConfig
 from coop_training.data import AdverseCrops, Conditions, LabelledFrame
 from coop_training.guidance import degraded_segmentation, to_image
 from coop_training.model import Cooperative
-from coop_training.pixels import to_bytes, to_float, to_mask
+from coop_training.pixels import QUARTER, to_bytes, to_float, to_mask
 
 COLUMNS = ("degraded", "raw mask", "refined mask", "restored", "clear")
 CLEAR = "clear"
@@ -49,7 +49,10 @@ class Panels:
         restored = to_bytes(model.restore(image, image, refined, estimate)).cpu().numpy()
         for module, mode in modes.items():
             module.training = mode
-        mask_raw, mask = (to_mask(probabilities, *self.crop)[0].cpu().numpy() for probabilities in (given, refined))
+        mask_raw, mask = (
+            to_mask(probabilities, stride)[0].cpu().numpy()
+            for probabilities, stride in ((given, QUARTER), (refined, model.stride))
+        )
         panels = [
             (
                 frame,

@@ -89,7 +89,8 @@ class FrameBranch(nn.Module):
 
     def forward(self, frame: Tensor, scene: Tensor, embedding: Tensor) -> Tensor:
         height, width = frame.shape[-2:]
-        padded = F.pad(frame - 0.5, (0, -width % 8, 0, -height % 8), mode="replicate")
+        rows, columns = (height + 7) // 8, (width + 7) // 8  # at the coarsest scale
+        padded = F.pad(frame - 0.5, (0, 8 * columns - width, 0, 8 * rows - height), mode="replicate")
         fine = self.stem(F.pixel_unshuffle(padded, 2))
         for block in self.fine[: BLOCKS[0]]:
             fine = block(fine, embedding)
