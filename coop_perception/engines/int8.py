@@ -13,7 +13,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from coop_perception.engines.calibration import Feed
+from coop_perception.engines.frame_pass import Feed
 
 PERCENTILE = 99.99
 """Share of a tensor's values, in percent, that its range holds: rare large ones would coarsen all others. Of the street
@@ -37,6 +37,7 @@ def quantize(model: onnx.ModelProto, feeds: Sequence[Feed], symmetric: bool) -> 
         options |= {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
         # A convolution and the Relu or Add behind it are one kernel where nothing stands between them.
         options |= {"OpTypesToExcludeOutputQuantization": ["Conv"]}
+        _raise_opset(model)
     else:
         _part_pads(model.graph)
     add_pre_process_metadata(model)  # it would ask for what `load_graph` has done
@@ -58,6 +59,14 @@ def quantize(model: onnx.ModelProto, feeds: Sequence[Feed], symmetric: bool) -> 
                 extra_options=options,
             )
         return onnx.load(result)
+
+
+def _raise_opset(model: onnx.ModelProto) -> None:
+    """Scales in FP16, which the rest of a graph for TensorRT is in, there are from opset 19 on; its operators take all
+    that those of 18 take."""
+    for opset in model.opset_import:
+        if opset.domain == "":
+            opset.version = max(opset.version, 19)
 
 
 def _part_pads(graph: onnx.GraphProto) -> None:

@@ -76,6 +76,9 @@ def load_snapshot(
     except (BundleError, EngineError) as error:
         raise type(error)(str(error).replace(str(copy), str(directory))) from error
     (pipeline,) = pipelines
+    for engine in pipeline.engines.values():
+        if engine.path.is_relative_to(copy):  # which will be gone when it says of a frame that it cannot run it
+            engine.path = directory / engine.path.relative_to(copy)
     engine = pipeline.engines["segmenter"]
     say(
         f"bundle {bundle.name}: {len(bundle.classes)} classes at a height of {bundle.input.height}, {engine.backend} "

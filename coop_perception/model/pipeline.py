@@ -99,10 +99,10 @@ class Pipeline:
 
     def warm_up(self, largest: int = 1, network_height: int = 0) -> None:
         """Run every engine once, as the first run allocates memory; those on a GPU with each batch of up to `largest`
-        frames of USUAL sizes, as they prepare for each of them."""
+        frames of USUAL sizes, as they prepare for each of them: the largest first, which the others then fit in."""
         on_gpu = any(engine.on_gpu for engine in self.engines.values())
-        for height, width in USUAL if on_gpu else USUAL[:1]:
-            for number in range(1, largest + 1) if on_gpu else (1,):
+        for height, width in USUAL[::-1] if on_gpu else USUAL[:1]:
+            for number in range(largest, 0, -1) if on_gpu else (1,):
                 frames = np.zeros((number, height, width, 3), np.uint8)
                 self.run(list(frames), OUTPUTS, network_height=network_height)
                 for engine in self.engines.values():
