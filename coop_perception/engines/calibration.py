@@ -34,14 +34,14 @@ class CalibrationFrames:
     """SAMPLE_DRIVES, or a checksum of the images."""
 
 
-def calibration_frames(bundle: Bundle, images: Path | None = None) -> CalibrationFrames:
+def calibration_frames(images: Path | None = None) -> CalibrationFrames:
     """Frames of a folder of images, every second one to check with; or of two sample drives, one to check with.
 
     Raises:
         DatasetError: the folder holds no image, or one cannot be read.
     """
     if images is None:
-        return CalibrationFrames(_drive(bundle.conditions, 1, (0, -1)), checking_frames(bundle), SAMPLE_DRIVES)
+        return CalibrationFrames(_drive(1, (0, -1)), checking_frames(), SAMPLE_DRIVES)
     files = sorted(image_files(images))
     files = [files[i * len(files) // MOST_IMAGES] for i in range(MOST_IMAGES)] if len(files) > MOST_IMAGES else files
     frames = [
@@ -54,10 +54,10 @@ def calibration_frames(bundle: Bundle, images: Path | None = None) -> Calibratio
     return CalibrationFrames(frames[::2], frames[1::2] or frames, digest.hexdigest())
 
 
-def checking_frames(bundle: Bundle) -> list[Image]:
+def checking_frames() -> list[Image]:
     """Frames of a sample drive that is not calibrated on, uint8 [480,640,3] RGB: a clear one, and one under each
     condition."""
-    return _drive(bundle.conditions, 2, (1,))
+    return _drive(2, (1,))
 
 
 def network_feeds(bundle: Bundle, frames: Sequence[Image]) -> dict[str, list[Feed]]:
@@ -85,11 +85,10 @@ def cpu_session(graph: Path | bytes) -> ort.InferenceSession:
     return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 
 
-def _drive(conditions: Sequence[str], seed: int, levels: Sequence[int]) -> list[Image]:
+def _drive(seed: int, levels: Sequence[int]) -> list[Image]:
     """A clear frame of a drive, and one for each of a condition's levels, given as indices into them."""
     drive = SampleDrive(seed, *SIZE[::-1])
-    known = [condition for condition in conditions if condition in CONDITIONS]
-    cases = [(condition, range(1, len(CONDITIONS[condition].levels) + 1)[i]) for condition in known for i in levels]
+    cases = [(name, range(1, len(condition.levels) + 1)[i]) for name, condition in CONDITIONS.items() for i in levels]
     frames = [drive.frame(0).image]
     for index, (condition, level) in enumerate(cases, 1):
         scene = drive.frame(FRAME_STEP * index)

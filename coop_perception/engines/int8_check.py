@@ -74,7 +74,7 @@ def _measure(bundle: Bundle, engines: Mapping[str, Engine], load_exact: Callable
     try:
         for name, network in bundle.networks.items():
             exact[name] = load_exact(network.path)
-        return precision_cost(bundle, with_engines(exact), with_engines({**exact, **engines}), checking_frames(bundle))
+        return precision_cost(bundle, with_engines(exact), with_engines({**exact, **engines}), checking_frames())
     finally:
         for engine in exact.values():
             engine.close()

@@ -49,7 +49,7 @@ class Graphs:
         Raises:
             DatasetError: there are no images in the folder, or one cannot be read.
         """
-        return calibration_frames(self.bundle, self._images)
+        return calibration_frames(self._images)
 
     @property
     def calibration(self) -> str | None:

@@ -566,8 +566,8 @@ def test_what_is_warned_of(cost: Cost, excessive: bool) -> None:
     assert cost.excessive() == excessive
 
 
-def test_calibration_takes_a_folder_apart(toy: Bundle, images: Path) -> None:
-    found = calibration.calibration_frames(toy, images)
+def test_calibration_takes_a_folder_apart(images: Path) -> None:
+    found = calibration.calibration_frames(images)
     assert found.calibrating
     assert found.checking
     assert {frame.shape for frame in (*found.calibrating, *found.checking)} == {(*SIZE, 3)}

@@ -29,7 +29,7 @@ class Panels:
         self.classes = config.data.class_list.classes
         samples = []
         for row in self.rows:
-            shares = {name: float(name == row) for name in config.conditions}
+            shares = {} if row == CLEAR else {name: float(name == row) for name in config.conditions}
             conditions = Conditions(config.conditions, float(row == CLEAR), config.mixtures, shares)
             samples.append(AdverseCrops([frames[0]], 1, self.crop, conditions, config.seed, (1.0, 1.0))[0])
         self.degraded = torch.stack([sample.degraded for sample in samples])

@@ -70,9 +70,12 @@ def macs_per_pixel(model: Cooperative) -> float:
 
 
 def cost_table(model: Cooperative, costs: dict[str, Cost]) -> Table:
-    """One row per network; discriminators, which only training needs, without their cost."""
+    """One row per network, the calibration of a few numbers left out; discriminators, which only training needs,
+    without their cost."""
     table = Table("network", "parameters, M", f"GMACs at {HEIGHT}x{WIDTH}", "and per further megapixel of the frame")
     for name, network in model.parts().items():
+        if network is model.calibration:
+            continue
         further = f"{macs_per_pixel(model) * 1e6 / 1e9:.1f}" if name == "restoration" else ""
         macs = f"{costs[name].macs / 1e9:.1f}" if name in costs else ""
         table.add_row(name, f"{parameters(network) / 1e6:.2f}", macs, further)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from coop_training import monitor, train
@@ -22,7 +23,9 @@ def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def share_of_the_cores() -> None:
     """Workers side by side would otherwise each compute on all of them."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
 
 
 @pytest.fixture(scope="session")

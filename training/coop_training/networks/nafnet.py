@@ -90,7 +90,8 @@ class NafNet(nn.Module):
     def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
         height, width = frame.shape[-2:]
         multiple = 1 << len(self.downs)
-        padded = F.pad(frame, (0, -width % multiple, 0, -height % multiple))
+        rows, columns = (height + multiple - 1) // multiple, (width + multiple - 1) // multiple  # at the coarsest scale
+        padded = F.pad(frame, (0, multiple * columns - width, 0, multiple * rows - height))
         x, skips = self.intro(padded), []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)

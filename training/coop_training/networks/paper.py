@@ -103,7 +103,8 @@ class PaperRestoration(nn.Module):
 
     def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
         height, width = frame.shape[-2:]
-        padded = F.pad(frame, (0, -width % 4, 0, -height % 4), mode="replicate")
+        rows, columns = (height + 3) // 4, (width + 3) // 4  # at the coarsest scale
+        padded = F.pad(frame, (0, 4 * columns - width, 0, 4 * rows - height), mode="replicate")
         generated = self.generator(padded, probabilities)[0][..., :height, :width]
         return (torch.tanh(generated) + 1) / 2
 
