@@ -132,7 +132,8 @@ def collect(
     allowed = label_shares(config.data.label_sets, model.classes) > 0
     allowed[IGNORE_ID] = False
     places = [(part, index) for part in parts for index in range(len(part))]
-    rows, presences = [], []
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    presences: list[Tensor] = []
     for number, (part, index) in enumerate(track(places, "judging masks", console=console)):
         frame = part[index]
         for time in range(1 + PER_FRAME):
@@ -147,10 +148,10 @@ def collect(
             right = allowed[truth[drawn], mask[drawn].long()]
             rows.append((confidence[drawn], right.float(), torch.full((len(right),), len(presences))))
             presences.append(estimator.estimate(seen.statistics).presence)
-    columns = [torch.cat(column) for column in zip(*rows, strict=True)]
-    if not len(columns[0]):
+    of_pixels = [torch.cat(column) for column in zip(*rows, strict=True)]
+    if not len(of_pixels[0]):
         raise DatasetError("no pixel of the frames has a label of a class")
-    return Judged(*columns, torch.cat(presences))
+    return Judged(of_pixels[0], of_pixels[1], of_pixels[2], torch.cat(presences))
 
 
 def fit(calibration: Calibration, judged: Judged) -> str:
