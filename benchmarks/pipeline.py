@@ -213,7 +213,8 @@ def node_starts(bundle: Bundle, count: int) -> tuple[list[Goal], dict[str, objec
 
 
 def node_command(bundle: Bundle) -> list[str]:
-    parameters = {"bundle": bundle.directory, "cameras": f"['{CAMERA}']"}
+    # All networks for each frame, whatever it shows.
+    parameters = {"bundle": bundle.directory, "cameras": f"['{CAMERA}']", "skip_when_clear": "false"}
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     return ["-m", "coop_perception.commands.perception_node", "--ros-args", *given]
 

@@ -98,7 +98,7 @@ def node_process(
 ) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """The perception node, telling its status often."""
     return executable(
-        "perception_node", domain, log, *flags, **{"status_period": "0.1", "backend": "onnxruntime", **parameters}
+        "perception_node", domain, log, *flags, **{"status_period": "0.1", **parameters}
     )
 
 

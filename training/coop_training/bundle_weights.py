@@ -91,3 +91,24 @@ def _unfolded(network: nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tens
                 values = {"weight": ones, "bias": shift, "running_mean": 0 * ones, "running_var": ones - norm.eps}
                 weights |= {f"{path}.{behind}.{key}": tensor for key, tensor in values.items()}
     return weights
+
+
+def put_weights(path: Path, prefix: str, network: nn.Module) -> onnx.ModelProto:
+    """A graph with a network's parameters and buffers in the place of its own; what the graph does not hold, since
+    nothing that it gives depends on it, is left out. The reverse of `load_bundle_weights` of a network without batch
+    normalisations that were folded since.
+
+    Args:
+        path: of the graph.
+        prefix: of the network's parameters in the graph.
+        network: whose shapes are the graph's.
+    """
+    proto = onnx.load(path)
+    weights = network.state_dict()
+    for tensor in proto.graph.initializer:
+        key = tensor.name.removeprefix(prefix).removesuffix(HALVED)
+        if tensor.name.startswith(prefix) and key in weights:
+            held = numpy_helper.to_array(tensor)
+            value = weights[key].detach().numpy().astype(held.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(value.reshape(held.shape), tensor.name))
+    return proto

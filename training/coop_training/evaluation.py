@@ -81,10 +81,11 @@ class Evaluation:
 
 def cooperative(pipeline: Pipeline) -> Method:
     """Masks refined and images restored by a bundle, each image as the node treats the first that a camera sends."""
-    return lambda image, case: pipeline.run([image], OUTPUTS, decide=_as_first_frame)[0]
+    return lambda image, case: pipeline.run([image], OUTPUTS, decide=as_first_frame)[0]
 
 
-def _as_first_frame(index: int, estimate: Conditions) -> Conditions | None:
+def as_first_frame(index: int, estimate: Conditions) -> Conditions | None:
+    """What restoration of a camera's first frame is conditioned on: `coop_perception.model.pipeline.Decide`."""
     return estimate if needs_restoration(estimate.presence, restored_before=False) else None
 
 
@@ -94,7 +95,7 @@ def restore_then_segment(pipeline: Pipeline, restore: Callable[[Pixels, Case], P
 
     def method(image: Pixels, case: Case) -> Result:
         wanted = ("mask_raw",) if restore else ("mask_raw", "restored", "condition")
-        (result,) = pipeline.run([image], wanted, decide=_as_first_frame)
+        (result,) = pipeline.run([image], wanted, decide=as_first_frame)
         if restore:
             result.restored = restore(image, case)
         assert result.restored is not None
