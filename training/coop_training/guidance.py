@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coop_perception.contracts import STRIDE
 from coop_training.config import TrainConfig
 from coop_training.model import Cooperative
 from coop_training.networks.blocks import resized
@@ -26,7 +27,6 @@ STRENGTH_ERROR = 0.07
 """Standard deviation of estimated strengths from the true ones."""
 SMALLEST_SCALE = 0.5
 """Of the image against the frame."""
-IMAGE_STRIDE = 32
 
 
 def to_image(image: Tensor) -> Tensor:
@@ -40,14 +40,15 @@ def image_of(frame: Tensor) -> Tensor:
     if torch.rand(()) < 0.5:
         return frame
     scale = float(1 - (1 - SMALLEST_SCALE) * torch.rand(()))
-    size = [max(round(side * scale / IMAGE_STRIDE), 1) * IMAGE_STRIDE for side in frame.shape[-2:]]
+    size = [max(round(side * scale / STRIDE), 1) * STRIDE for side in frame.shape[-2:]]
     return F.interpolate(frame, size=size, mode="area").contiguous(memory_format=torch.channels_last)
 
 
 def degraded_segmentation(model: Cooperative, degraded: Tensor) -> Tensor:
     """S_d: probabilities [N,C,h,w] of the segmenter, which no stage of Algorithm 1 changes."""
     with torch.no_grad():
-        return model.segmenter(degraded).float().softmax(1)
+        probabilities: Tensor = model.segmenter(degraded).float().softmax(1)
+    return probabilities
 
 
 @torch.no_grad()
@@ -83,8 +84,7 @@ def rough_estimate(strengths: Tensor) -> Estimate:
     """The conditions about as well as they are estimated of frames never seen, and for a tenth of the samples wrong.
 
     Of crops they are estimated far worse than of whole frames, as deployed: so it is the truth that is made rough. A
-    wrong one calls a condition present that
-    is not, or absent that is, or takes the strongest for another one.
+    wrong one calls a condition present that is not, or absent that is, or takes the strongest for another one.
 
     Args:
         strengths: [N,K], 0 where a condition is not there.

@@ -78,6 +78,8 @@ def feed_casts_alone(graph: onnx.GraphProto) -> None:
             continue
         takers = [node for node in graph.node if value.name in node.input]
         casts = [node for node in takers if node.op_type == "Cast"]
+        if not casts:
+            continue  # a variant may make nothing of an input
         for node in takers:
             if node.op_type == "Shape":
                 node.input[0] = casts[0].output[0]

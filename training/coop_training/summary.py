@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from rich.table import Table
 from torch import Tensor, nn
@@ -47,26 +49,19 @@ def deployed_costs(model: Cooperative) -> dict[str, Cost]:
     image = torch.empty(1, 3, HEIGHT, WIDTH, device="meta")
     given = torch.empty(1, model.classes, HEIGHT // 4, WIDTH // 4, device="meta")
     sensor = torch.empty(1, 3, SENSOR, SENSOR, device="meta")
+    refined = torch.empty(1, model.classes, HEIGHT // model.stride, WIDTH // model.stride, device="meta")
+    presence = torch.empty(1, model.conditions, device="meta")
+    wider = torch.empty(1, 3, HEIGHT, WIDTH + WIDER, device="meta")
     own = isinstance(model.segmenter, OnnxSegmenter)
     macs = {
         **({} if own else {"segmenter": cost(model.segmenter, (image,)).macs}),
         "refinement": cost(Refining(model), (image, given, sensor)).macs,
-        "restoration": restoration_macs(model, WIDTH),
+        "restoration": cost(Restoring(model), (image, image, refined, presence)).macs,
     }
-    return {name: Cost(parameters(model.parts()[name]), of_network) for name, of_network in macs.items()}
-
-
-def restoration_macs(model: Cooperative, width: int) -> int:
-    """Of a frame of 512 rows and so many columns, its image of 512x1024."""
-    frame, image = (torch.empty(1, 3, HEIGHT, columns, device="meta") for columns in (width, WIDTH))
-    refined = torch.empty(1, model.classes, HEIGHT // model.stride, WIDTH // model.stride, device="meta")
-    presence = torch.empty(1, model.conditions, device="meta")
-    return cost(Restoring(model), (frame, image, refined, presence)).macs
-
-
-def macs_per_pixel(model: Cooperative) -> float:
-    """What each further pixel of a camera's frame costs restoration."""
-    return (restoration_macs(model, WIDTH + WIDER) - restoration_macs(model, WIDTH)) / (HEIGHT * WIDER)
+    costs = {name: Cost(parameters(model.parts()[name]), of_network) for name, of_network in macs.items()}
+    more = cost(Restoring(model), (wider, image, refined, presence)).macs - macs["restoration"]
+    further = round(more * 1e6 / (HEIGHT * WIDER))
+    return {**costs, "restoration": replace(costs["restoration"], macs_per_megapixel=further)}
 
 
 def cost_table(model: Cooperative, costs: dict[str, Cost]) -> Table:
@@ -76,8 +71,9 @@ def cost_table(model: Cooperative, costs: dict[str, Cost]) -> Table:
     for name, network in model.parts().items():
         if network is model.calibration:
             continue
-        further = f"{macs_per_pixel(model) * 1e6 / 1e9:.1f}" if name == "restoration" else ""
-        macs = f"{costs[name].macs / 1e9:.1f}" if name in costs else ""
+        known = costs.get(name)
+        macs = "" if known is None else f"{known.macs / 1e9:.1f}"
+        further = "" if known is None or not known.macs_per_megapixel else f"{known.macs_per_megapixel / 1e9:.1f}"
         table.add_row(name, f"{parameters(network) / 1e6:.2f}", macs, further)
     return table
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
-from coop_training import monitor, train
+from coop_training import monitor, train, training
+from coop_training.model import Cooperative
+from coop_training.networks.cost import Cost
+from coop_training.summary import deployed_costs
 from once import once
 from random_model import save_random_model
 from smoke_run import run, write_config, write_frames
@@ -37,6 +40,23 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config_file(root: Path, tmp_path: Path) -> Path:
     return write_config(tmp_path / "smoke.yaml", root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def costs_counted_once() -> Iterator[None]:
+    """Of networks of one kind: counting takes a second or two."""
+    counted: dict[tuple[object, ...], dict[str, Cost]] = {}
+
+    def costs(model: Cooperative) -> dict[str, Cost]:
+        kinds = tuple(type(part) for part in model.parts().values())
+        key = (*kinds, model.classes, model.conditions)
+        if key not in counted:
+            counted[key] = deployed_costs(model)
+        return counted[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "deployed_costs", costs)
+        yield
 
 
 @pytest.fixture

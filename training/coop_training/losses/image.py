@@ -27,8 +27,8 @@ def log_mse(restored: Tensor, clear: Tensor) -> Tensor:
 def harm(restored: Tensor, degraded: Tensor, clear: Tensor) -> Tensor:
     """Mean over images of the PSNR in dB that restoration loses, 0 where it gains; not the paper's.
 
-    Images [N,3,H,W] in 0..1. Scalar. Losing 1 dB counts beside what `log_mse` makes of it: an image that is made worse
-    is not made up for by another one that is made better.
+    Images [N,3,H,W] in 0..1. Scalar. To the other losses what is won in one image makes up for what is lost in another;
+    to whoever drives by it, it does not.
     """
     before, after = ((image.float() - clear).square().mean((1, 2, 3)) for image in (degraded, restored))
     lost = (after + LEAST_CHANGE).log10() - (before + LEAST_CHANGE).log10()
