@@ -156,6 +156,9 @@ class _Client:
         self._conditions: dict[int, Estimated] = {}
         self._status: CameraStatus | None = None
         self._status_count = 0
+        self._stages_ms: dict[str, list[float]] = {}
+        """Of each network, what the node said while it was played to: not its last word, as it looks back a few seconds,
+        in which restoration may have had nothing to do."""
         self._work = 0
         """Frames that the node has processed: time limits begin anew with each."""
         self._writer: RecordingWriter | None = None
@@ -205,7 +208,9 @@ class _Client:
             result.received = after.frames_received - before.frames_received
             result.processed = min(len(whole), after.frames_processed - before.frames_processed)
             result.dropped = _difference(before, after)
-            result.stages_ms = {s.name: s.median_ms for s in after.stages if s.name in STAGES}
+            result.stages_ms = {
+                name: float(np.median(self._stages_ms[name])) for name in STAGES if name in self._stages_ms
+            }
             result.latency_ms = {
                 s: (self._mask_time[s] - published[s]) * 1e3 for s in published if s in self._mask_time
             }
@@ -426,6 +431,9 @@ class _Client:
                     self._work = camera.frames_processed
                     self._status = camera
                     self._status_count += 1
+                    if self._writer is not None:
+                        for stage in camera.stages:
+                            self._stages_ms.setdefault(stage.name, []).append(stage.median_ms)
             self._changed.notify_all()
 
 

@@ -98,7 +98,7 @@ def is_complete(task: Task, bundle: Bundle) -> bool:
         str(run.get(name)) if wanted == AUTO else wanted
         for name, wanted in (("backend", asked.backend), ("precision", asked.precision))
     )
-    refuse_another(out / SUMMARY, run, json.loads(json.dumps(task.identity(bundle, backend, precision))))
+    refuse_another(out / SUMMARY, run, task.identity(bundle, backend, precision))
     return True
 
 

@@ -76,7 +76,8 @@ class _Tally:
         self.estimated = 0
         self.worst: list[dict[str, Any]] = []
         self._times: dict[str, list[NDArray[np.float64]]] = {}
-        self._sums: Counter[str] = Counter()
+        self._sums: dict[str, float] = {}
+        """Over images, and how many they are."""
 
     def add(self, table: Table) -> None:
         """A recording's frames."""
@@ -88,12 +89,15 @@ class _Tally:
             if name == "latency_ms" or name.startswith("stages_ms."):
                 self._times.setdefault(name, []).append(values[~np.isnan(values)])
         for name in ("degraded", "restored"):
-            for score in ("psnr", "ssim"):
-                values = np.minimum(table.numbers[f"{score}_{name}"], PSNR_CAP)
-                self._sums[f"{score}_{name}"] += float(np.nansum(values))
-                self._sums[f"{score}_{name} frames"] += int((~np.isnan(values)).sum())
+            psnr, ssim = (table.numbers[f"{score}_{name}"] for score in ("psnr", "ssim"))
+            self._add_up(f"psnr_{name}", np.nansum(np.minimum(psnr, PSNR_CAP)))
+            self._add_up(f"ssim_{name}", np.nansum(ssim))
+            self._add_up(f"images_{name}", (~np.isnan(psnr)).sum())
         self._add_conditions(table)
         self._add_worst(table)
+
+    def _add_up(self, name: str, more: np.number[Any]) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + float(more)
 
     def _add_conditions(self, table: Table) -> None:
         presence = table.by_key("presence")
@@ -134,9 +138,9 @@ class _Tally:
     def images(self) -> dict[str, Any]:
         """Means over images."""
         return {
-            f"image_{name}": {score: self._sums[f"{score}_{name}"] / frames for score in ("psnr", "ssim")}
+            f"image_{name}": {score: self._sums[f"{score}_{name}"] / images for score in ("psnr", "ssim")}
             for name in ("degraded", "restored")
-            if (frames := self._sums[f"psnr_{name} frames"])
+            if (images := self._sums.get(f"images_{name}"))
         }
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coop_perception.evaluation.gate import CHANGES, Gate, GateSyntaxError, judge, parse
-from coop_perception.evaluation.judged import cell, junit_xml
+from coop_perception.evaluation.judged import cell, junit_xml, score_rows
 from coop_perception.evaluation.measures import MEASURES, NAMES
 
 
@@ -139,6 +139,13 @@ def test_junit_says_what_failed_and_takes_names_literally() -> None:
     assert suite.attrib["failures"] == "1"
     assert [case.find("failure") is not None for case in suite] == [False, True]
     assert suite[1].attrib["classname"].startswith('bag<b>"&')
+
+
+def test_markdown_names_scores_as_gates_do() -> None:
+    rows = score_rows({"measures": MEASURED})
+    assert "| miou | 0.6 | 0.5 to 0.7 |" in rows.replace("\\", "")
+    assert "| presence.fog | 0.8 | 0.7 to 0.9 |" in rows.replace("\\", "")
+    assert "| false_alarms.fog | 0.02 | |" in rows.replace("\\", "")
 
 
 def test_names_are_no_markdown() -> None:

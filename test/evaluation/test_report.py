@@ -502,6 +502,8 @@ def test_table_for_the_terminal() -> None:
     assert ["PSNR", "20.13", "dB", "24.35", "dB", "+4.22", "dB"] in rows
     assert ["SSIM", "0.712", "0.853", "+0.141"] in rows
     assert ["frames", "processed", "147", "of", "150", "3", "dropped"] in rows
+    assert ["fog", "found", "in", "140", "frames"] in rows
+    assert ["restoration", "ran", "in", "95", "%", "of", "frames"] in rows
     assert ["rate", "14.2", "frames/s"] in rows
     assert ["latency", "p99", "97.4", "ms"] in rows
 

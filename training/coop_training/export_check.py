@@ -37,8 +37,6 @@ TOLERANCES = {
     "familiarity": 1e-3,
 }
 """How far a value may be from the one expected: a class, a grey level, a share."""
-FRAME_STEP = 7
-"""Frames of the sample drive between two that are taken: what they show differs."""
 
 
 ReadImage = Callable[[], NDArray[np.uint8]]
@@ -73,16 +71,16 @@ def check_views(
     shown = [(aspect, "") for aspect in ASPECTS]
     shown += [(ASPECTS[index % len(ASPECTS)], name) for index, name in enumerate(conditions)]
     drives = {aspect: SampleDrive(1, round(aspect * height) | 1, height) for aspect in ASPECTS}
+    scenes = {aspect: drive.frame(0) for aspect, drive in drives.items()}
     views: list[dict[str, NDArray[np.generic]]] = []
     for index, (aspect, condition) in enumerate(shown):
-        drive = drives[aspect]
-        scene = drive.frame(FRAME_STEP * index)
+        scene = scenes[aspect]
         image = scene.image
         if reads:
             read = reads[index * len(reads) // len(shown)]()
             image = np.asarray(cv2.resize(read, (image.shape[1], height), interpolation=cv2.INTER_AREA), np.uint8)
-        frame = LabelledFrame(image, scene.mask, scene.depth.astype(np.float16), drive.intrinsics)
-        seen = under(condition, frame, drive.frame(FRAME_STEP * index + 3).image, index) if condition else image
+        frame = LabelledFrame(image, scene.mask, scene.depth.astype(np.float16), drives[aspect].intrinsics)
+        seen = under(condition, frame, index) if condition else image
         size = network_size(sizes, *seen.shape[:2])
         views.append(
             {
@@ -94,7 +92,7 @@ def check_views(
     return views
 
 
-def under(condition: str, frame: LabelledFrame, reflected: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+def under(condition: str, frame: LabelledFrame, seed: int) -> NDArray[np.uint8]:
     """A frame under a condition: a published one at its strongest, one of `mixtures.KINDS`, or, where the name is
     neither's, the frame as it is."""
     depth = np.asarray(frame.depth, np.float32)
@@ -103,7 +101,8 @@ def under(condition: str, frame: LabelledFrame, reflected: NDArray[np.uint8], se
         return degrade(frame.image, condition, level, seed=seed, depth=depth, intrinsics=frame.intrinsics)
     for kind in KINDS:
         if kind.name == condition:
-            return kind.forms[-1](frame.image, Scene(frame, depth, reflected), np.random.default_rng(seed))[0]
+            scene = Scene(frame, depth, frame.image[:, ::-1])
+            return kind.forms[-1](frame.image, scene, np.random.default_rng(seed))[0]
     return frame.image
 
 

@@ -106,17 +106,22 @@ def export_graphs(model: Cooperative, sensor: int) -> dict[str, onnx.ModelProto]
 
 
 def example(model: Cooperative, sensor: int) -> dict[str, Tensor]:
-    """Inputs to trace graphs with: no two axes that may differ are equally long."""
+    """Inputs to trace graphs with: no two axes that may differ are equally long, and no two inputs share memory, which
+    would make one of them."""
     batch, (height, width) = 2, (4 * STRIDE, 5 * STRIDE)
-    segmentation = torch.full((batch, model.classes, height // QUARTER, width // QUARTER), 1 / model.classes)
-    present = torch.full((batch, model.conditions), 0.5)
+    pixels = {
+        "frame": (batch, 151, 213, 3),
+        "image": (batch, height, width, 3),
+        "sensor": (batch, sensor, sensor, 3),
+    }
+    numbers = {
+        **dict.fromkeys(
+            ("probabilities", "refined_probabilities"), (batch, model.classes, height // QUARTER, width // QUARTER)
+        ),
+        **dict.fromkeys(("presence", "strength"), (batch, model.conditions)),
+        "familiarity": (batch,),
+    }
     return {
-        "frame": torch.zeros(batch, 151, 213, 3, dtype=torch.uint8),
-        "image": torch.zeros(batch, height, width, 3, dtype=torch.uint8),
-        "sensor": torch.zeros(batch, sensor, sensor, 3, dtype=torch.uint8),
-        "probabilities": segmentation,
-        "refined_probabilities": segmentation,
-        "presence": present,
-        "strength": present,
-        "familiarity": present[:, 0],
+        **{name: torch.zeros(shape, dtype=torch.uint8) for name, shape in pixels.items()},
+        **{name: torch.full(shape, 0.5) for name, shape in numbers.items()},
     }

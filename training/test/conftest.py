@@ -11,6 +11,7 @@ import pytest
 import torch
 from coop_training import monitor, train
 from once import once
+from random_model import save_random_model
 from smoke_run import run, write_config, write_frames
 
 
@@ -73,3 +74,17 @@ def exported(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run(export.main, "--checkpoint", checkpoint, "--out", directory / "bundle") == 0
 
     return once(tmp_path_factory, "exported", make)
+
+
+@pytest.fixture(scope="session")
+def random_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a checkpoint of random weights, `joint.safetensors`, and of its bundle, `random`. Not to be changed."""
+
+    from coop_training import export
+
+    def make(directory: Path) -> None:
+        save_random_model(directory / "joint.safetensors")
+        arguments = ("--checkpoint", directory / "joint.safetensors", "--out", directory / "random")
+        assert run(export.main, *arguments) == 0
+
+    return once(tmp_path_factory, "random", make)

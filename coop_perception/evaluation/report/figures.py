@@ -214,8 +214,8 @@ def conditions_table(summary: Mapping[str, Any]) -> ConditionTable:
     """What the networks find, and what that is worth where the recording says what was applied."""
     conditions = summary.get("condition", {}).get("conditions", {})
     told = any("applied" in of for of in conditions.values())
-    headings = ("frames with it", "mean presence", "mean strength in these")
-    headings += ("applied to", "found of these", "found where not applied") if told else ()
+    estimated = ("frames with it", "mean presence", "mean strength in these")
+    judged = ("applied to", "found of these", "found where not applied") if told else ()
 
     def share(value: Any) -> str:
         known = number(value)
@@ -230,7 +230,7 @@ def conditions_table(summary: Mapping[str, Any]) -> ConditionTable:
             yield share(of.get("recognised"))
             yield share(of.get("false_alarms"))
 
-    return ConditionTable(headings, tuple((name, tuple(cells(of))) for name, of in conditions.items()))
+    return ConditionTable((*estimated, *judged), tuple((name, tuple(cells(of))) for name, of in conditions.items()))
 
 
 @dataclass(frozen=True, slots=True)
