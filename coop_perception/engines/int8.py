@@ -17,8 +17,8 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from coop_perception.engines.frame_pass import Feed
 
 PERCENTILE = 99.99
-"""Share of a tensor's values, in percent, that its range holds: rare large ones would coarsen all others. Of a segmenter's
-masks it changed 0.07 to 0.44 % of the pixels on four frames, the whole range 0.09 to 0.57 %."""
+"""Share of a tensor's values, in percent, that its range holds: rare large ones would coarsen all others. Of a
+segmenter's masks it changed 0.07 to 0.44 % of the pixels on four frames, the whole range 0.09 to 0.57 %."""
 LEAST_CHANNELS = 16
 """That a convolution adds up, to be quantised."""
 
