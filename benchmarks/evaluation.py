@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        goals = [memory(place, options.long)]
+        goals = [memory(place, options.bundle, options.long)]
         frame = street(*SIZE)
         for name in ("one", "two"):
             write(place / name, [frame] * options.frames)
@@ -111,11 +111,11 @@ def fleet(place: Path, path: Path, workers: int) -> float:
     return time.perf_counter() - begun
 
 
-def memory(place: Path, frames: int) -> Goal:
+def memory(place: Path, path: Path, frames: int) -> Goal:
     """MB that the process grows by between a tenth of a long recording and its end."""
     random = np.random.default_rng(0)
     write(place / "long", [random.integers(0, 11, (*SMALL, 3), dtype=np.uint8) for _ in range(frames)])
-    networks = no_networks(load_bundle(default_bundle()))
+    networks = no_networks(load_bundle(path))
     grown: list[float] = []
 
     def advance(done: int, _count: int) -> None:
@@ -126,7 +126,7 @@ def memory(place: Path, frames: int) -> Goal:
         patch.object(offline, "load_engines", lambda *_: networks),
         patch.object(Pipeline, "warm_up"),
     ):
-        task = Task(place / "long", place / "long_out", default_bundle())
+        task = Task(place / "long", place / "long_out", path)
         task.out.mkdir()
         offline.evaluate_offline(task, advance=advance)
     print(f"resident after a tenth and at the end: {grown} MB; most: {peak_mb():.0f} MB")
