@@ -28,11 +28,12 @@ from coop_training.config import TrainConfig
 from coop_training.data import AdverseCrops, Conditions, LabelledFrame, Sample
 from coop_training.estimator import ABSENT, SURE
 from coop_training.familiarity import Outcomes, outcome, stacked
+from coop_training.frames import unlabelled
 from coop_training.guidance import degraded_segmentation, image_of, rough_estimate, to_image
 from coop_training.losses import harm, l1, log_mse, strength_loss
 from coop_training.model import Cooperative
 from coop_training.networks.estimate import Estimator
-from coop_training.observed import Pixels, adverse, refinement_of, statistics, unlabelled
+from coop_training.observed import Pixels, adverse, refinement_of, statistics
 from coop_training.unknown import unknown
 
 FIRST_DRIVE = 7000

@@ -20,8 +20,9 @@ from coop_perception.sample_scene.drive import SampleDrive
 from coop_training.cases import published_cases
 from coop_training.config import TrainConfig
 from coop_training.evaluation import as_first_frame, cooperative, evaluate, select
+from coop_training.frames import unlabelled
 from coop_training.layouts.frame import Item, LabelledFrame
-from coop_training.observed import Pixels, adverse, unlabelled
+from coop_training.observed import Pixels, adverse
 from coop_training.results import CHANGED_DB, HARM_DB, PRESENT, Results
 from coop_training.tables import markdown, number, percent
 

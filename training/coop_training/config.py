@@ -210,6 +210,10 @@ class EstimatorConfig(_Section):
     frames: int = Field(6000, gt=1)
     clear: float = Field(1 / 3, ge=0, lt=1)
     steps: int = Field(8000, gt=0)
+    cameras: tuple[Path, ...] = ()
+    """Folders of other cameras' clear frames, which need no labels, as another camera has other noise and colours."""
+    cameras_share: float = Field(0.25, gt=0, lt=1)
+    """Of the frames that the estimate is fitted to."""
 
 
 class InputConfig(_Section):

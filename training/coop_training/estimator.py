@@ -19,6 +19,7 @@ from coop_perception.image_files import DatasetError
 from coop_perception.views import scene_view, sensor_view
 from coop_training.batches import batch_loader
 from coop_training.data import DegradedFrames, planes
+from coop_training.frames import with_cameras
 from coop_training.guidance import to_image
 from coop_training.interrupt import Interrupt
 from coop_training.losses import strength_loss
@@ -95,7 +96,8 @@ def fit_estimator(run: Run, stage: str, interrupt: Interrupt) -> None:
     seed = run.seed(stage, run.settings(stage).steps)  # as if it were the step after the last
     torch.manual_seed(seed)
     settings = config.estimator
-    frames = DegradedFrames(run.frames, run.conditions(settings.clear), run.scales)
+    known = with_cameras(run.frames, settings.cameras, settings.cameras_share)
+    frames = DegradedFrames(known, run.conditions(settings.clear), run.scales)
     views = FrameViews(frames, settings.frames, config.input.sizes, seed)
     fit(refinement.estimator, *collect(run, refinement, views, interrupt), settings.steps)
 

@@ -37,6 +37,7 @@ from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, load_weights, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
 from coop_training.data import LabelledFrame, load_frames, random_view
+from coop_training.frames import unlabelled
 from coop_training.layouts.frame import scaled_image
 from coop_training.mixtures import other_camera
 from coop_training.model import Cooperative
@@ -49,7 +50,6 @@ from coop_training.observed import (
     refinement_of,
     restored,
     trusted,
-    unlabelled,
 )
 from coop_training.record import commit
 from coop_training.unknown import unknown

@@ -10,10 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coop_perception.camera import Intrinsics
-from coop_perception.classes import IGNORE_ID
 from coop_perception.contracts import InputSizes, network_size
-from coop_perception.degradations.depth import ground_plane_depth
 from coop_perception.views import scene_view, sensor_view
 from coop_training.data import LabelledFrame, degrade_randomly
 from coop_training.guidance import degraded_segmentation, to_image
@@ -73,14 +70,6 @@ def restored(model: Cooperative, seen: Observation, estimate: Estimate) -> Pixel
 def trusted(estimate: Estimate) -> Estimate:
     """As if it were wholly familiar."""
     return replace(estimate, familiarity=torch.ones_like(estimate.familiarity))
-
-
-def unlabelled(image: Pixels) -> LabelledFrame:
-    """A camera's frame of which nothing else is known: on an empty, level street."""
-    height, width = image.shape[:2]
-    intrinsics = Intrinsics.from_fov(width, height)
-    depth = ground_plane_depth(intrinsics).astype(np.float16)
-    return LabelledFrame(image, np.full((height, width), IGNORE_ID, np.uint8), depth, intrinsics)
 
 
 def adverse(

@@ -9,9 +9,9 @@ import torch
 from coop_training import calibrate
 from coop_training.calibrate import Judged, collect, fit
 from coop_training.config import StageConfig, StagesConfig, TrainConfig
+from coop_training.frames import unlabelled
 from coop_training.model import Cooperative
 from coop_training.networks.calibration import Calibration
-from coop_training.observed import unlabelled
 from rich.console import Console
 from safetensors.torch import load_file
 from smoke_run import run

@@ -11,9 +11,9 @@ import torch
 from coop_training import familiarity
 from coop_training.config import StageConfig, StagesConfig, TrainConfig
 from coop_training.familiarity import CHANGED_DB, Outcomes, fit, gained, outcome, sample
+from coop_training.frames import unlabelled
 from coop_training.model import Cooperative
 from coop_training.networks.estimate import Estimator
-from coop_training.observed import unlabelled
 from coop_training.unknown import KINDS, Kind, unknown
 from safetensors.torch import load_file
 from smoke_run import run

@@ -13,6 +13,7 @@ import torch
 import trees
 from coop_training.config import DataConfig
 from coop_training.data import AdverseCrops, Conditions, LabelledFrame, Sample, load_frames
+from coop_training.frames import TrainingFrames, unlabelled, with_cameras
 from coop_training.label_survey import check_labels, class_weights, label_counts
 from coop_training.layouts.frame import NO_DEPTH
 from coop_training.mixtures import KINDS
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from coop_perception.camera import Intrinsics
 from coop_perception.degradations import CONDITIONS
 from coop_perception.image_files import DatasetError
+from coop_perception.sample_scene.drive import SampleDrive
 
 HEIGHT, WIDTH = CROP = (16, 24)
 
@@ -92,6 +94,18 @@ def test_each_data_set_is_drawn_as_often_as_is_asked_for(tmp_path: Path) -> None
     drawn = [sample.mask.max() == 11 for sample in crops(frames, (), length=200)]
     # Half of the crops show a label drawn evenly: the only one of the coarse data set is one among several.
     assert 0.3 < np.mean(drawn) < 0.6
+
+
+def test_other_cameras_frames_are_drawn_as_often_as_is_asked_for(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((48, 64, 3), 9, np.uint8))
+    frame = SampleDrive(3, 64, 48).frame(0)
+    known = unlabelled(frame.image)
+    joined = with_cameras(TrainingFrames([[known], [known, known]], [0.7, 0.3]), [tmp_path], 0.25)
+    np.testing.assert_allclose(joined.weights, [0.525, 0.1125, 0.1125, 0.25])
+    np.testing.assert_array_equal(joined[3].image, np.full((48, 64, 3), 9))
+    assert (joined[3].mask == 255).all()
+    with pytest.raises(DatasetError):
+        with_cameras(TrainingFrames([[known]], [None]), [tmp_path / "none"], 0.25)
 
 
 @pytest.mark.parametrize(
