@@ -27,7 +27,8 @@ from coop_perception.evaluation import offline
 from coop_perception.evaluation.fleet import evaluate_all, threads_of
 from coop_perception.evaluation.task import Task
 from coop_perception.model.bundle import load_bundle
-from coop_perception.model.pipeline import Pipeline
+from coop_perception.model.over_time import OverTime
+from coop_perception.model.pipeline import OUTPUTS, Pipeline
 from coop_perception.recordings.messages import IMAGE_TYPE, image_message
 from coop_perception.recordings.writer import RecordingWriter
 from coop_perception.resources import default_bundle
@@ -89,10 +90,10 @@ def overhead(
     for number in range(rounds):
         begun = time.perf_counter()
         for _ in range(frames):
-            pipeline.run([frame], offline.WANTED)
+            pipeline.run([frame], OUTPUTS)
         bare.append(frames / (time.perf_counter() - begun))
         rows: list[float] = []
-        task = Task(place / "one", place / f"out{number}", path)
+        task = Task(place / "one", place / f"out{number}", path, over_time=OverTime(skip_when_clear=False))
         task.out.mkdir()
         offline.evaluate_offline(task, advance=lambda _done, _all, rows=rows: rows.append(time.perf_counter()))
         evaluated.append((len(rows) - 1) / (rows[-1] - rows[0]))
