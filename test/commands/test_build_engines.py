@@ -425,19 +425,27 @@ def write(toy: Bundle, nodes: list[onnx.NodeProto]) -> None:
     edit_manifest(toy.directory, networks=manifest["networks"])
 
 
+def convolutions(file: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Weights of quantised ones, and of the others."""
+    graph = onnx.load(file).graph
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    producers = {node.output[0]: node for node in graph.node}
+    weights = [node.input[1] for node in graph.node if node.op_type == "Conv"]
+    quantised = [producers[name] for name in weights if name not in tensors]
+    assert {node.op_type for node in quantised} == {"DequantizeLinear"}
+    return [tensors[node.input[0]] for node in quantised], [tensors[name] for name in weights if name in tensors]
+
+
 class TestInt8:
-    def test_convolutions_are_quantised(self, int8_file: Path) -> None:
-        producers = {node.output[0]: node.op_type for node in onnx.load(int8_file).graph.node}
-        convolutions = [node for node in onnx.load(int8_file).graph.node if node.op_type == "Conv"]
-        assert convolutions
-        assert {producers[node.input[1]] for node in convolutions} == {"DequantizeLinear"}
+    def test_dense_convolutions_are_quantised(self, int8_file: Path) -> None:
+        quantised, kept = convolutions(int8_file)
+        assert quantised
+        assert all(channels >= 16 and height * width > 1 for _, channels, height, width in (a.shape for a in quantised))
+        assert all(channels < 16 or height * width == 1 for _, channels, height, width in (a.shape for a in kept))
 
     def test_no_sum_of_two_products_overflows_16_bits(self, int8_file: Path) -> None:
         """Which is what processors without VNNI add them in: the largest activation is 255."""
-        graph = onnx.load(int8_file).graph
-        tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-        producers = {node.output[0]: node for node in graph.node}
-        weights = [tensors[producers[n.input[1]].input[0]] for n in graph.node if n.op_type == "Conv"]
+        weights, _ = convolutions(int8_file)
         assert {array.dtype for array in weights} == {np.dtype(np.int8)}
         assert 50 < max(int(np.abs(array.astype(int)).max()) for array in weights) <= 32767 // (2 * 255)
 
