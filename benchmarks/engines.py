@@ -12,20 +12,20 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import track
-from support.eager import eager_networks
+from support.eager import eager_pass
 from support.frames import street
 from support.goals import Goal, report
 
-from coop_perception.contracts import FUSED, STAGES, Bundle
+from coop_perception.contracts import STAGES, Bundle
 from coop_perception.engines import EngineError
+from coop_perception.engines.frame_pass import Feed, outputs_of
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.engines.onnxruntime import ort
 from coop_perception.model.bundle import load_bundle
@@ -35,7 +35,8 @@ from coop_perception.resources import default_bundle
 TURN = 4
 """Frames of a turn, its first one included."""
 EAGER, DEFAULTS = "torch eager", "onnxruntime, its defaults"
-STAGED = ", staged"
+SIZE = (640, 480)
+"""Width and height of the frame."""
 OURS = {
     "onnxruntime fp32": EngineSettings("onnxruntime", "fp32"),
     "openvino fp32": EngineSettings("openvino", "fp32"),
@@ -53,12 +54,12 @@ def main() -> None:
     bundle = load_bundle(options.bundle)
     default, why = default_backend(bundle)
     contestants = OURS | {f"{default.backend} {default.precision}": default}
-    image = street(bundle.width, bundle.height)
-    runs: dict[str, Run] = {EAGER: eager(bundle, image), DEFAULTS: onnxruntime_defaults(bundle, image)}
+    frame, eager = street(*SIZE), eager_pass(bundle)
+    runs: dict[str, Run] = {EAGER: lambda: eager(frame), DEFAULTS: onnxruntime_defaults(bundle, frame)}
     missing = {}
     for name, settings in contestants.items():
         try:
-            runs |= pipelines(name, bundle, settings, image)
+            runs[name] = pipeline(bundle, settings, frame)
         except EngineError as error:
             missing[name] = str(error)
     ms = measure(runs, options.turns)
@@ -67,18 +68,13 @@ def main() -> None:
     goals = [
         Goal("frames/s of the default backend over torch eager", best[EAGER] / taken, 2.0),
         Goal("... over ONNX Runtime's defaults", best[DEFAULTS] / taken, 1.2),
-        *(
-            Goal(f"frames/s fused over staged, {name}", best[name + STAGED] / best[name], None)
-            for name in contestants
-            if name in best
-        ),
     ]
     report(
         "engines",
         goals,
         {
             "bundle": bundle.name,
-            "size": [bundle.width, bundle.height],
+            "size": SIZE,
             "default": why,
             "ms_per_frame": {
                 name: {"median": round(statistics.median(times), 1), "min": round(min(times), 1), "frames": len(times)}
@@ -97,38 +93,32 @@ def default_backend(bundle: Bundle) -> tuple[EngineSettings, str]:
     """What `auto` takes here, measured anew, and why."""
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as cache:
-        engine = load_engines(bundle, (FUSED,), EngineSettings(cache=Path(cache)), lines.append)[FUSED]
-    engine.close()
+        engines = load_engines(bundle, STAGES, EngineSettings(cache=Path(cache)), lines.append)
+    for engine in engines.values():
+        engine.close()
     return EngineSettings(engine.backend, engine.precision), lines[-1]
 
 
-def eager(bundle: Bundle, image: NDArray[np.uint8]) -> Run:
-    network = eager_networks(bundle)[FUSED]
+def onnxruntime_defaults(bundle: Bundle, frame: NDArray[np.uint8]) -> Run:
+    sessions = {
+        name: ort.InferenceSession(str(network.path), providers=["CPUExecutionProvider"])
+        for name, network in bundle.networks.items()
+    }
 
-    def run() -> object:
-        with torch.inference_mode():
-            return [output.numpy() for output in network(torch.from_numpy(image[None]))]
+    def run(name: str, given: Feed, wanted: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+        return dict(zip(wanted, sessions[name].run(list(wanted), given), strict=True))
 
-    return run
-
-
-def onnxruntime_defaults(bundle: Bundle, image: NDArray[np.uint8]) -> Run:
-    session = ort.InferenceSession(str(bundle.networks[FUSED].path), providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"image": image[None]})
+    return lambda: outputs_of(bundle, frame, run)
 
 
-def pipelines(name: str, bundle: Bundle, settings: EngineSettings, image: NDArray[np.uint8]) -> dict[str, Run]:
-    """All outputs through the one graph, and through the three.
+def pipeline(bundle: Bundle, settings: EngineSettings, frame: NDArray[np.uint8]) -> Run:
+    """All outputs.
 
     Raises:
         EngineError: this machine cannot run it.
     """
-    engines = load_engines(bundle, (*STAGES, FUSED), settings)
-    fused, staged = Pipeline(bundle, engines), Pipeline(bundle, {stage: engines[stage] for stage in STAGES})
-    return {
-        name: lambda: fused.run([image], OUTPUTS),
-        name + STAGED: lambda: staged.run([image], OUTPUTS),
-    }
+    ours = Pipeline(bundle, load_engines(bundle, STAGES, settings))
+    return lambda: ours.run([frame], OUTPUTS)
 
 
 def measure(runs: dict[str, Run], turns: int) -> dict[str, list[float]]:

@@ -19,20 +19,23 @@ from unittest.mock import patch
 import numpy as np
 from support.frames import street
 from support.goals import Goal, report
-from support.no_networks import NoNetworks
+from support.no_networks import no_networks
 
-from coop_perception.contracts import FUSED, STAGES
+from coop_perception.contracts import STAGES
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.evaluation import offline
 from coop_perception.evaluation.fleet import evaluate_all, threads_of
 from coop_perception.evaluation.task import Task
 from coop_perception.model.bundle import load_bundle
-from coop_perception.model.pipeline import Pipeline
+from coop_perception.model.over_time import OverTime
+from coop_perception.model.pipeline import OUTPUTS, Pipeline
 from coop_perception.recordings.messages import IMAGE_TYPE, image_message
 from coop_perception.recordings.writer import RecordingWriter
 from coop_perception.resources import default_bundle
 
 RATE_NS = 100_000_000
+SIZE = (640, 480)
+"""Width and height of frames that networks run on."""
 SMALL = (48, 64)
 
 
@@ -43,11 +46,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: %(default)s)")
     parser.add_argument("--long", type=int, default=10_000, help="frames of the long recording (default: %(default)s)")
     options = parser.parse_args()
-    bundle = load_bundle(options.bundle)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        goals = [memory(place, options.long)]
-        frame = street(bundle.width, bundle.height)
+        goals = [memory(place, options.bundle, options.long)]
+        frame = street(*SIZE)
         for name in ("one", "two"):
             write(place / name, [frame] * options.frames)
         ratio, bare, evaluated = overhead(place, options.bundle, frame, options.frames, options.rounds)
@@ -61,7 +63,7 @@ def main() -> None:
             "bare_fps": bare,
             "evaluate_bag_fps": evaluated,
             "fleet_seconds": seconds,
-            "size": [bundle.width, bundle.height],
+            "size": SIZE,
         },
     )
 
@@ -88,10 +90,10 @@ def overhead(
     for number in range(rounds):
         begun = time.perf_counter()
         for _ in range(frames):
-            pipeline.run([frame], offline.WANTED)
+            pipeline.run([frame], OUTPUTS)
         bare.append(frames / (time.perf_counter() - begun))
         rows: list[float] = []
-        task = Task(place / "one", place / f"out{number}", path)
+        task = Task(place / "one", place / f"out{number}", path, over_time=OverTime(skip_when_clear=False))
         task.out.mkdir()
         offline.evaluate_offline(task, advance=lambda _done, _all, rows=rows: rows.append(time.perf_counter()))
         evaluated.append((len(rows) - 1) / (rows[-1] - rows[0]))
@@ -110,12 +112,11 @@ def fleet(place: Path, path: Path, workers: int) -> float:
     return time.perf_counter() - begun
 
 
-def memory(place: Path, frames: int) -> Goal:
+def memory(place: Path, path: Path, frames: int) -> Goal:
     """MB that the process grows by between a tenth of a long recording and its end."""
     random = np.random.default_rng(0)
     write(place / "long", [random.integers(0, 11, (*SMALL, 3), dtype=np.uint8) for _ in range(frames)])
-    bundle = load_bundle(default_bundle())
-    networks = NoNetworks(bundle.height, bundle.width, len(bundle.conditions))
+    networks = no_networks(load_bundle(path))
     grown: list[float] = []
 
     def advance(done: int, _count: int) -> None:
@@ -123,10 +124,10 @@ def memory(place: Path, frames: int) -> Goal:
             grown.append(resident_mb())
 
     with (
-        patch.object(offline, "load_engines", lambda *_: {FUSED: networks}),
+        patch.object(offline, "load_engines", lambda *_: networks),
         patch.object(Pipeline, "warm_up"),
     ):
-        task = Task(place / "long", place / "long_out", default_bundle())
+        task = Task(place / "long", place / "long_out", path)
         task.out.mkdir()
         offline.evaluate_offline(task, advance=advance)
     print(f"resident after a tenth and at the end: {grown} MB; most: {peak_mb():.0f} MB")

@@ -1,13 +1,10 @@
 """The networks' time on an NVIDIA GPU, against what the card could do at best, to out/bench/gpu.json.
 
-Timed are the bundle's four graphs, at input sizes and batches of 1 and 4, in FP32 (without TF32) and FP16, as a CUDA
-graph of PyTorch's (FP16: autocast), through ONNX Runtime's CUDA provider, and through TensorRT or TensorRT for RTX
-where they are installed and take the card. Inputs and outputs stay on the GPU, and for TensorRT are also copied, as the
-product does: the quotient is the share of bare enqueue time. A time is the median of single runs, from the call to the
-end of the GPU's work.
-
-A bundle's graphs are for one input size, so they are exported here anew for each, with the bundle's architecture and
-random weights: time does not depend on them.
+Timed are the bundle's three graphs, at sizes of frames and batches of 1 and 4, in FP32 (without TF32) and FP16, as a
+CUDA graph of PyTorch's (FP16: autocast; random weights, for time does not depend on them), through ONNX Runtime's CUDA
+provider, and through TensorRT or TensorRT for RTX where they are installed and take the card. Inputs and outputs stay
+on the GPU, and for TensorRT are also copied, as the product does: the quotient is the share of bare enqueue time. A
+time is the median of single runs, from the call to the end of the GPU's work.
 
 Roofline: the sum over convolutions and matrix products of the longer of the time for their arithmetic, at the matrix
 rate, and that for reading their inputs and weights and writing their result once, at the copy bandwidth; both are
@@ -22,7 +19,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,16 +30,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from coop_perception.contracts import CONTRACTS
-from coop_perception.documents import read_yaml
+from coop_perception.contracts import CONTRACTS, InputSizes, network_size
 from coop_perception.engines import EngineError
 from coop_perception.engines.cuda import gpu
 from coop_perception.engines.onnxruntime import ort
 from coop_perception.metrics import percentiles
-from coop_perception.model.bundle import MANIFEST
+from coop_perception.model.bundle import load_bundle
 
 BUNDLE, OUT = Path("models/street"), Path("out/bench/gpu.json")
-SIZES = ((480, 360), (1024, 512), (1920, 1080))
+SIZES = ((640, 480), (1280, 720), (1920, 1080))
+"""Widths and heights of frames."""
 BATCHES = (1, 4)
 PRECISIONS = {"fp32": 4, "fp16": 2}
 """Bytes of a number."""
@@ -69,23 +66,25 @@ def main() -> None:
 def measure(left: Callable[[], float] = lambda: math.inf) -> dict[str, Any]:
     """All figures; `left`: seconds that there are for it, of which cases that are not begun cost none."""
     import torch
+    from support.eager import eager_networks
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
     card, limits = torch.cuda.get_device_name(), measure_card()
-    results = []
+    bundle, results = load_bundle(BUNDLE), []
+    modules = eager_networks(bundle)
+    graphs = {name: onnx.load(network.path) for name, network in bundle.networks.items()}
     with Progress() as progress:
         task = progress.add_task("gpu", total=len(SIZES) * len(BATCHES) * len(PRECISIONS) * len(CONTRACTS))
         for width, height in SIZES:
-            modules, graphs = networks(height, width)
             for batch, precision, name in ((b, p, n) for b in BATCHES for p in PRECISIONS for n in CONTRACTS):
-                feeds = random_inputs(graphs[name], batch)
+                feeds = random_inputs(graphs[name], batch, (height, width), bundle.input)
                 least = roofline_ms(
-                    graphs[name], batch, PRECISIONS[precision], limits["copy_gb_s"], limits[f"{precision}_tflop_s"]
+                    graphs[name], feeds, PRECISIONS[precision], limits["copy_gb_s"], limits[f"{precision}_tflop_s"]
                 )
                 if left() < A_CASE_S:
                     continue
-                for runner, times in runners(modules[name], graphs[name], name, feeds, precision):
+                for runner, times in runners(modules[name], graphs[name], name, feeds, precision, bundle.input):
                     case = {"width": width, "height": height, "batch": batch, "precision": precision}
                     results.append({**case, "network": name, "runner": runner, **figures(times, batch, least)})
                 progress.advance(task)
@@ -122,45 +121,33 @@ def measure_card() -> dict[str, float]:
     return limits
 
 
-def networks(height: int, width: int) -> tuple[dict[str, Any], dict[str, onnx.ModelProto]]:
-    """The bundle's networks by name for an input size: as modules, and as ONNX graphs whose batch is open."""
-    import torch
-    from coop_training.config import TrainConfig
-    from coop_training.graphs import GRAPHS
-    from coop_training.model import Cooperative
-    from coop_training.onnx_graphs import export_graph, join
-
-    from coop_perception.contracts import STAGES
-
-    config = read_yaml(BUNDLE / MANIFEST)["training"]["config"]
-    torch.manual_seed(0)
-    model = Cooperative(TrainConfig.model_validate({**config, "height": height, "width": width})).eval()
-    modules = {name: GRAPHS[name](model, height, width).eval() for name in CONTRACTS}
-    graphs: dict[str, onnx.ModelProto] = {}
-    fine = (math.ceil(height / model.stride), math.ceil(width / model.stride))
-    probabilities = torch.full((2, model.classes, *fine), 1 / model.classes)
-    for name in STAGES:
-        contract = CONTRACTS[name]
-        given = [torch.zeros(2, height, width, 3, dtype=torch.uint8), probabilities][: len(contract.inputs)]
-        graphs[name] = export_graph(modules[name], given, contract.inputs, contract.outputs)
-    graphs["cooperative"] = join("cooperative", dict(graphs), CONTRACTS["cooperative"].outputs)
-    return modules, graphs
-
-
-def random_inputs(graph: onnx.ModelProto, batch: int) -> dict[str, np.ndarray]:
-    """Inputs of a graph by name: random bytes, and probabilities of equally likely classes."""
+def random_inputs(
+    graph: onnx.ModelProto, batch: int, frame: tuple[int, int], sizes: InputSizes
+) -> dict[str, np.ndarray]:
+    """Inputs of a graph by name, for frames of a size: random bytes, and halves."""
+    image = network_size(sizes, *frame)
     feeds = {}
     for value in graph.graph.input:
-        shape = (batch, *(d.dim_value for d in value.type.tensor_type.shape.dim[1:]))
+        height, width = frame if value.name == "frame" else image
+        if "probabilities" in value.name:
+            height, width = height // 4, width // 4
+        sides = iter((height, width))
+        _, *rest = (d.dim_value for d in value.type.tensor_type.shape.dim)
+        shape = (batch, *(size or next(sides) for size in rest))
         if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
             feeds[value.name] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         else:
-            feeds[value.name] = np.full(shape, 1 / shape[1], np.float32)
+            feeds[value.name] = np.full(shape, 0.5, np.float32)
     return feeds
 
 
 def runners(
-    module: Any, graph: onnx.ModelProto, name: str, feeds: dict[str, np.ndarray], precision: str
+    module: Any,
+    graph: onnx.ModelProto,
+    name: str,
+    feeds: dict[str, np.ndarray],
+    precision: str,
+    sizes: InputSizes,
 ) -> Iterator[tuple[str, list[float] | str]]:
     """Milliseconds of each run by every runner there is, or why it failed."""
     yield "torch CUDA graph", timed(lambda: times_of(torch_graph(module, feeds, precision)))
@@ -171,7 +158,7 @@ def runners(
             __import__(backend)
         except ImportError:
             continue
-        yield from tensorrt_times(backend, graph, name, feeds, precision).items()
+        yield from tensorrt_times(backend, graph, name, feeds, precision, sizes).items()
 
 
 def timed(work: Callable[[], list[float]]) -> list[float] | str:
@@ -239,11 +226,17 @@ def onnxruntime_cuda(graph: onnx.ModelProto, feeds: dict[str, np.ndarray], preci
 
 
 def tensorrt_times(
-    backend: str, graph: onnx.ModelProto, name: str, feeds: dict[str, np.ndarray], precision: str
+    backend: str,
+    graph: onnx.ModelProto,
+    name: str,
+    feeds: dict[str, np.ndarray],
+    precision: str,
+    sizes: InputSizes,
 ) -> dict[str, list[float] | str]:
     """Builds an engine and runs it as the product does, without and with the copies from and to the host."""
-    from coop_perception.engines.build import batches, build
+    from coop_perception.engines.build import build
     from coop_perception.engines.modules import tensorrt_module
+    from coop_perception.engines.profiles import profiles
     from coop_perception.engines.tensorrt import load
 
     whole = f"{backend}, copies included"
@@ -251,15 +244,15 @@ def tensorrt_times(
         path = Path(directory, f"{name}.engine")
         batch = len(next(iter(feeds.values())))
         try:
-            module, profiles = tensorrt_module(backend), partial(batches, max_batch=batch)
-            path.write_bytes(build(module, path, onnx_of(graph, precision), gpu().compute_capability, profiles).data)
+            module, ranges = tensorrt_module(backend), partial(profiles, sizes=sizes, max_batch=batch)
+            path.write_bytes(build(module, path, onnx_of(graph, precision), gpu().compute_capability, ranges).data)
             engine = load({name: path}, backend, precision, print)[name]
         except Exception as error:
             return {backend: first_line(error)}
         try:
             placed = {key: engine.place(key, array) for key, array in feeds.items()}
-            into = {key: engine.allocate(key, spec.sized(batch)) for key, spec in engine.outputs.items()}
-            engine.run(placed, tuple(into), into)
+            given = engine.run(placed, tuple(engine.outputs))
+            into = {key: engine.allocate(key, array.shape) for key, array in given.items()}
             engine.prepare()
             return {
                 backend: timed(lambda: times_of(lambda: engine.run(placed, tuple(into), into))),
@@ -280,13 +273,12 @@ def times_of(run: Run) -> list[float]:
     return [1e3 * float(t) for t in np.diff(times)]
 
 
-def roofline_ms(graph: onnx.ModelProto, batch: int, itemsize: int, gigabytes: float, teraflops: float) -> float:
-    """The least time of a graph (see above) at a bandwidth in GB/s and a rate in TFLOP/s, numbers being `itemsize`."""
-    model = copy.deepcopy(graph)
-    del model.graph.value_info[:]  # where the batch is still open
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = batch
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+def roofline_ms(
+    graph: onnx.ModelProto, feeds: Mapping[str, np.ndarray], itemsize: int, gigabytes: float, teraflops: float
+) -> float:
+    """The least time of a graph (see above) for these inputs, at a bandwidth in GB/s and a rate in TFLOP/s, numbers
+    being `itemsize`."""
+    inferred = onnx.shape_inference.infer_shapes(sized(graph, feeds), strict_mode=True, data_prop=True).graph
     values = (*inferred.input, *inferred.output, *inferred.value_info)
     shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in values}
     shapes |= {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
@@ -305,6 +297,25 @@ def roofline_ms(graph: onnx.ModelProto, batch: int, itemsize: int, gigabytes: fl
         numbers = sum(math.prod(shapes[name]) for name in (*node.input, *node.output) if name)
         total += max(2 * products / (teraflops * 1e9), numbers * itemsize / (gigabytes * 1e6))
     return total
+
+
+def sized(graph: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """The graph for inputs of these sizes alone: what only says sizes is computed, by ONNX Runtime, and gone."""
+    model = copy.deepcopy(graph)
+    del model.graph.value_info[:]  # where sizes are still open
+    for value in model.graph.input:
+        for dimension, size in zip(value.type.tensor_type.shape.dim, feeds[value.name].shape, strict=True):
+            dimension.dim_value = size
+    for value in model.graph.output:
+        for dimension in value.type.tensor_type.shape.dim:
+            dimension.Clear()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory() as directory:
+        options.optimized_model_filepath = str(Path(directory, "sized.onnx"))
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath)
 
 
 def figures(times: list[float] | str, batch: int, least: float) -> dict[str, float | str]:

@@ -52,7 +52,9 @@ def main() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ |= profile_environment(str(share("config/fastdds.xml")))  # as the launch file does
     OUT.mkdir(parents=True, exist_ok=True)
-    with process(["-m", "coop_perception.commands.perception_node"], OUT / "latency_node.log") as node:
+    # All networks for each frame, whatever it shows.
+    command = ["-m", "coop_perception.commands.perception_node", "--ros-args", "-p", "skip_when_clear:=false"]
+    with process(command, OUT / "latency_node.log") as node:
         result = measure(node, seconds)
     (OUT / "latency.json").write_text(json.dumps(result, indent=2) + "\n")
     show(result)

@@ -1,8 +1,9 @@
 """What pipeline, node and messages add to the networks' own time, to out/bench/pipeline.json.
 
-The engines alone, the node and a plain node (support/plain_node.py) take turns of some seconds, each resting while the
+The pipeline alone, the node and a plain node (support/plain_node.py) take turns of some seconds, each resting while the
 others work. The nodes are processes of their own that subscribe to a camera's raw images; a second process, this one,
-always has two frames with the node it loads. The node is compared with what the engines alone do before and after it.
+always has two frames with the node it loads. The node is compared with what the pipeline alone does before it and
+after.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,11 +27,12 @@ from rich.progress import track
 from sensor_msgs.msg import Image
 from support.frames import street
 from support.goals import Goal, report
-from support.no_networks import NoNetworks
+from support.no_networks import no_networks
 from support.nodes import IN_FLIGHT, Camera, Served, process
 
 from coop_perception import topics
-from coop_perception.contracts import FUSED, Bundle
+from coop_perception.contracts import CONTRACTS, STAGES, Bundle
+from coop_perception.engines.frame_pass import outputs_of, with_engines
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.images import decode, fill_image
 from coop_perception.launching.transport import profile_environment
@@ -40,6 +41,8 @@ from coop_perception.model.pipeline import OUTPUTS, Pipeline
 from coop_perception.resources import default_bundle, share
 from coop_perception.ros.lifecycle_client import bring_up
 
+SIZE = (640, 480)
+"""Width and height of frames that networks run on."""
 FULL_HD = (1080, 1920)
 COPIES = 60
 """How often a frame is copied and converted."""
@@ -66,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["COOP_PERCEPTION_CACHE"] = cache
         bundle = load_bundle(options.bundle)
-        engines = load_engines(bundle, (FUSED,), EngineSettings(), print)  # which fills the cache
+        engines = load_engines(bundle, STAGES, EngineSettings(), print)  # which fills the cache
         pipeline = Pipeline(bundle, engines)
         copies, copies_measured = image_path(bundle)
         rclpy.init()
@@ -75,8 +78,8 @@ def main() -> None:
         rclpy.try_shutdown()
     measured = {
         "bundle": bundle.name,
-        "size": [bundle.width, bundle.height],
-        "backend": f"{engines[FUSED].backend} {engines[FUSED].precision}",
+        "size": SIZE,
+        "backend": f"{engines['segmenter'].backend} {engines['segmenter'].precision}",
         "rmw": rclpy.get_rmw_implementation_identifier(),
         "turns": turns_measured,
         "copies": copies_measured,
@@ -86,25 +89,30 @@ def main() -> None:
 
 
 def take_turns(bundle: Bundle, pipeline: Pipeline, rounds: int, seconds: float) -> tuple[list[Goal], dict[str, object]]:
-    """Engines, pipeline and nodes at the bundle's own image size."""
-    image = street(bundle.width, bundle.height)
-    feeds = {"image": image[None]}
-    engine = pipeline.engines[FUSED]
-    outputs = tuple(name for name in engine.outputs)
+    """Engines, pipeline and nodes on frames of SIZE."""
+    image = street(*SIZE)
+    engines = with_engines(pipeline.engines)
+    given = outputs_of(bundle, image, engines)
+
+    def networks() -> None:
+        """Each on what it gets of the frame, whose views are there already."""
+        for name, contract in CONTRACTS.items():
+            engines(name, {key: given[key] for key in contract.inputs}, contract.outputs)
+
     alone: dict[str, Run] = {
-        "engine": lambda: engine.run(feeds, outputs),
+        "engines": networks,
         "pipeline": lambda: pipeline.run([image], OUTPUTS),
-        "engine, mask and restored": lambda: engine.run(feeds, WANTED),
+        "pipeline, mask and restored": lambda: pipeline.run([image], WANTED),
     }
     ms: dict[str, list[float]] = {name: [] for name in alone}
-    engine_fps: list[float] = []
+    pipeline_fps: list[float] = []
     served: dict[str, list[Served]] = {CAMERA: [], PLAIN: []}
 
     def engines_turn() -> None:
         times = in_turns(alone, seconds)
         for name, values in times.items():
             ms[name] += values
-        engine_fps.append(1e3 / statistics.mean(times["engine, mask and restored"]))
+        pipeline_fps.append(1e3 / statistics.mean(times["pipeline, mask and restored"]))
 
     with ExitStack() as stack:
         cameras = {name: Camera(name, image) for name in served}
@@ -125,19 +133,21 @@ def take_turns(bundle: Bundle, pipeline: Pipeline, rounds: int, seconds: float) 
     fps = {name: [turn.fps for turn in turns] for name, turns in served.items()}
     latencies = {name: [ms for turn in turns for ms in turn.latencies_ms] for name, turns in served.items()}
     p99 = {name: float(np.percentile(values, 99)) for name, values in latencies.items()}
-    around = [statistics.mean(pair) for pair in pairwise(engine_fps)]
+    around = [statistics.mean(pair) for pair in pairwise(pipeline_fps)]
     goals = [
         Goal(
-            "pipeline over engine, frames/s", statistics.median(ms["engine"]) / statistics.median(ms["pipeline"]), 0.97
+            "pipeline over engines, frames/s",
+            statistics.median(ms["engines"]) / statistics.median(ms["pipeline"]),
+            0.97,
         ),
-        Goal("node over engine, frames/s", median_ratio(fps[CAMERA], around), 0.9),
+        Goal("node over pipeline, frames/s", median_ratio(fps[CAMERA], around), 0.9),
         Goal("node over plain node, frames/s", median_ratio(fps[CAMERA], fps[PLAIN]), 3.0),
         Goal("node over plain node, p99 latency", p99[CAMERA] / p99[PLAIN], 0.5, at_most=True),
     ]
     return goals, {
         "frames_in_flight": IN_FLIGHT,
         "ms": {name: spread(values) for name, values in ms.items()},
-        "engine_fps": rounded(engine_fps),
+        "pipeline_fps": rounded(pipeline_fps),
         "fps": {name: rounded(values) for name, values in fps.items()},
         "latency_ms": {
             name: dict(zip(("p50", "p95", "p99"), rounded(np.percentile(values, (50, 95, 99))), strict=True))
@@ -150,43 +160,39 @@ def take_turns(bundle: Bundle, pipeline: Pipeline, rounds: int, seconds: float) 
 
 
 def image_path(bundle: Bundle) -> tuple[list[Goal], dict[str, object]]:
-    """1920x1080 rgb8: message to network, and array to message, over one copy of the frame."""
+    """1920x1080 rgb8: message to frame, and array to message, over one copy of the frame; and what the networks' views
+    of it cost."""
     height, width = FULL_HD
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     message, output, target = Image(), Image(), np.zeros_like(frame)
     fill_image(message, frame, "rgb8")
-
-    def pipeline(height: int, width: int) -> Pipeline:
-        fitting = replace(bundle, height=height, width=width)
-        return Pipeline(fitting, {FUSED: NoNetworks(height, width, len(bundle.conditions))})
-
-    own_size, small = pipeline(height, width), pipeline(bundle.height, bundle.width)
-    result = own_size.run([decode(message)], WANTED)[0]
+    pipeline = Pipeline(bundle, no_networks(bundle))
+    result = pipeline.run([decode(message)], WANTED)[0]
     assert result.restored is not None
     restored: NDArray[np.uint8] = result.restored
     times = in_turns(
         {
             "copy of the frame": lambda: np.copyto(target, frame),
-            "message to network": lambda: own_size.run([decode(message)], WANTED),
+            "message to frame": lambda: decode(message),
             "array to message": lambda: fill_image(output, restored, "rgb8"),
-            f"message to network of {bundle.width}x{bundle.height}, and back": lambda: small.run(
-                [decode(message)], WANTED
-            ),
+            "message to networks": lambda: pipeline.run([decode(message)], ["restored"]),
+            "message to networks, and a mask of the frame's size": lambda: pipeline.run([decode(message)], WANTED),
         },
         runs=COPIES,
     )
-    copy, to_network, to_message, resized = (statistics.median(values) for values in times.values())
+    copy, to_frame, to_message, to_networks, with_mask = (statistics.median(values) for values in times.values())
     goals = [
-        Goal("image message to network input, in copies of the frame", to_network / copy, 2.0, at_most=True),
+        Goal("image message to frame, in copies of the frame", to_frame / copy, 2.0, at_most=True),
         Goal("array to image message, in copies of the frame", to_message / copy, 2.0, at_most=True),
-        Goal("... with resizing to the network's size and back", resized / copy, None),
+        Goal("image message to the networks' inputs, views included", to_networks / copy, None),
+        Goal("... with a mask of the frame's size", with_mask / copy, None),
     ]
     return goals, {"size": [width, height], "ms": {name: spread(values) for name, values in times.items()}}
 
 
 def node_starts(bundle: Bundle, count: int) -> tuple[list[Goal], dict[str, object]]:
     """From a process's start to its first mask, over its imports and engines alone; the cache is warm."""
-    camera = Camera(CAMERA, street(bundle.width, bundle.height))
+    camera = Camera(CAMERA, street(*SIZE))
     loads, masks = [], []
     for _ in track(range(count), description="starts"):
         begun = time.monotonic()
@@ -207,7 +213,8 @@ def node_starts(bundle: Bundle, count: int) -> tuple[list[Goal], dict[str, objec
 
 
 def node_command(bundle: Bundle) -> list[str]:
-    parameters = {"bundle": bundle.directory, "cameras": f"['{CAMERA}']"}
+    # All networks for each frame, whatever it shows.
+    parameters = {"bundle": bundle.directory, "cameras": f"['{CAMERA}']", "skip_when_clear": "false"}
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     return ["-m", "coop_perception.commands.perception_node", "--ros-args", *given]
 

@@ -75,7 +75,9 @@ def main() -> None:
     os.environ |= profile_environment(str(share("config/fastdds.xml")))  # as the launch file does
     OUT.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "coop_perception.commands.perception_node", "--ros-args"]
-    for name, value in {"cameras": str(list(CAMERAS)), "status_period": str(STATUS_S)}.items():
+    # All networks for each frame, whatever it shows.
+    given = {"cameras": str(list(CAMERAS)), "status_period": str(STATUS_S), "skip_when_clear": "false"}
+    for name, value in given.items():
         command += ["-p", f"{name}:={value}"]
     with (
         (OUT / "soak_node.log").open("w") as log,

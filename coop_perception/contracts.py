@@ -13,7 +13,10 @@ from typing import Any
 from coop_perception.classes import SemanticClass
 
 STAGES = ("segmenter", "refinement", "restoration")
-FUSED = "cooperative"
+STRIDE = 32
+"""Height and width of the networks' image are multiples of it."""
+LARGEST_SIDE = 8192
+"""Pixels of any side of an input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +30,20 @@ class Contract:
 CONTRACTS: Mapping[str, Contract] = {
     "segmenter": Contract(("image",), ("probabilities", "mask_raw")),
     "refinement": Contract(
-        ("image", "probabilities"), ("refined_probabilities", "mask", "confidence", "condition", "strength")
+        ("image", "probabilities", "sensor"),
+        ("refined_probabilities", "mask", "confidence", "presence", "strength", "familiarity"),
     ),
-    "restoration": Contract(("image", "refined_probabilities"), ("restored",)),
-    "cooperative": Contract(("image",), ("mask_raw", "mask", "confidence", "restored", "condition", "strength")),
+    "restoration": Contract(
+        ("frame", "image", "refined_probabilities", "presence", "strength", "familiarity"), ("restored",)
+    ),
 }
-"""What each graph takes and gives, batch N first:
+"""What each graph takes and gives, batch N first; H, W divisible by STRIDE, h, w the camera's own:
 
-image uint8 [N,H,W,3] RGB; probabilities, refined_probabilities float32 [N,C,h,w]; mask_raw, mask uint8 [N,H,W] class
-ids; confidence uint8 [N,H,W], 255 = certain; restored uint8 [N,H,W,3] RGB; condition float32 [N,K], the probability of
-clear and of each condition; strength float32 [N], 0 = none, 1 = the strongest trained on.
+image uint8 [N,H,W,3] RGB, the whole frame scaled; sensor uint8 [N,T,T,3], tiles of it as they are; frame uint8
+[N,h,w,3]; probabilities, refined_probabilities float32 [N,C,H/4,W/4]; mask_raw, mask uint8 [N,H,W] class ids;
+confidence uint8 [N,H,W], 255 = certain; presence float32 [N,K], the probability of each condition, independent of the
+others'; strength float32 [N,K], how strong it then is, 1 = the strongest trained on; familiarity float32 [N], how much
+the frame resembles what the estimate was fitted to, 0..1; restored uint8 [N,h,w,3] RGB.
 """
 
 
@@ -50,16 +57,44 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class InputSizes:
+    """Of the networks' inputs, in pixels. height: of the image, where nobody wants another; smallest, largest: what
+    height and width of the image lie between; sensor: side of the sensor view. All divisible by STRIDE."""
+
+    height: int
+    smallest: int
+    largest: int
+    sensor: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
-    """A checked manifest. `conditions` starts with `clear`; `files`: sha256 of every file that the networks are loaded
-    from, all of them checked; `facts` holds training, figures and licence as written."""
+    """A checked manifest. `conditions`: those whose presence is estimated, of which several may be there at once;
+    `files`: sha256 of every file that the networks are loaded from, all of them checked; `facts` holds training,
+    figures and licence as written."""
 
     name: str
     directory: Path
     classes: tuple[SemanticClass, ...]
-    height: int
-    width: int
     conditions: tuple[str, ...]
+    input: InputSizes
     networks: Mapping[str, Network]
     files: Mapping[Path, str]
     facts: Mapping[str, Any]
+
+
+def network_size(sizes: InputSizes, frame_height: int, frame_width: int, network_height: int = 0) -> tuple[int, int]:
+    """Height and width of the networks' image for frames of this size: as high as is asked for, as wide as the frame's
+    aspect ratio says, both rounded to what the networks take.
+
+    Args:
+        sizes: the bundle's.
+        frame_height, frame_width: in pixels, above 0.
+        network_height: in pixels; 0: the bundle's.
+    """
+    height = _held(sizes, network_height or sizes.height)
+    return height, _held(sizes, height * frame_width / frame_height)
+
+
+def _held(sizes: InputSizes, length: float) -> int:
+    return min(max(round(length / STRIDE) * STRIDE, sizes.smallest), sizes.largest)

@@ -201,9 +201,9 @@ def ssim(reference: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> floa
     return float((structure * luminance).mean(dtype=np.float64))
 
 
-def percentiles(values: list[float]) -> tuple[float, float, float]:
+def percentiles(values: Sequence[float] | npt.NDArray[np.float64]) -> tuple[float, float, float]:
     """p50, p95, p99 of numbers such as times; NaN without any."""
-    if not values:
+    if not len(values):
         return float("nan"), float("nan"), float("nan")
     p50, p95, p99 = np.percentile(values, (50, 95, 99))
     return float(p50), float(p95), float(p99)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,8 @@ import onnxruntime as ort
 from fake_cuda import FakeCuda
 
 MAX_BATCH = 4
-SCRATCH = 4096
+SCRATCH = 3
+"""Bytes for each number of the inputs."""
 KERNELS = b"compiled"
 TYPES = {"tensor(uint8)": ("UINT8", np.uint8), "tensor(float)": ("FLOAT", np.float32)}
 
@@ -51,7 +53,8 @@ class FakeTensorRt:
 
     def __init__(self, cuda: FakeCuda, rtx: bool = False) -> None:
         self.cuda, self.refuse, self.contexts, self.enqueued = cuda, set[str](), 0, 0
-        self.profiles: list[dict[str, tuple[int, int]]] = [{"N": (1, 1)}, {"N": (2, MAX_BATCH)}]
+        sizes = {"H": (32, 64), "W": (32, 128), "H/4": (8, 16), "W/4": (8, 32), "h": (8, 64), "w": (8, 128)}
+        self.profiles: list[dict[str, tuple[int, int]]] = [{"N": (1, 1), **sizes}, {"N": (2, MAX_BATCH), **sizes}]
         self.ILogger, self.TensorIOMode = ILogger, TensorIOMode
         self.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
         if rtx:
@@ -81,8 +84,6 @@ def _session(content: bytes) -> ort.InferenceSession:
 
 
 class _Engine:
-    device_memory_size_v2 = SCRATCH
-
     def __init__(self, module: FakeTensorRt, session: ort.InferenceSession) -> None:
         self.module, self.session = module, session
         self.inputs = {node.name: node for node in session.get_inputs()}
@@ -177,8 +178,12 @@ class _Context:
         self.scratch = (0, 0)
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        assert size >= SCRATCH
+        assert not self.captures, "a captured graph is of the context's state"
         self.scratch = (memory, size)
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self.shapes.keys() == self.engine.inputs.keys()
+        return SCRATCH * sum(map(math.prod, self.shapes.values()))
 
     def set_optimization_profile_async(self, profile: int, stream_handle: int) -> bool:
         assert not self.captures
@@ -199,9 +204,10 @@ class _Context:
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        sizes = {}
+        sizes: dict[Any, int] = {}
         for given, shape in self.shapes.items():
             sizes |= dict(zip(self.engine.nodes[given].shape, shape, strict=True))
+        sizes = {f"{size}/4": length // 4 for size, length in sizes.items() if size in ("H", "W")} | sizes
         return tuple(size if isinstance(size, int) else sizes.get(size, -1) for size in self.engine.nodes[name].shape)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -223,6 +229,7 @@ class _Context:
         if self.cache is not None and self.strategy is DynamicShapesKernelSpecializationStrategy.EAGER:
             self.cache.content = KERNELS
         addresses, scratch = dict(self.addresses), self.scratch
+        assert scratch[1] >= self.update_device_memory_size_for_shapes()
         shapes = {name: self.get_tensor_shape(name) for name in self.engine.nodes}
 
         def tensor(name: str) -> Any:

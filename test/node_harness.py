@@ -97,7 +97,9 @@ def node_process(
     domain: int, log: Path, *flags: str, **parameters: str
 ) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """The perception node, telling its status often."""
-    return executable("perception_node", domain, log, *flags, **{"status_period": "0.1", **parameters})
+    return executable(
+        "perception_node", domain, log, *flags, **{"status_period": "0.1", **parameters}
+    )
 
 
 class Client:
@@ -212,6 +214,7 @@ def image_message(pixels: np.ndarray, second: int, frame_id: str = "front_optica
 
 
 def pixels(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Red, green and blue are classes; a camera in the toy's clear weather."""
     return np.random.default_rng(seed).integers(0, 11, (height, width, 3), dtype=np.uint8)
 
 

@@ -22,8 +22,13 @@ COUNT = 8
 SECOND = 10**9
 
 
-def picture(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 11, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+def picture(seed: int, rainy: bool = True) -> np.ndarray:
+    """Red and green are class ids; blue makes the toy bundle find rain, or not, and confident."""
+    random = np.random.default_rng(seed)
+    image = random.integers(0, 11, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    if rainy:
+        image[..., 2] = random.integers(180, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+    return image
 
 
 def write_bag(path: Path, camera: str = "front", compressed: bool = False, spacing_ns: int = SECOND // 10) -> Path:

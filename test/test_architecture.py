@@ -42,6 +42,7 @@ GROUND = {
     "resources",
     "shown",
     "topics",
+    "views",
     "visualization",
 }
 ROS = (

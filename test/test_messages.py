@@ -28,12 +28,13 @@ WHEELS = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"  # set by the ROS wheels in .venv, not
 def model_info() -> ModelInfo:
     return ModelInfo(
         bundle_name="street",
-        format_version=1,
+        format_version=2,
         classes=[SemanticClass(id=c.id, name=c.name, rgb=np.array(c.rgb, dtype=np.uint8)) for c in CAMVID_CLASSES],
         networks=[ModelNetwork(name="segmenter", file="segmenter.onnx", sha256="0" * 64)],
         conditions=["fog", "gaussian_noise"],
-        input_height=360,
-        input_width=480,
+        input_height=352,
+        input_smallest=128,
+        input_largest=2048,
         backend="onnxruntime",
     )
 

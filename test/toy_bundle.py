@@ -1,7 +1,9 @@
 """A bundle whose networks do something so simple that tests know what must come out.
 
-mask_raw is the frame's red channel, mask its green, confidence its blue; restored is the inverted frame; condition says
-`fog` with probability mean(red)/255 and clear with the rest; strength is mean(green)/255.
+Of the scene view, which is the frame itself where that has the networks' size: mask_raw is its red channel, mask its
+green, confidence its blue; `fog` is present with probability mean(red)/255, `rain` with mean(blue)/255, both with
+strength mean(green)/255. Familiarity is mean(green)/255 of the sensor view. restored is the inverted frame where any
+presence is 0.05 or more, else the frame.
 """
 
 from __future__ import annotations
@@ -21,18 +23,19 @@ from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.model.bundle import FORMAT_VERSION, MANIFEST, load_bundle, sha256
 from coop_perception.model.pipeline import Pipeline
 
-HEIGHT, WIDTH = 24, 32
+HEIGHT, WIDTH = 32, 64
+SENSOR = 32
 CLASSES = len(CAMVID_CLASSES)
-CONDITIONS = ("clear", "fog")
+CONDITIONS = ("fog", "rain")
 
 
-def write_toy_bundle(directory: Path, height: int = HEIGHT, width: int = WIDTH) -> Path:
-    """Write it and return `directory`."""
+def write_toy_bundle(directory: Path, height: int = HEIGHT) -> Path:
+    """Write it and return `directory`. height: of the networks' image, a multiple of 32."""
     directory.mkdir(parents=True)
     networks = {}
     for name, contract in CONTRACTS.items():
         path = directory / f"{name}.onnx"
-        onnx.save(_graph(name, height, width), path)
+        onnx.save(_graph(name), path)
         networks[name] = {
             "file": path.name,
             "sha256": sha256(path),
@@ -44,7 +47,7 @@ def write_toy_bundle(directory: Path, height: int = HEIGHT, width: int = WIDTH) 
         "name": "toy",
         "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in CAMVID_CLASSES],
         "ignore_id": IGNORE_ID,
-        "input": {"height": height, "width": width},
+        "input": {"height": height, "smallest": 32, "largest": 2048, "sensor": SENSOR},
         "conditions": list(CONDITIONS),
         "networks": networks,
     }
@@ -78,53 +81,85 @@ def rewrite_network(directory: Path, name: str, proto: onnx.ModelProto) -> None:
     (directory / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False))
 
 
-def _graph(name: str, height: int, width: int) -> onnx.ModelProto:
+def _graph(name: str) -> onnx.ModelProto:
     contract = CONTRACTS[name]
+    of_image: tuple[int, list[Any]] = (TensorProto.UINT8, ["N", "H", "W", 3])
+    of_pixels: tuple[int, list[Any]] = (TensorProto.UINT8, ["N", "H", "W"])
+    of_conditions: tuple[int, list[Any]] = (TensorProto.FLOAT, ["N", len(CONDITIONS)])
     shapes: dict[str, tuple[int, list[Any]]] = {
-        "image": (TensorProto.UINT8, ["N", height, width, 3]),
-        "probabilities": (TensorProto.FLOAT, ["N", CLASSES, height, width]),
-        "refined_probabilities": (TensorProto.FLOAT, ["N", CLASSES, height, width]),
-        "mask_raw": (TensorProto.UINT8, ["N", height, width]),
-        "mask": (TensorProto.UINT8, ["N", height, width]),
-        "confidence": (TensorProto.UINT8, ["N", height, width]),
-        "restored": (TensorProto.UINT8, ["N", height, width, 3]),
-        "condition": (TensorProto.FLOAT, ["N", len(CONDITIONS)]),
-        "strength": (TensorProto.FLOAT, ["N"]),
+        "image": of_image,
+        "sensor": (TensorProto.UINT8, ["N", SENSOR, SENSOR, 3]),
+        "frame": (TensorProto.UINT8, ["N", "h", "w", 3]),
+        "probabilities": (TensorProto.FLOAT, ["N", CLASSES, "H/4", "W/4"]),
+        "refined_probabilities": (TensorProto.FLOAT, ["N", CLASSES, "H/4", "W/4"]),
+        "mask_raw": of_pixels,
+        "mask": of_pixels,
+        "confidence": of_pixels,
+        "presence": of_conditions,
+        "strength": of_conditions,
+        "familiarity": (TensorProto.FLOAT, ["N"]),
+        "restored": (TensorProto.UINT8, ["N", "h", "w", 3]),
     }
     constants = {
-        "axes_mean": np.array([1, 2], np.int64),
         "full": np.array(255, np.float32),
+        "two": np.array(2, np.float32),
+        "least": np.array(0.05, np.float32),
+        "below_all": np.array(-1, np.float32),
         "tiles": np.array([1, CLASSES, 1, 1], np.int64),
-        **{f"channel{c}": np.array(c, np.int64) for c in range(3)},
+        "as_image": np.array([-1, 1, 1, 1], np.int64),
+        "axes12": np.array([1, 2], np.int64),
+        "axes123": np.array([1, 2, 3], np.int64),
         "axis1": np.array([1], np.int64),
-        "one": np.array(1, np.float32),
+        **{f"channel{c}": np.array(c, np.int64) for c in range(3)},
     }
-    nodes = [helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT)]
-    for c in range(3):
-        nodes.append(helper.make_node("Gather", ["float", f"channel{c}"], [f"plane{c}"], axis=3))
-        nodes.append(helper.make_node("ReduceMean", [f"plane{c}", "axes_mean"], [f"mean{c}"], keepdims=0))
-        nodes.append(helper.make_node("Div", [f"mean{c}", "full"], [f"share{c}"]))
-    nodes += [
-        helper.make_node("Sub", ["full", "float"], ["inverted"]),
-        helper.make_node("Cast", ["inverted"], ["restored"], to=TensorProto.UINT8),
-        helper.make_node("Sub", ["one", "share0"], ["clear"]),
-        helper.make_node("Unsqueeze", ["clear", "axis1"], ["clear1"]),
-        helper.make_node("Unsqueeze", ["share0", "axis1"], ["fog1"]),
-        helper.make_node("Concat", ["clear1", "fog1"], ["condition"], axis=1),
-        helper.make_node("Identity", ["share1"], ["strength"]),
-        helper.make_node("Unsqueeze", ["plane0", "axis1"], ["plane0c"]),
-    ]
+    node = helper.make_node
+    nodes: list[onnx.NodeProto] = []
+    if "image" in contract.inputs:
+        nodes.append(node("Cast", ["image"], ["float"], to=TensorProto.FLOAT))
+        for c in range(3):
+            nodes.append(node("Gather", ["float", f"channel{c}"], [f"plane{c}"], axis=3))
+            nodes.append(node("ReduceMean", [f"plane{c}", "axes12"], [f"mean{c}"], keepdims=0))
+            nodes.append(node("Div", [f"mean{c}", "full"], [f"share{c}"]))
+            nodes.append(node("Unsqueeze", [f"share{c}", "axis1"], [f"column{c}"]))
+    if name == "segmenter":
+        nodes += [
+            node("Unsqueeze", ["plane0", "axis1"], ["as_map"]),
+            node("AveragePool", ["as_map"], ["quarter"], kernel_shape=[4, 4], strides=[4, 4]),
+            node("Tile", ["quarter", "tiles"], ["probabilities"]),
+        ]
+    if name == "refinement":
+        nodes += [
+            node("Cast", ["sensor"], ["pixels"], to=TensorProto.FLOAT),
+            node("Gather", ["pixels", "channel1"], ["green"], axis=3),
+            node("ReduceMean", ["green", "axes12"], ["mean_green"], keepdims=0),
+            node("Div", ["mean_green", "full"], ["familiarity"]),
+            node("Identity", ["probabilities"], ["refined_probabilities"]),
+            node("Concat", ["column0", "column2"], ["presence"], axis=1),
+            node("Concat", ["column1", "column1"], ["strength"], axis=1),
+        ]
+    if name == "restoration":
+        nodes += [
+            node("ReduceMax", ["presence", "axis1"], ["most"], keepdims=0),
+            node("GreaterOrEqual", ["most", "least"], ["there"]),
+            # True, of all the other inputs: none may be left out.
+            node("ReduceMean", ["refined_probabilities", "axes123"], ["mean_refined"], keepdims=0),
+            node("ReduceMean", ["strength", "axis1"], ["mean_strength"], keepdims=0),
+            node("Sum", ["mean_refined", "mean_strength", "familiarity", "share0"], ["others"]),
+            node("Greater", ["others", "below_all"], ["sane"]),
+            node("And", ["there", "sane"], ["inverts"]),
+            node("Cast", ["inverts"], ["share"], to=TensorProto.FLOAT),
+            node("Reshape", ["share", "as_image"], ["weight"]),
+            node("Cast", ["frame"], ["given"], to=TensorProto.FLOAT),
+            node("Mul", ["given", "two"], ["doubled"]),
+            node("Sub", ["full", "doubled"], ["change"]),
+            node("Mul", ["weight", "change"], ["weighted"]),
+            node("Add", ["given", "weighted"], ["result"]),
+            node("Cast", ["result"], ["restored"], to=TensorProto.UINT8),
+        ]
     for output, plane in (("mask_raw", 0), ("mask", 1), ("confidence", 2)):
-        nodes.append(helper.make_node("Cast", [f"plane{plane}"], [output], to=TensorProto.UINT8))
-    if "probabilities" in contract.inputs or "refined_probabilities" in contract.inputs:
-        given = contract.inputs[1]
-        nodes.append(
-            helper.make_node("Identity", [given], ["refined" if name == "restoration" else "refined_probabilities"])
-        )
-    else:
-        nodes.append(helper.make_node("Tile", ["plane0c", "tiles"], ["probabilities"]))
+        nodes.append(node("Cast", [f"plane{plane}"], [output], to=TensorProto.UINT8))
     graph = helper.make_graph(
-        _leading_to({*contract.outputs, "refined"}, nodes),
+        _leading_to({*contract.outputs}, nodes),
         name,
         [helper.make_tensor_value_info(n, *shapes[n]) for n in contract.inputs],
         [helper.make_tensor_value_info(n, *shapes[n]) for n in contract.outputs],
@@ -158,7 +193,7 @@ def never_ending() -> onnx.ModelProto:
             helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
         ],
     )
-    whole = _graph("restoration", HEIGHT, WIDTH)
+    whole = _graph("restoration")
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Loop", ["", "true", "pixels"], ["looped"], body=body),

@@ -31,6 +31,8 @@ SCRIPT = Path(__file__).parents[1] / "gpu_bringup.py"
 BATCHES = 60
 LOADS = 20
 CAPTURES = 300
+FIRST_S = 60.0
+"""How long the first frame of another thread is waited for."""
 GROWTH = 8 << 20
 """Bytes that memory in use may grow by over the loads: libraries' own."""
 STICKY = "--break-the-context"
@@ -42,7 +44,7 @@ class Place:
 
     kernels: Kernels
     fake: Any = None
-    sizes: Sequence[tuple[int, int]] = ((360, 480), (512, 1024), (1080, 1920))
+    sizes: Sequence[tuple[int, int]] = ((480, 640), (720, 1280), (1080, 1920))
     captures: int = CAPTURES
     loads: int = LOADS
     module: Any = None
@@ -173,15 +175,17 @@ def check_serving_while_loading(place: Place) -> str:
         both(engines, feeds, ["restored"])
         for engine in engines.values():
             engine.prepare()
-        served = 0
+        served, serving = 0, threading.Event()
 
         def serve() -> None:
             nonlocal served
             if not np.array_equal(both(engines, feeds, ["restored"])["restored"], right):
                 wrong.append("a frame is wrong")
             served += 1
+            serving.set()
 
         with in_another_thread(serve) as refused:
+            serving.wait(FIRST_S)
             for _ in range(place.loads // 4):
                 with place.engines("segmenter", "restoration") as others:
                     both(others, feeds, ["mask"])

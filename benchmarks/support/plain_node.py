@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
-import torch
 from numpy.typing import NDArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import Image
-from support.eager import eager_networks
+from support.eager import eager_pass
 
 from coop_perception import topics
 from coop_perception.model.bundle import load_bundle
@@ -31,20 +30,16 @@ class PlainNode(Node):
 
     def __init__(self, bundle: Path, camera: str) -> None:
         super().__init__("plain_node")
-        self._networks = eager_networks(load_bundle(bundle))
+        self._run = eager_pass(load_bundle(bundle))
         self._mask = self.create_publisher(Image, topics.of(camera, topics.MASK), DEPTH)
         self._restored = self.create_publisher(Image, topics.of(camera, topics.RESTORED), DEPTH)
         self.create_subscription(Image, topics.of(camera, topics.IMAGE), self._on_image, DEPTH)
 
     def _on_image(self, message: Image) -> None:
         pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
-        image = torch.from_numpy(pixels.copy())[None]
-        with torch.no_grad():
-            probabilities, _ = self._networks["segmenter"](image)
-            refined, mask, *_ = self._networks["refinement"](image, probabilities)
-            restored = self._networks["restoration"](image, refined)
-        self._publish(self._mask, message, mask[0].numpy(), "mono8")
-        self._publish(self._restored, message, restored[0].numpy(), "rgb8")
+        values = self._run(pixels.copy())
+        self._publish(self._mask, message, values["mask"][0], "mono8")
+        self._publish(self._restored, message, values["restored"][0], "rgb8")
 
     def _publish(self, publisher: Publisher, source: Image, array: NDArray[np.uint8], encoding: str) -> None:
         message = Image(header=source.header, encoding=encoding)

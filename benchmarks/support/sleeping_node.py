@@ -12,11 +12,11 @@ import rclpy
 from numpy.typing import NDArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from support.no_networks import NoNetworks
+from support.no_networks import no_networks
 
 from coop_perception.contracts import STAGES
 from coop_perception.model.bundle import load_bundle
-from coop_perception.model.pipeline import Pipeline, Result
+from coop_perception.model.pipeline import Decide, Pipeline, Result
 from coop_perception.node import worker
 from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.serving import Serving
@@ -32,11 +32,16 @@ class SleepingPipeline(Pipeline):
 
     def __init__(self, seconds: float) -> None:
         self.bundle = load_bundle(default_bundle())
-        self.engines = {NETWORKS: NoNetworks(self.bundle.height, self.bundle.width, len(self.bundle.conditions))}
+        self.engines = no_networks(self.bundle)
         self._seconds = seconds
 
     def run(
-        self, frames: Sequence[NDArray[np.uint8]], wanted: Collection[str], stages: Collection[str] = STAGES
+        self,
+        frames: Sequence[NDArray[np.uint8]],
+        wanted: Collection[str],
+        stages: Collection[str] = STAGES,
+        network_height: int = 0,
+        decide: Decide | None = None,
     ) -> list[Result]:
         begun = time.perf_counter()
         time.sleep(self._seconds)

@@ -20,6 +20,8 @@ import numpy as np
 from support.kernels import Kernels
 
 MAX_BATCH = 4
+SCRATCH = 1 << 20
+"""Bytes."""
 TENSORS: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
     "image": ("uint8", ("N", "H", "W", 3)),
     "frame": ("uint8", ("N", "h", "w", 3)),
@@ -102,7 +104,6 @@ def stand_in(kernels: Kernels, height: int, width: int) -> ModuleType:
 
 
 class _Engine:
-    device_memory_size_v2 = 1 << 20
     num_optimization_profiles = 2
 
     def __init__(self, module: Any, kernels: Kernels, name: str) -> None:
@@ -144,7 +145,10 @@ class _Context:
         self._arrays: dict[tuple[str, int, tuple[int, ...]], Any] = {}
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        assert size >= self.engine.device_memory_size_v2
+        assert size >= SCRATCH
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return SCRATCH
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         return True

@@ -19,12 +19,13 @@ from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.making import Request, make_recording
 from coop_perception.recordings.messages import COMPRESSED_IMAGE_TYPE
 from coop_perception.recordings.recording import Recording, RecordingError
-from coop_perception.resources import default_bundle
+from coop_perception.resources import default_bundle, share
 
 RECORDING = "sample_drive"
 """Of the folder of results: not `recording`, where evaluation.launch.py leaves what it records."""
-SAMPLE = Request(out=Path(), force=True, condition=("fog",), level=(2,), rate=10.0, frames=120, seed=7)
-"""The default recording: a sample drive that no network was trained on, in fog, at a rate that two cores can follow."""
+SAMPLE = Request(out=Path(), force=True, schedule=share("config/weather.yaml"), rate=10.0, frames=120, seed=7)
+"""The default recording: a sample drive that no network was trained on, into fog, into rain and out of it, at a rate
+that two cores can follow."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    parser.add_argument("--bag", type=Path, help="recording to play (default: a sample drive in fog, made anew)")
+    parser.add_argument(
+        "--bag", type=Path, help="recording to play (default: a sample drive through fog and rain, made anew)"
+    )
     parser.add_argument("--image-topic", "--topic", help="its camera topic (default: the recording's only one)")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
     parser.add_argument(

@@ -44,6 +44,7 @@ from coop_perception.evaluation.task import Task, find_bags
 from coop_perception.exit_codes import IncompleteError, one_line
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
+from coop_perception.model.over_time import DEFAULT, OverTime
 from coop_perception.recordings.recording import Recording, RecordingError
 from coop_perception.replacing import open_results, write_whole
 from coop_perception.resources import default_bundle
@@ -109,6 +110,9 @@ def _check_options(parser: argparse.ArgumentParser, options: argparse.Namespace)
         "--ray": options.ray is not None,
         "--outputs": options.outputs != "none",
         "--start, --end and --every": _selection(options) != Selection(),
+        "--network-height, --condition-time-constant and --no-skip-when-clear": (
+            options.network_height != 0 or OverTime(options.condition_time_constant, options.skip_when_clear) != DEFAULT
+        ),
         "--labels and --references": bool(options.labels or options.references),
         "--image-topic more than once": len(options.image_topic) > 1,
     }
@@ -135,7 +139,10 @@ def _task(options: argparse.Namespace, bag: Path, out: Path) -> Task:
         images=options.references,
         selection=_selection(options),
         settings=EngineSettings(options.backend, options.precision, threads_of(options.workers, options.threads)),
+        network_height=options.network_height,
+        over_time=OverTime(options.condition_time_constant, options.skip_when_clear),
         keep=options.outputs,
+        workers=options.workers,
     )
 
 
@@ -154,13 +161,15 @@ def _progress() -> Progress:
 def _one(options: argparse.Namespace, bag: Path) -> None:
     made = (RECORDING,) if options.outputs == "mcap" else ()
     open_folder(options.out, [bag], made, options.force, options.resume)
-    if options.resume and is_complete(options.out):
-        print(f"{plain(options.out)} is complete; nothing is left to do")
+    task = _task(options, bag, options.out)
+    if options.resume and is_complete(task, load_bundle(task.bundle)):
+        print(f"{plain(options.out)} has its results already; nothing is left to do")
+        check(read_json(options.out / SUMMARY, SUMMARY_LIMIT), options.allow_incomplete)
         return
     with _progress() as progress:
         shown = progress.add_task(escape(plain(bag.name, 60)), total=None)
         evaluation = evaluate_offline(
-            _task(options, bag, options.out),
+            task,
             lambda line: progress.console.print(line, markup=False),
             lambda done, count: progress.update(shown, completed=done, total=max(done, count)),
         )
@@ -215,6 +224,8 @@ def _compare(options: argparse.Namespace) -> None:
         print(f"results in {plain(options.out)}: {', '.join(COMPARISON)}")
         name, rows = f"{options.first} and {options.second}", difference_rows(compared)
         hold(options.fail_if, compared["measures"], name, options.junit, options.markdown, rows)
+        if compared["incomplete"] and not options.allow_incomplete:
+            raise IncompleteError(f"incomplete: {plain(compared['incomplete'][0])}; --allow-incomplete takes that")
 
 
 def node_name(text: str) -> str:
@@ -237,6 +248,14 @@ def _number(text: str, kind: type[float] | type[int], least: float, what: str) -
 
 def _seconds(text: str) -> float:
     return _number(text, float, 0, "seconds since the recording's first image")
+
+
+def _time_constant(text: str) -> float:
+    return _number(text, float, 0, "seconds, 0 or more")
+
+
+def _height(text: str) -> int:
+    return int(_number(text, int, 0, "pixels, or 0"))
 
 
 def _count(text: str) -> int:
@@ -270,6 +289,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start", type=_seconds, default=0.0, help="seconds since the first image (default: 0)")
     parser.add_argument("--end", type=_seconds, default=math.inf, help="seconds since the first image (default: all)")
     parser.add_argument("--every", type=_count, default=1, metavar="N", help="take every n-th frame (default: 1)")
+    parser.add_argument(
+        "--network-height",
+        type=_height,
+        default=0,
+        metavar="PIXELS",
+        help="of the networks' image, whose width follows the frame's aspect ratio; 0: the bundle's (default: 0)",
+    )
+    parser.add_argument(
+        "--condition-time-constant",
+        type=_time_constant,
+        default=DEFAULT.time_constant_s,
+        metavar="SECONDS",
+        help="over which conditions are filtered before restoration is conditioned on them; 0: not "
+        "(default: %(default)g, the node's)",
+    )
+    parser.add_argument(
+        "--skip-when-clear",
+        action=argparse.BooleanOptionalAction,
+        default=DEFAULT.skip_when_clear,
+        help="whether a frame in which nothing is present stays as it is (default: %(default)s, the node's)",
+    )
     parser.add_argument("--backend", default=AUTO, choices=[AUTO, *BACKENDS], help="what runs the networks")
     parser.add_argument("--precision", default=AUTO, choices=[AUTO, *PRECISIONS], help="of the networks' arithmetic")
     parser.add_argument(
@@ -312,6 +352,11 @@ def _comparing_parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("out/comparison"), help="folder of results (default: %(default)s)"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier comparison in --out")
+    parser.add_argument(
+        "--allow-incomplete",
+        action="store_true",
+        help="exit status 0 also where less than 90 %% of the frames are in both runs, or one of them is incomplete",
+    )
     add_gate_options(parser, comparing=True)
     return parser
 

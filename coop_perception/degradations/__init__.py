@@ -16,7 +16,7 @@ from coop_perception.camera import Intrinsics
 from coop_perception.degradations import blur, compression, fog, noise, rain, reflection
 from coop_perception.degradations.arrays import FloatArray, UInt8Array
 
-__all__ = ["CONDITIONS", "ORDER", "Condition", "degrade", "degrade_by"]
+__all__ = ["CONDITIONS", "KINDS", "ORDER", "Condition", "degrade", "degrade_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,12 @@ class Condition:
         """
         values = (self.absent, *self.levels)
         return float(np.interp(level, range(len(values)), values))
+
+    def level_of(self, parameter: float) -> float:
+        """The inverse: 0 (absent) to ``len(levels)``, of a parameter between the levels too."""
+        values = (self.absent, *self.levels)
+        sign = 1 if values[-1] > values[0] else -1  # JPEG's quality falls as it gets worse
+        return float(np.interp(sign * parameter, [sign * value for value in values], range(len(values))))
 
     def apply(
         self,
@@ -256,6 +262,10 @@ def degrade(
     return degrade_by(
         image, parameters, seed=seed, frame=frame, depth=depth, intrinsics=intrinsics, reflected=reflected
     )
+
+
+KINDS: Mapping[str, str] = MappingProxyType({"gaussian_blur": "blur", "gaussian_noise": "noise", "jpeg": "compression"})
+"""Of conditions that are one form of something that has others: what an estimate of all its forms is called."""
 
 
 ORDER = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -25,17 +26,6 @@ class TensorSpec:
     dtype: np.dtype[np.generic]
     shape: tuple[int | None, ...]
 
-    def sized(self, batch: int) -> tuple[int, ...]:
-        """The shape of a batch.
-
-        Raises:
-            EngineError: a dimension besides the batch is dynamic.
-        """
-        rest = tuple(size for size in self.shape[1:] if size is not None)
-        if len(rest) != len(self.shape) - 1:
-            raise EngineError(f"tensor {self.name!r} is {self.shape}: more than its batch is unknown before it runs")
-        return (batch, *rest)
-
 
 def checked(spec: TensorSpec, array: NDArray[np.generic]) -> NDArray[np.generic]:
     """An array for an input, contiguous.
@@ -54,7 +44,9 @@ def checked(spec: TensorSpec, array: NDArray[np.generic]) -> NDArray[np.generic]
 class Engine(Protocol):
     """A loaded network. `device` is the hardware's name in words, `precision` that of the arithmetic (`fp32`, ...).
 
-    `on_gpu`: whether that is a GPU, on which the first run with other shapes than before is slow.
+    `on_gpu`: whether that is a GPU. `path`: the network's file, as messages name it.
+
+    The first run with other shapes than before is slow.
 
     Engines of one backend that were loaded together take each other's tensors. One thread at a time may use them.
     """
@@ -63,6 +55,7 @@ class Engine(Protocol):
     device: str
     precision: str
     on_gpu: bool
+    path: Path
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
 
@@ -70,18 +63,19 @@ class Engine(Protocol):
         """An input's array where engines read it without another copy; valid until the next call for that input.
 
         Raises:
-            EngineError: its type or shape is not the input's.
+            EngineError: its type or shape is not the input's, or memory is short.
         """
         ...
 
     def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Memory for an output of this shape that other engines read, to be given to `run` again and again.
+        """Memory for an output of this shape, the batch included, that other engines read, to be given to `run` again
+        and again.
 
-        On a GPU engines that were loaded together may have one place for all tensors of a name, whose content holds
-        until one of them writes another there.
+        On a GPU engines that were loaded together may have one place for all tensors of a name and of one size of
+        frames, whose content holds until one of them writes another there.
 
         Raises:
-            EngineError: memory is short, or the output never that large.
+            EngineError: memory is short, or batches are never that large.
         """
         ...
 

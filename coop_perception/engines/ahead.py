@@ -15,7 +15,8 @@ from rich.text import Text
 from coop_perception.contracts import CONTRACTS, Bundle
 from coop_perception.engines import EngineError
 from coop_perception.engines.backends import BACKENDS, MAX_BATCH, ON_CPU, TENSORRT
-from coop_perception.engines.cost import LEAST_AGREEMENT, LEAST_PSNR, Cost, precision_costs
+from coop_perception.engines.calibration import with_onnxruntime
+from coop_perception.engines.cost import LEAST_AGREEMENT, LEAST_PSNR, precision_cost
 from coop_perception.engines.cuda import Gpu, gpu
 from coop_perception.engines.files import ensure, facts
 from coop_perception.engines.precisions import Graphs
@@ -74,7 +75,7 @@ def build_engines(
     console.print(table)
     say(f"in {file.parent}")
     if precision != "fp32":
-        _report_costs(graphs, console)
+        _report_cost(graphs, console)
 
 
 def _this_gpu() -> Gpu:
@@ -88,30 +89,24 @@ def _advance(progress: Progress, task: TaskID, what: str, phase: str, done: int,
     progress.update(task, description=f"{what}: {phase}", completed=done, total=steps)
 
 
-def _report_costs(graphs: Graphs, console: Console) -> None:
-    frames = graphs.frames.checking
-    reference = {name: network.path for name, network in graphs.bundle.networks.items()}
-    costs = precision_costs(reference, {name: graphs.graph(name).shown for name in CONTRACTS}, frames)
-    table = Table("way", "mask_raw", "mask", "worst mask", "restored", title=f"{graphs.precision} against FP32")
-    for way, cost in costs.items():
-        table.add_row(
-            way, f"{cost.mask_raw:.3%}", f"{cost.mask:.3%}", f"{cost.worst_mask:.3%}", f"{cost.restored_psnr:.1f} dB"
-        )
+def _report_cost(graphs: Graphs, console: Console) -> None:
+    bundle, frames = graphs.bundle, graphs.frames.checking
+    exact = with_onnxruntime({name: network.path for name, network in bundle.networks.items()})
+    found = with_onnxruntime({name: graphs.graph(name).shown for name in CONTRACTS})
+    cost = precision_cost(bundle, exact, found, frames)
+    table = Table("mask_raw", "mask", "worst mask", "restored", title=f"{graphs.precision} against FP32")
+    table.add_row(f"{cost.mask_raw:.3%}", f"{cost.mask:.3%}", f"{cost.worst_mask:.3%}", f"{cost.restored_psnr:.1f} dB")
     console.print(table)
     console.print(
         f"shares of pixels of the same class and PSNR on {len(frames)} frames, computed by the converted ONNX graphs "
         "in ONNX Runtime on this CPU, not by the engines",
         soft_wrap=True,
     )
-    for way, cost in costs.items():
-        if cost.excessive():
-            console.print(
-                Text("warning", "yellow"), f": {_warning(way, cost, graphs.precision)}", sep="", soft_wrap=True
-            )
-
-
-def _warning(way: str, cost: Cost, precision: str) -> str:
-    return (
-        f"{precision} ({way}): masks agree in {min(cost.mask_raw, cost.mask):.2%} of pixels "
-        f"(expected {LEAST_AGREEMENT:.0%}), restored frames to {cost.restored_psnr:.1f} dB (expected {LEAST_PSNR:g})"
-    )
+    if cost.excessive():
+        console.print(
+            Text("warning", "yellow"),
+            f": {graphs.precision}: masks agree in {min(cost.mask_raw, cost.mask):.2%} of pixels (expected "
+            f"{LEAST_AGREEMENT:.0%}), restored frames to {cost.restored_psnr:.1f} dB (expected {LEAST_PSNR:g})",
+            sep="",
+            soft_wrap=True,
+        )

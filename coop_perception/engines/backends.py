@@ -22,7 +22,7 @@ PACKAGES: Mapping[str, str] = {
     "onnxruntime": "onnxruntime",
 }
 """What to install."""
-INT8_SCHEME = "unsigned activations, 7-bit weights"
+INT8_SCHEME = "unsigned activations, 7-bit weights, of dense convolutions"
 """How INT8 files for CPUs are quantised. Processors without VNNI add two products of 8 bits in 16, which overflow: with
 8-bit weights 11 to 14 % of a mask's pixels were wrong there. Those of 7 bits cannot, whatever runs the file."""
 MAX_BATCH = 4

@@ -15,28 +15,26 @@ from typing import Any
 import numpy as np
 
 from coop_perception.engines import EngineError
+from coop_perception.engines.cuda import memory_in_use
 from coop_perception.engines.exclusive import exclusive
 from coop_perception.engines.modules import made
+from coop_perception.engines.profiles import Profile, Shape
 from coop_perception.engines.tensorrt_log import log_of
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase of the build, steps done and steps of it."""
-Shape = tuple[int, ...]
-Profile = Mapping[str, tuple[Shape, Shape, Shape]]
-"""Of each input the least shape, the one that kernels are chosen for, and the largest."""
-WORKSPACE = 1 << 30
-"""Bytes that kernels may take while they are tried, and while one runs: on an integrated GPU the default is all of the
-machine's memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An engine file's content, its tensors: dictionaries of name, side (input, output), dtype and shape, and what is
-    to be given to the next build of any network, empty where there is no such thing."""
+    """An engine file's content, its tensors: dictionaries of name, side (input, output), dtype and shape, what is to be
+    given to the next build of any network, empty where there is no such thing, and the profiles that it was built for.
+    """
 
     data: bytes
     tensors: list[dict[str, Any]]
     timings: bytes = b""
+    profiles: Sequence[Profile] = ()
 
 
 def builds_for_named(module: ModuleType) -> bool:
@@ -73,28 +71,6 @@ def build(
         return _build(module, source, graph, compute_capability, profiles, progress, timings)
 
 
-def batches(inputs: Mapping[str, Shape], max_batch: int) -> list[Profile]:
-    """Profiles for 1 to `max_batch` frames: one for a single frame, and one for more, for which other kernels are best.
-
-    Raises:
-        EngineError: more than the first dimension of an input is dynamic.
-    """
-    ranges = [(1, 1, 1), (2, max_batch, max_batch)] if max_batch > 1 else [(1, 1, 1)]
-    profiles: list[Profile] = []
-    for sizes in ranges:
-        profile = {}
-        for name, (batch, *rest) in inputs.items():
-            if -1 in rest:
-                raise EngineError(
-                    f"input {name!r} has the shape {[batch, *rest]}: engines need every dimension but the batch fixed; "
-                    "export the graph for one input size"
-                )
-            least, tuned, most = (((size if batch == -1 else batch), *rest) for size in sizes)
-            profile[name] = (least, tuned, most)
-        profiles.append(profile)
-    return profiles
-
-
 def _build(
     module: ModuleType,
     source: Path,
@@ -120,17 +96,20 @@ def _build(
         config.clear_flag(module.BuilderFlag.TF32)
     if hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # else it may refuse to be captured as a CUDA graph
         config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, WORKSPACE)
     cache = None
     if not builds_for_named(module):  # tensorrt_rtx tries no kernels
+        # What they may take while they are tried. On an integrated GPU the default is all of the machine's memory.
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, memory_in_use()[1] // 2)
         cache = config.create_timing_cache(timings)
         if not config.set_timing_cache(cache, False):  # of another GPU or version
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, False)
     given = {tensor.name: tuple(tensor.shape) for tensor in map(network.get_input, range(network.num_inputs))}
+    chosen: Sequence[Profile] = ()
     if any(-1 in shape for shape in given.values()):
         try:
-            _add_profiles(builder, config, profiles(given))
+            chosen = profiles(given)
+            _add_profiles(builder, config, chosen)
         except EngineError as error:
             raise EngineError(f"{source}: {error}") from error
     if progress is not None and hasattr(config, "progress_monitor"):
@@ -141,7 +120,7 @@ def _build(
         raise EngineError(f"{source}: {_named(module)} did not build it: {log.text()}")
     inputs = [_tensor(module, "input", network.get_input(i)) for i in range(network.num_inputs)]
     outputs = [_tensor(module, "output", network.get_output(i)) for i in range(network.num_outputs)]
-    return Built(bytes(data), inputs + outputs, bytes(cache.serialize()) if cache else b"")
+    return Built(bytes(data), inputs + outputs, bytes(cache.serialize()) if cache else b"", chosen)
 
 
 def _named(module: ModuleType) -> str:

@@ -51,6 +51,8 @@ class Key:
     precision: str
     max_batch: int | None
     """None: any batch."""
+    sizes: str | None
+    """Of images and frames that it takes, in words; None: any."""
     calibration: str | None
     """What its precision was calibrated on. Wanted, None takes any."""
 
@@ -243,6 +245,8 @@ def _difference(built: Key, wanted: Key) -> str | None:
         return f"its precision is {built.precision}, not {wanted.precision}"
     if built.max_batch is not None and (wanted.max_batch is None or built.max_batch < wanted.max_batch):
         return f"it takes batches of up to {built.max_batch}, not {wanted.max_batch}"
+    if built.sizes != wanted.sizes:
+        return f"it was built for {built.sizes}, not {wanted.sizes}"
     if wanted.calibration is not None and built.calibration != wanted.calibration:
         return "it was calibrated on other images"
     return None

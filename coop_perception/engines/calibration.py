@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import cv2
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from coop_perception.contracts import CONTRACTS, Bundle
 from coop_perception.degradations import CONDITIONS, degrade
+from coop_perception.engines.frame_pass import SIZE, Feed, Image, Run, outputs_of
 from coop_perception.image_files import image_files, read_image
 from coop_perception.sample_scene.drive import SampleDrive
 
@@ -24,14 +23,10 @@ MOST_IMAGES = 64
 FRAME_STEP = 7
 """Frames of a sample drive between two that are taken: what they show differs."""
 
-Image: TypeAlias = NDArray[np.uint8]
-Feed: TypeAlias = dict[str, NDArray[np.generic]]
-"""Inputs of one run by name."""
-
 
 @dataclass(frozen=True, slots=True)
 class CalibrationFrames:
-    """uint8 [H,W,3] RGB at the bundle's size. What is checked was not calibrated on."""
+    """uint8 [480,640,3] RGB. What is checked was not calibrated on."""
 
     calibrating: list[Image]
     checking: list[Image]
@@ -39,18 +34,19 @@ class CalibrationFrames:
     """SAMPLE_DRIVES, or a checksum of the images."""
 
 
-def calibration_frames(bundle: Bundle, images: Path | None = None) -> CalibrationFrames:
+def calibration_frames(images: Path | None = None) -> CalibrationFrames:
     """Frames of a folder of images, every second one to check with; or of two sample drives, one to check with.
 
     Raises:
         DatasetError: the folder holds no image, or one cannot be read.
     """
     if images is None:
-        return CalibrationFrames(_drive(bundle, 1, (0, -1)), checking_frames(bundle), SAMPLE_DRIVES)
+        return CalibrationFrames(_drive(1, (0, -1)), checking_frames(), SAMPLE_DRIVES)
     files = sorted(image_files(images))
     files = [files[i * len(files) // MOST_IMAGES] for i in range(MOST_IMAGES)] if len(files) > MOST_IMAGES else files
-    size = (bundle.width, bundle.height)
-    frames = [np.asarray(cv2.resize(read_image(file), size, interpolation=cv2.INTER_AREA), np.uint8) for file in files]
+    frames = [
+        np.asarray(cv2.resize(read_image(file), SIZE[::-1], interpolation=cv2.INTER_AREA), np.uint8) for file in files
+    ]
     digest = hashlib.sha256()
     for frame in frames:
         digest.update(frame.tobytes())
@@ -58,24 +54,26 @@ def calibration_frames(bundle: Bundle, images: Path | None = None) -> Calibratio
     return CalibrationFrames(frames[::2], frames[1::2] or frames, digest.hexdigest())
 
 
-def checking_frames(bundle: Bundle) -> list[Image]:
-    """Frames of a sample drive that is not calibrated on, uint8 [H,W,3] RGB at the bundle's size: a clear one, and one
-    under each condition."""
-    return _drive(bundle, 2, (1,))
+def checking_frames() -> list[Image]:
+    """Frames of a sample drive that is not calibrated on, uint8 [480,640,3] RGB: a clear one, and one under each
+    condition."""
+    return _drive(2, (1,))
 
 
 def network_feeds(bundle: Bundle, frames: Sequence[Image]) -> dict[str, list[Feed]]:
     """For each network its inputs on each frame, batches of one, as the bundle's own graphs compute them."""
-    feeds: dict[str, list[Feed]] = {name: [] for name in CONTRACTS}
-    sessions = {name: cpu_session(bundle.networks[name].path) for name in ("segmenter", "refinement")}
-    for frame in frames:
-        values: Feed = {"image": frame[None]}
-        for name, output in (("segmenter", "probabilities"), ("refinement", "refined_probabilities")):
-            given = {key: values[key] for key in CONTRACTS[name].inputs}
-            values[output] = sessions[name].run([output], given)[0]
-        for name, contract in CONTRACTS.items():
-            feeds[name].append({key: values[key] for key in contract.inputs})
-    return feeds
+    run = with_onnxruntime({name: network.path for name, network in bundle.networks.items()})
+    found = [outputs_of(bundle, frame, run) for frame in frames]
+    return {
+        name: [{key: values[key] for key in contract.inputs} for values in found]
+        for name, contract in CONTRACTS.items()
+    }
+
+
+def with_onnxruntime(graphs: Mapping[str, Path | bytes]) -> Run:
+    """By ONNX Runtime on the CPU, of ONNX files or models by network."""
+    sessions = {name: cpu_session(graph) for name, graph in graphs.items()}
+    return lambda name, given, wanted: dict(zip(wanted, sessions[name].run(list(wanted), given), strict=True))
 
 
 def cpu_session(graph: Path | bytes) -> ort.InferenceSession:
@@ -87,11 +85,10 @@ def cpu_session(graph: Path | bytes) -> ort.InferenceSession:
     return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 
 
-def _drive(bundle: Bundle, seed: int, levels: Sequence[int]) -> list[Image]:
+def _drive(seed: int, levels: Sequence[int]) -> list[Image]:
     """A clear frame of a drive, and one for each of a condition's levels, given as indices into them."""
-    drive = SampleDrive(seed, bundle.width, bundle.height)
-    known = [condition for condition in bundle.conditions if condition in CONDITIONS]
-    cases = [(condition, range(1, len(CONDITIONS[condition].levels) + 1)[i]) for condition in known for i in levels]
+    drive = SampleDrive(seed, *SIZE[::-1])
+    cases = [(name, range(1, len(condition.levels) + 1)[i]) for name, condition in CONDITIONS.items() for i in levels]
     frames = [drive.frame(0).image]
     for index, (condition, level) in enumerate(cases, 1):
         scene = drive.frame(FRAME_STEP * index)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from coop_perception.contracts import CONTRACTS, FUSED, STAGES
-from coop_perception.engines.calibration import Feed, Image, cpu_session
+from coop_perception.contracts import Bundle
+from coop_perception.engines.frame_pass import Image, Run, outputs_of
 from coop_perception.metrics import mean_psnr, psnr
 
 LEAST_AGREEMENT = 0.99
 LEAST_PSNR = 35.0
-_SCORED = ("mask_raw", "mask", "restored")
-STAGED = "three networks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +29,19 @@ class Cost:
         return min(self.mask_raw, self.mask) < LEAST_AGREEMENT or self.restored_psnr < LEAST_PSNR
 
 
-def precision_costs(
-    reference: Mapping[str, Path], graphs: Mapping[str, bytes], frames: Sequence[Image]
-) -> dict[str, Cost]:
-    """The cost of the cooperative graph, and of the three one after the other. Runs on the CPU.
+def precision_cost(bundle: Bundle, exact: Run, found: Run, frames: Sequence[Image]) -> Cost:
+    """The cost over all three networks, one after the other.
 
     Args:
-        reference: the bundle's ONNX files by name of the network.
-        graphs: the same networks in the precision, as ONNX Runtime's CPU runs them truly.
-        frames: uint8 [H,W,3] RGB at the bundle's size.
+        bundle: whose networks these are.
+        exact, found: run them in FP32, and in the precision.
+        frames: uint8 [h,w,3] RGB.
     """
-    exact, found = _outputs(reference, frames), _outputs(graphs, frames)
-    return {way: _cost(exact[way], found[way]) for way in exact}
-
-
-def _outputs(graphs: Mapping[str, Path | bytes], frames: Sequence[Image]) -> dict[str, list[dict[str, Image]]]:
-    """mask_raw, mask and restored of each frame, for either way."""
-    sessions = {name: cpu_session(graph) for name, graph in graphs.items()}
-    outputs: dict[str, list[dict[str, Image]]] = {FUSED: [], STAGED: []}
+    same: dict[str, list[float]] = {"mask_raw": [], "mask": []}
+    restored = []
     for frame in frames:
-        for way, networks in ((FUSED, (FUSED,)), (STAGED, STAGES)):
-            values: Feed = {"image": frame[None]}
-            for name in networks:
-                contract = CONTRACTS[name]
-                given = {key: values[key] for key in contract.inputs}
-                values |= zip(contract.outputs, sessions[name].run(list(contract.outputs), given), strict=True)
-            outputs[way].append({name: np.asarray(values[name][0], np.uint8) for name in _SCORED})
-    return outputs
-
-
-def _cost(exact: Sequence[Mapping[str, Image]], found: Sequence[Mapping[str, Image]]) -> Cost:
-    pairs = list(zip(exact, found, strict=True))
-    same = {name: [float(np.mean(a[name] == b[name])) for a, b in pairs] for name in ("mask_raw", "mask")}
-    return Cost(
-        mask_raw=float(np.mean(same["mask_raw"])),
-        mask=float(np.mean(same["mask"])),
-        worst_mask=min(same["mask"]),
-        restored_psnr=mean_psnr([psnr(a["restored"], b["restored"]) for a, b in pairs]),
-    )
+        a, b = (outputs_of(bundle, frame, run) for run in (exact, found))
+        for name, shares in same.items():
+            shares.append(float(np.mean(a[name] == b[name])))
+        restored.append(psnr(*(np.asarray(values["restored"][0], np.uint8) for values in (a, b))))
+    return Cost(float(np.mean(same["mask_raw"])), float(np.mean(same["mask"])), min(same["mask"]), mean_psnr(restored))

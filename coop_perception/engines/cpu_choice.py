@@ -6,20 +6,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
-from coop_perception.contracts import Bundle
+from coop_perception.contracts import STAGES, Bundle
 from coop_perception.engines import Engine, EngineError, remembered
 from coop_perception.engines.cpu import cpu_name, usable_cores
+from coop_perception.engines.frame_pass import SIZE, outputs_of, with_engines
 from coop_perception.engines.modules import cpu_module
 from coop_perception.sample_scene.drive import SampleDrive
 
-NETWORK = "cooperative"
 REFERENCE, OTHER = "onnxruntime", "openvino"
 MASK_AGREEMENT = 0.999
-RUNS = 7
+RUNS = 5
 """Of each backend, in turn; the fastest counts, as what else the machine does only ever adds."""
 
 
@@ -38,7 +34,7 @@ def faster_on_cpu(
         EngineError: one of the two does not load at all, or REFERENCE cannot run the bundle.
     """
     facts = {
-        "network_sha256": bundle.networks[NETWORK].sha256,
+        "networks": {name: network.sha256 for name, network in bundle.networks.items()},
         "cpu": cpu_name(),
         "threads": threads or usable_cores(),
         "versions": {name: cpu_module(name).VERSION for name in (REFERENCE, OTHER)},
@@ -52,39 +48,31 @@ def faster_on_cpu(
 
 
 def _measure(bundle: Bundle, threads: int, load: Callable[[str, Path, int, str], Engine]) -> tuple[str, str]:
-    path, image = bundle.networks[NETWORK].path, _image(bundle)
-    reference = load(REFERENCE, path, threads, "fp32")
+    engines: dict[str, dict[str, Engine]] = {REFERENCE: {}, OTHER: {}}
+    seconds, masks = dict.fromkeys(engines, float("inf")), {}
+    frame = SampleDrive(0, *SIZE[::-1]).frame(0).image  # a street, as masks of noise are a matter of rounding
     try:
-        other = load(OTHER, path, threads, "fp32")
-    except EngineError as error:
-        reference.close()
-        return REFERENCE, f"{OTHER} cannot run the bundle ({error})"
-    engines = {REFERENCE: reference, OTHER: other}
-    seconds, masks = {name: float("inf") for name in engines}, {}
-    try:
+        for name, networks in engines.items():
+            for stage in STAGES:
+                networks[stage] = load(name, bundle.networks[stage].path, threads, "fp32")
         for _ in range(RUNS):
-            for name, engine in engines.items():
+            for name, networks in engines.items():
                 begun = time.perf_counter()
-                masks[name] = engine.run({"image": image}, ("mask", "restored"))["mask"]
+                masks[name] = outputs_of(bundle, frame, with_engines(networks))["mask"]
                 seconds[name] = min(seconds[name], time.perf_counter() - begun)
     except EngineError as error:
         if name == REFERENCE:
             raise
         return REFERENCE, f"{OTHER} cannot run the bundle ({error})"
     finally:
-        for engine in engines.values():
-            engine.close()
+        for networks in engines.values():
+            for engine in networks.values():
+                engine.close()
     same = float((masks[REFERENCE] == masks[OTHER]).mean())
     if same < MASK_AGREEMENT:
         return REFERENCE, f"{OTHER}'s masks agree in {same:.2%} of the pixels only"
     best, slower = sorted(seconds, key=seconds.__getitem__)
     return best, f"{seconds[slower] / seconds[best]:.2f} times as fast as {slower} here"
-
-
-def _image(bundle: Bundle) -> NDArray[np.uint8]:
-    """uint8 [1,H,W,3]: a street, as masks of noise are a matter of rounding."""
-    frame = SampleDrive(0).frame(0).image
-    return np.asarray(cv2.resize(frame, (bundle.width, bundle.height), interpolation=cv2.INTER_AREA), np.uint8)[None]
 
 
 def _read(file: Path) -> Mapping[str, str] | None:

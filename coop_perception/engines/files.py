@@ -14,11 +14,12 @@ from typing import Any
 from coop_perception.contracts import Bundle
 from coop_perception.engines import EngineError, cache
 from coop_perception.engines.backends import INT8_SCHEME, MAX_BATCH, ON_CPU, TENSORRT
-from coop_perception.engines.build import Progress, batches, build, builds_for_named, capability
+from coop_perception.engines.build import Progress, build, builds_for_named, capability
 from coop_perception.engines.cuda import Gpu
 from coop_perception.engines.modules import tensorrt_module
 from coop_perception.engines.precisions import Graphs
 from coop_perception.engines.private_files import read_own
+from coop_perception.engines.profiles import profiles, words
 
 
 def ensure(
@@ -76,7 +77,7 @@ def ensure(
             for file, reason in reasons.items():
                 if file != candidates[-1] and not str(reason).startswith(cache.NONE_YET):
                     say(f"{file}: not used: {reason}")
-            _build_once(candidates[-1], key, module, bundle.networks[name].path, graphs, say, progress)
+            _build_once(candidates[-1], key, module, bundle, graphs, say, progress)
         files[name] = (fitting or candidates[-1:])[0]
     return files
 
@@ -125,6 +126,7 @@ def _key(
         gpu=gpu.model if isinstance(gpu, Gpu) and module is not None and not builds_for_named(module) else None,
         precision=precision,
         max_batch=None if module is None else max_batch,
+        sizes=None if module is None else words(bundle.input),
         calibration=calibration,
     )
 
@@ -133,7 +135,7 @@ def _build_once(
     file: Path,
     key: cache.Key,
     module: ModuleType | None,
-    source: Path,
+    bundle: Bundle,
     graphs: Graphs,
     say: Callable[[str], object],
     progress: Progress | None,
@@ -151,10 +153,11 @@ def _build_once(
         else:
             assert key.compute_capability is not None
             assert key.max_batch is not None
-            profiles, timings = partial(batches, max_batch=key.max_batch), file.with_name(_timings(key))
-            built = build(module, source, graph.data, key.compute_capability, profiles, progress, read_own(timings))
+            source, timings = bundle.networks[key.network].path, file.with_name(_timings(key))
+            ranges = partial(profiles, sizes=bundle.input, max_batch=key.max_batch)
+            built = build(module, source, graph.data, key.compute_capability, ranges, progress, read_own(timings))
             data = built.data
-            facts |= {"tensors": built.tensors}
+            facts |= {"tensors": built.tensors, "profiles": built.profiles}
             if built.timings:
                 cache.store_private(timings, built.timings)
         facts["build_seconds"] = round(time.perf_counter() - begun, 2)

@@ -1,4 +1,5 @@
-"""Fixed places for the tensors of engines that run one after the other: by name, the same for all of them."""
+"""Memory of engines that run one after the other: fixed places for their tensors, by name and size, and what they work
+in."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Memory that holds a tensor of one name, whatever its shape. An output of one engine that is another's input lies
-    where that one reads it.
+    """Memory that holds tensors of one name and size, in batches of any number. An output of one engine that is
+    another's input lies where that one reads it.
 
     address: as the GPU sees it. pinned: as the host does, which the GPU copies from and to by itself; where `bound`,
     both are the same memory.
@@ -46,30 +47,66 @@ class Place:
         return content
 
 
-def places(
-    resources: Resources,
-    sizes: Mapping[str, int],
-    dtypes: Mapping[str, np.dtype[np.generic]],
-    between: Collection[str],
-    integrated: bool,
-) -> dict[str, Place]:
-    """A place for each tensor.
+class Places:
+    """A place for each name and size of tensors, made when it is first asked for, with room for the largest batch.
+
+    They stay until the resources are closed, as CUDA graphs hold their addresses.
 
     Args:
         resources: hold the memory.
-        sizes: the most numbers that each tensor has.
-        dtypes: of the tensors.
+        frames: of the largest batch.
+        dtypes: of the tensors, by name.
         between: the tensors that one engine gives and another one reads.
         integrated: the GPU has no memory of its own. What the host gives or reads is then not copied; what only passes
             between engines is in memory that the GPU caches, which pinned memory is not.
-
-    Raises:
-        CudaError: memory is short.
     """
-    made = {}
-    for name, size in sizes.items():
-        bound = integrated and name not in between
-        device = 0 if bound else resources.device_memory(size * dtypes[name].itemsize)
-        pinned = resources.pinned_memory((size,), dtypes[name])
-        made[name] = Place(device or pinned.ctypes.data, pinned, bound)
-    return made
+
+    def __init__(
+        self,
+        resources: Resources,
+        frames: int,
+        dtypes: Mapping[str, np.dtype[np.generic]],
+        between: Collection[str],
+        integrated: bool,
+    ) -> None:
+        self._resources, self._frames, self._dtypes = resources, frames, dtypes
+        self._between, self._integrated = between, integrated
+        self._made: dict[tuple[str, Shape], Place] = {}
+
+    def at(self, name: str, shape: Shape) -> Place:
+        """Of a tensor of this shape, the batch included.
+
+        Raises:
+            CudaError: memory is short.
+        """
+        key = (name, shape[1:])
+        if key not in self._made:
+            dtype, size = self._dtypes[name], self._frames * math.prod(shape[1:])
+            bound = self._integrated and name not in self._between
+            device = 0 if bound else self._resources.device_memory(size * dtype.itemsize)
+            pinned = self._resources.pinned_memory((size,), dtype)
+            self._made[key] = Place(device or pinned.ctypes.data, pinned, bound)
+        return self._made[key]
+
+
+class Scratch:
+    """Memory that engines work in, one for all of them, as they run one after the other. It grows; what CUDA graphs
+    were captured with stays until the resources are closed.
+
+    Args:
+        resources: hold the memory.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._address = self._size = 0
+
+    def of(self, size: int) -> tuple[int, int]:
+        """Address and size of at least so many bytes.
+
+        Raises:
+            CudaError: memory is short.
+        """
+        if size > self._size:
+            self._address, self._size = self._resources.device_memory(size), size
+        return self._address, self._size

@@ -186,7 +186,7 @@ def _load_tensorrt(
 
     given = [handed_over(bundle.directory)]
     files = ensure(bundle, networks, backend, gpu(), precision, settings.cache, say, settings.max_batch, also=given)
-    return dict(load(files, backend, precision, say, settings.cache or default_directory(say)))
+    return {**load(files, backend, precision, say, settings.cache or default_directory(say))}
 
 
 def load_file(backend: str, path: Path, threads: int, precision: str, cuda: bool = False) -> Engine:

@@ -70,7 +70,7 @@ class OnnxRuntimeEngine:
                 "driver is missing"
             )
         self._session: ort.InferenceSession | None = session
-        self._path = path
+        self.path = path
         self.precision = precision
         self._memory = "cuda" if cuda else "cpu"
         self.on_gpu = cuda
@@ -88,13 +88,13 @@ class OnnxRuntimeEngine:
                 list(shape), self.outputs[name].dtype.type, self._memory, 0
             )
         except Exception as error:
-            raise _error(f"{self._path}: no memory for {name} {shape}", error) from error
+            raise _error(f"{self.path}: no memory for {name} {shape}", error) from error
 
     def run(
         self, feeds: Mapping[str, Tensor], wanted: Sequence[str], into: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         if self._session is None:
-            raise EngineError(f"{self._path}: the engine is closed")
+            raise EngineError(f"{self.path}: the engine is closed")
         into = into or {}
         try:
             binding = self._session.io_binding()
@@ -117,7 +117,7 @@ class OnnxRuntimeEngine:
             shapes = {
                 name: (str(value.dtype), value.shape) for name, value in feeds.items() if isinstance(value, np.ndarray)
             }
-            raise _error(f"{self._path}: run failed on {shapes}", error) from error
+            raise _error(f"{self.path}: run failed on {shapes}", error) from error
 
     def prepare(self) -> None:
         pass  # the run itself chose the kernels for its shapes

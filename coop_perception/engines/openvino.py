@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,26 @@ if sys.modules["openvino.tools.ovc"] is None:
     del sys.modules["openvino.tools.ovc"]
 
 VERSION = ov.__version__
+Shape = tuple[int, ...]
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """INFERENCE_PRECISION_HINT by precision; without one OpenVINO takes bf16 wherever the CPU has it."""
+KEPT = 4
+"""Sizes of frames that a network stays compiled for, those that were used last."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A network for one frame of one size, and memory for outputs that nobody wants."""
+
+    request: ov.InferRequest
+    unwanted: Mapping[str, ov.Tensor]
 
 
 class OpenVinoEngine:
     """An ONNX file compiled by OpenVINO (see `Engine`).
 
-    It is compiled for one frame, and a batch is run frame by frame: with a dynamic batch OpenVINO plans no memory ahead
-    and is slower, and one frame keeps all cores busy anyway.
+    It is compiled for one frame of each size, and a batch is run frame by frame: with dynamic shapes OpenVINO plans no
+    memory ahead and is slower, and one frame keeps all cores busy anyway.
 
     Args:
         path: the ONNX file.
@@ -44,74 +56,89 @@ class OpenVinoEngine:
     backend, on_gpu = "openvino", False
 
     def __init__(self, path: Path, threads: int = 0, precision: str = "fp32") -> None:
-        # OpenVINO gives the thread a stack for signal handlers of the least size there is. A signal that comes while
-        # wide registers are in use, by PyTorch say, does not fit on it, and kills the process.
         with signal_stack_kept():
             self._load(path, threads, precision)
 
     def _load(self, path: Path, threads: int, precision: str) -> None:
-        core = ov.Core()
-        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        self._core = ov.Core()
+        if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(f"{path}: precision bf16: {cpu_name()} does not have it; choose fp32 or int8")
-        options = {
+        self._options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads or usable_cores(),
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "ENABLE_CPU_PINNING": False,  # DDS and image conversion share the cores
         }
         try:
-            model = core.read_model(path)
-            self.inputs: Mapping[str, TensorSpec] = {p.any_name: _spec(p) for p in model.inputs}
-            model.reshape({name: list(spec.sized(1)) for name, spec in self.inputs.items()})
-            self.outputs: Mapping[str, TensorSpec] = {p.any_name: _spec(p) for p in model.outputs}
-            self._request: ov.InferRequest | None = core.compile_model(model, "CPU", options).create_infer_request()
-            self._unwanted = {name: self._request.get_tensor(name) for name in self.outputs}
+            self._model: ov.Model | None = self._core.read_model(path)
+            self.inputs: Mapping[str, TensorSpec] = {p.any_name: _spec(p) for p in self._model.inputs}
+            self.outputs: Mapping[str, TensorSpec] = {p.any_name: _spec(p) for p in self._model.outputs}
         except RuntimeError as error:
             raise EngineError(f"{path}: OpenVINO {ov.__version__} cannot load it: {_first_line(error)}") from error
-        self._path = path
+        self._compiled: dict[tuple[Shape, ...], _Compiled] = {}
+        """By the inputs' shapes, those that were used last at the end."""
+        self.path = path
         self.precision = precision
         self.device = cpu_name()
 
     def place(self, name: str, array: NDArray[np.generic]) -> Tensor:
         return checked(self.inputs[name], array)
 
-    def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def allocate(self, name: str, shape: Shape) -> Tensor:
         return np.empty(shape, self.outputs[name].dtype)
 
     def run(
         self, feeds: Mapping[str, Tensor], wanted: Sequence[str], into: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        if self._request is None:
-            raise EngineError(f"{self._path}: the engine is closed")
+        if self._model is None:
+            raise EngineError(f"{self.path}: the engine is closed")
         given = {name: _writable(checked(self.inputs[name], value)) for name, value in feeds.items()}
         batch = len(next(iter(given.values())))
         into = into or {}
-        results = {
-            name: into[name] if name in into else self.allocate(name, self.outputs[name].sized(batch))
-            for name in wanted
-        }
         try:
+            compiled = self._for({name: (1, *value.shape[1:]) for name, value in given.items()})
+            results = {
+                name: into[name] if name in into else self.allocate(name, (batch, *compiled.unwanted[name].shape[1:]))
+                for name in wanted
+            }
             for index in range(batch):
                 for name, value in given.items():
-                    self._request.set_tensor(name, ov.Tensor(value[index : index + 1], shared_memory=True))
+                    compiled.request.set_tensor(name, ov.Tensor(value[index : index + 1], shared_memory=True))
                 # All of them: what is not wanted now must not be written to memory that was given before.
-                for name, unwanted in self._unwanted.items():
+                for name, unwanted in compiled.unwanted.items():
                     wanted_here = name in results
                     tensor = (
                         ov.Tensor(results[name][index : index + 1], shared_memory=True) if wanted_here else unwanted
                     )
-                    self._request.set_tensor(name, tensor)
-                self._request.infer()
+                    compiled.request.set_tensor(name, tensor)
+                compiled.request.infer()
         except RuntimeError as error:
             shapes = {name: (str(value.dtype), value.shape) for name, value in given.items()}
-            raise EngineError(f"{self._path}: run failed on {shapes}: {_first_line(error)}") from error
+            raise EngineError(f"{self.path}: run failed on {shapes}: {_first_line(error)}") from error
         return results
 
     def prepare(self) -> None:
-        pass  # frames run one after the other, all of one shape
+        pass  # the run itself compiled for its shapes
 
     def close(self) -> None:
-        self._request, self._unwanted = None, {}
+        self._model = None
+        self._compiled.clear()
+
+    def _for(self, shapes: Mapping[str, Shape]) -> _Compiled:
+        """What runs inputs of these shapes. Raises RuntimeError where the graph does not take them."""
+        assert self._model is not None  # it is open
+        key = tuple(shapes[name] for name in sorted(shapes))
+        compiled = self._compiled.pop(key, None)
+        if compiled is None:
+            while len(self._compiled) >= KEPT:
+                del self._compiled[next(iter(self._compiled))]
+            with signal_stack_kept():
+                model = self._model.clone()
+                model.reshape({name: list(shape) for name, shape in shapes.items()})
+                request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
+            compiled = _Compiled(request, {name: request.get_tensor(name) for name in self.outputs})
+        self._compiled[key] = compiled
+        return compiled
 
 
 def _writable(array: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -121,7 +148,7 @@ def _writable(array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 def _spec(port: ov.ConstOutput) -> TensorSpec:
     shape = tuple(d.get_length() if d.is_static else None for d in port.partial_shape)
-    return TensorSpec(port.any_name, np.dtype(port.element_type.to_dtype()), (None, *shape[1:]))
+    return TensorSpec(port.any_name, np.dtype(port.element_type.to_dtype()), shape)
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from coop_perception.contracts import Bundle
 from coop_perception.engines import EngineError
-from coop_perception.engines.calibration import CalibrationFrames, Feed, calibration_frames, network_feeds
+from coop_perception.engines.calibration import CalibrationFrames, calibration_frames, network_feeds
+from coop_perception.engines.frame_pass import Feed
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -48,7 +49,7 @@ class Graphs:
         Raises:
             DatasetError: there are no images in the folder, or one cannot be read.
         """
-        return calibration_frames(self.bundle, self._images)
+        return calibration_frames(self._images)
 
     @property
     def calibration(self) -> str | None:

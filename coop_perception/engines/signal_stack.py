@@ -13,7 +13,11 @@ class _Stack(ctypes.Structure):
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Whatever stack for signal handlers this thread has, it has again afterwards (sigaltstack(2))."""
+    """Whatever stack for signal handlers this thread has, it has again afterwards (sigaltstack(2)).
+
+    OpenVINO gives the thread one of the least size there is. A signal that comes while wide registers are in use, by
+    PyTorch say, does not fit on it, and kills the process.
+    """
     libc = ctypes.CDLL(None)
     before = _Stack()
     libc.sigaltstack(None, ctypes.byref(before))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from coop_perception.engines import EngineError, Tensor, TensorSpec
 from coop_perception.engines.cuda import CudaError, GpuLostError, Resources, Stream
 from coop_perception.engines.exclusive import exclusive, free
-from coop_perception.engines.gpu_memory import Place, Shape, places
+from coop_perception.engines.gpu_memory import Places, Scratch, Shape
 from coop_perception.engines.modules import made, tensorrt_module
 from coop_perception.engines.rtx_cache import RtxCache
 from coop_perception.engines.tensorrt_log import log_of
@@ -32,7 +32,7 @@ _DTYPES: dict[str, type[np.generic]] = {
 def load(
     paths: Mapping[str, Path], backend: str, precision: str, say: Callable[[str], object], cache: Path | None = None
 ) -> dict[str, TensorRtEngine]:
-    """The engines of engine files, which share a stream and memory: tensors of one name lie in one place.
+    """The engines of engine files, which share a stream and memory: tensors of one name and size lie in one place.
 
     Args:
         paths: engine files by name of the network.
@@ -53,12 +53,8 @@ def load(
                 f"{backend} {module.__version__}", lambda: module.Runtime(shared.log.logger), shared.log.text
             )
             deserialized = {name: _deserialize(shared, runtime, path) for name, path in paths.items()}
-            # One scratch memory for all: they run one after the other.
-            shared.scratch_size = max((engine.device_memory_size_v2 for engine in deserialized.values()), default=0)
-            if shared.scratch_size:
-                shared.scratch = shared.resources.device_memory(shared.scratch_size)
             engines = {name: TensorRtEngine(shared, paths[name], engine) for name, engine in deserialized.items()}
-            shared.place(list(engines.values()))
+            shared.places = _places(shared, list(engines.values()))
         except BaseException:
             with contextlib.suppress(CudaError):
                 shared.close()
@@ -81,6 +77,8 @@ class DeviceTensor:
 class _Shared:
     """What the engines of a bundle have in common: the stream, scratch memory, the places of tensors."""
 
+    places: Places
+
     def __init__(
         self, module: Any, backend: str, precision: str, say: Callable[[str], object], cache: Path | None
     ) -> None:
@@ -88,22 +86,8 @@ class _Shared:
         self.log = log_of(module)
         self.stream = Stream()
         self.resources = Resources()
-        self.places: dict[str, Place] = {}
-        self.scratch = self.scratch_size = self.users = 0
-
-    def place(self, engines: Sequence[TensorRtEngine]) -> None:
-        """Make the places that tensors of these engines have for good."""
-        sizes: dict[str, int] = {}
-        dtypes: dict[str, np.dtype[np.generic]] = {}
-        for engine in engines:
-            for name, spec in (*engine.inputs.items(), *engine.outputs.items()):
-                sizes[name] = max(sizes.get(name, 0), engine.sizes[name])
-                if dtypes.setdefault(name, spec.dtype) != spec.dtype:
-                    raise EngineError(
-                        f"tensor {name!r} is {dtypes[name]} in one of the engines, {spec.dtype} in another"
-                    )
-        between = {name for engine in engines for name in engine.outputs if any(name in one.inputs for one in engines)}
-        self.places = places(self.resources, sizes, dtypes, between, self.stream.gpu.integrated)
+        self.scratch = Scratch(self.resources)
+        self.users = 0
 
     def leave(self) -> None:
         """One engine less; the last one frees all."""
@@ -116,6 +100,18 @@ class _Shared:
             self.resources.close()
         finally:
             self.stream.close()
+
+
+def _places(shared: _Shared, engines: Sequence[TensorRtEngine]) -> Places:
+    """The places that tensors of these engines have."""
+    dtypes: dict[str, np.dtype[np.generic]] = {}
+    for engine in engines:
+        for name, spec in (*engine.inputs.items(), *engine.outputs.items()):
+            if dtypes.setdefault(name, spec.dtype) != spec.dtype:
+                raise EngineError(f"tensor {name!r} is {dtypes[name]} in one of the engines, {spec.dtype} in another")
+    between = {name for engine in engines for name in engine.outputs if any(name in one.inputs for one in engines)}
+    most = max(engine.most for engine in engines)
+    return Places(shared.resources, most, dtypes, between, shared.stream.gpu.integrated)
 
 
 @dataclass(slots=True)
@@ -158,7 +154,7 @@ class TensorRtEngine:
     def __init__(self, shared: _Shared, path: Path, engine: Any) -> None:
         self.backend, self.precision, self.device = shared.backend, shared.precision, shared.stream.gpu.name
         self.on_gpu = True
-        self._shared, self._path = shared, path
+        self._shared, self.path = shared, path
         self._graphs = self._open = True
         self._last: tuple[Shape, ...] = ()
         rtx = hasattr(shared.module, "IRuntimeCache")
@@ -174,24 +170,30 @@ class TensorRtEngine:
             for index in range(engine.num_optimization_profiles)
         ]
         self._held.plain = self._new_context(fixed=False)
-        self.sizes = self._largest(self._held.plain)
-        """The most numbers that each tensor has."""
+        self.most = max(profile[0][2][0] for profile in self._profiles)
+        """Frames of the largest batch."""
 
     def place(self, name: str, array: NDArray[np.generic]) -> Tensor:
         self._check_open()
         self._check_dtype(name, array)
+        at = list(self.inputs).index(name)
+        if not any(_within(array.shape, least, most) for least, _, most in (one[at] for one in self._profiles)):
+            raise EngineError(f"{self.path}: the engine was not built for input {self._beyond(at, array.shape)}")
         with self._named():
-            place = self._shared.places[name]
-            if array.size > self.sizes[name]:
-                raise EngineError(f"{self._path}: input {name!r} is {list(array.shape)}, larger than it was built for")
+            place = self._shared.places.at(name, array.shape)
             place.upload(self._shared.stream, array)
             return DeviceTensor(place.address, array.dtype, array.shape, self._shared)
 
     def allocate(self, name: str, shape: Shape) -> Tensor:
         self._check_open()
-        if math.prod(shape) > self.sizes[name]:
-            raise EngineError(f"{self._path}: output {name!r} of {list(shape)} was asked for, it is never that large")
-        return DeviceTensor(self._shared.places[name].address, self.outputs[name].dtype, shape, self._shared)
+        if shape[0] > self.most:
+            raise EngineError(
+                f"{self.path}: output {name!r} of {list(shape)} was asked for, it was built for batches of up to "
+                f"{self.most}"
+            )
+        with self._named():
+            place = self._shared.places.at(name, shape)
+        return DeviceTensor(place.address, self.outputs[name].dtype, shape, self._shared)
 
     def run(
         self, feeds: Mapping[str, Tensor], wanted: Sequence[str], into: Mapping[str, Tensor] | None = None
@@ -200,7 +202,7 @@ class TensorRtEngine:
         targets = {name: into[name] for name in wanted if name in into} if into else {}
         if set(feeds) != set(self.inputs) or not set(wanted) <= set(self.outputs):
             raise EngineError(
-                f"{self._path}: given {sorted(feeds)} and asked for {sorted(wanted)}, but it takes "
+                f"{self.path}: given {sorted(feeds)} and asked for {sorted(wanted)}, but it takes "
                 f"{sorted(self.inputs)} and gives {sorted(self.outputs)}"
             )
         for name, tensor in feeds.items():
@@ -221,7 +223,7 @@ class TensorRtEngine:
                     stream.launch(context.graph)
                 for name, shape in given.items():
                     if not isinstance(targets.get(name), DeviceTensor):
-                        found[name] = self._shared.places[name].download(stream, shape)
+                        found[name] = self._shared.places.at(name, shape).download(stream, shape)
             finally:  # else a failed run's copies go on beside the next one
                 stream.wait()
         self._last = shapes
@@ -253,23 +255,9 @@ class TensorRtEngine:
     def _spec(self, name: str) -> TensorSpec:
         dtype = self._held.engine.get_tensor_dtype(name).name
         if dtype not in _DTYPES:
-            raise EngineError(f"{self._path}: tensor {name!r} is {dtype}, expected one of {', '.join(_DTYPES)}")
+            raise EngineError(f"{self.path}: tensor {name!r} is {dtype}, expected one of {', '.join(_DTYPES)}")
         shape = tuple(None if size < 0 else size for size in self._held.engine.get_tensor_shape(name))
         return TensorSpec(name, np.dtype(_DTYPES[dtype]), shape)
-
-    def _largest(self, context: _Context) -> dict[str, int]:
-        """How many numbers each tensor has at most: those with the largest inputs of a profile."""
-        sizes: dict[str, int] = {}
-        for profile in self._profiles:
-            self._shaped(context, tuple(most for _, _, most in profile))
-            for name in (*self.inputs, *self.outputs):
-                shape = tuple(context.context.get_tensor_shape(name))
-                if any(size < 0 for size in shape):
-                    raise EngineError(
-                        f"{self._path}: how large output {name!r} is depends on the input's values: not supported"
-                    )
-                sizes[name] = max(sizes.get(name, 0), math.prod(shape))
-        return sizes
 
     def _new_context(self, fixed: bool) -> _Context:
         """A context; `fixed`: for one choice of shapes."""
@@ -281,9 +269,7 @@ class TensorRtEngine:
             strategy = shared.module.ExecutionContextAllocationStrategy.USER_MANAGED
             context = engine.create_execution_context(strategy=strategy)
         if context is None:
-            raise EngineError(f"{self._path}: {shared.backend} cannot prepare it to run: {shared.log.text()}")
-        if shared.scratch_size:
-            context.set_device_memory(shared.scratch, shared.scratch_size)
+            raise EngineError(f"{self.path}: {shared.backend} cannot prepare it to run: {shared.log.text()}")
         return _Context(context)
 
     def _shaped(self, context: _Context | None, shapes: tuple[Shape, ...]) -> _Context:
@@ -291,17 +277,24 @@ class TensorRtEngine:
         assert context is not None  # it is open
         if context.shapes == shapes:
             return context
-        context.shapes = ()  # whatever fails below
+        context.shapes, context.bound = (), False  # whatever fails below
         self._shared.log.clear()
         profile = self._profile(shapes)
         if profile != context.profile:
             if not context.context.set_optimization_profile_async(profile, int(self._shared.stream)):
-                raise EngineError(f"{self._path}: profile {profile} is refused: {self._shared.log.text()}")
+                raise EngineError(f"{self.path}: profile {profile} is refused: {self._shared.log.text()}")
             context.profile = profile
             self._shared.stream.wait()
         for name, shape in zip(self.inputs, shapes, strict=True):
             if not context.context.set_input_shape(name, shape):
-                raise EngineError(f"{self._path}: input {name!r} cannot be {shape}: {self._shared.log.text()}")
+                raise EngineError(f"{self.path}: input {name!r} cannot be {shape}: {self._shared.log.text()}")
+        for name in self.outputs:
+            if -1 in context.context.get_tensor_shape(name):
+                raise EngineError(
+                    f"{self.path}: how large output {name!r} is depends on the input's values: not supported"
+                )
+        if needed := context.context.update_device_memory_size_for_shapes():
+            context.context.set_device_memory(*self._shared.scratch.of(needed))
         context.shapes = shapes
         return context
 
@@ -310,16 +303,16 @@ class TensorRtEngine:
         for index, profile in enumerate(self._profiles):
             if all(_within(shape, least, most) for shape, (least, _, most) in zip(shapes, profile, strict=True)):
                 return index
-        ranges = [
-            f"{name} {list(shape)} (built for "
-            + " or ".join(dict.fromkeys(f"{list(p[at][0])} to {list(p[at][2])}" for p in self._profiles))
-            + ")"
-            for at, (name, shape) in enumerate(zip(self.inputs, shapes, strict=True))
-        ]
-        raise EngineError(f"{self._path}: the engine was not built for inputs {', '.join(ranges)}")
+        inputs = ", ".join(self._beyond(at, shape) for at, shape in enumerate(shapes))
+        raise EngineError(f"{self.path}: the engine was not built for inputs {inputs}")
+
+    def _beyond(self, at: int, shape: Shape) -> str:
+        """An input and its shape, and what the engine was built for."""
+        built = dict.fromkeys(f"{list(profile[at][0])} to {list(profile[at][2])}" for profile in self._profiles)
+        return f"{list(self.inputs)[at]} {list(shape)} (built for {' or '.join(built)})"
 
     def _give(self, name: str, tensor: Tensor) -> None:
-        place = self._shared.places[name]
+        place = self._shared.places.at(name, tensor.shape)
         if not isinstance(tensor, DeviceTensor):
             place.upload(self._shared.stream, tensor)
         elif tensor.address != place.address:
@@ -331,11 +324,12 @@ class TensorRtEngine:
         log.clear()
         if not context.bound:
             for name in (*self.inputs, *self.outputs):
-                if not context.context.set_tensor_address(name, self._shared.places[name].address):
-                    raise EngineError(f"{self._path}: tensor {name!r} cannot lie where it is put: {log.text()}")
+                place = self._shared.places.at(name, tuple(context.context.get_tensor_shape(name)))
+                if not context.context.set_tensor_address(name, place.address):
+                    raise EngineError(f"{self.path}: tensor {name!r} cannot lie where it is put: {log.text()}")
             context.bound = True
         if not context.context.execute_async_v3(int(self._shared.stream)):
-            raise EngineError(f"{self._path}: {self.backend} cannot run it: {log.text()}")
+            raise EngineError(f"{self.path}: {self.backend} cannot run it: {log.text()}")
 
     def _captured(self, shapes: tuple[Shape, ...]) -> _Context:
         """A context of its own for these shapes, with a graph of its run; where that is refused, it is said once.
@@ -356,7 +350,7 @@ class TensorRtEngine:
             except EngineError as error:
                 refused = str(error)
                 self._graphs = not last
-        self._shared.say(f"{self._path}: runs without a CUDA graph, which costs some time per frame: {refused}")
+        self._shared.say(f"{self.path}: runs without a CUDA graph, which costs some time per frame: {refused}")
         return self._run_once(shapes)
 
     def _run_once(self, shapes: tuple[Shape, ...]) -> _Context:
@@ -378,35 +372,35 @@ class TensorRtEngine:
 
     def _check_open(self) -> None:
         if not self._open:
-            raise EngineError(f"{self._path}: the engine was closed")
+            raise EngineError(f"{self.path}: the engine was closed")
 
     def _check_dtype(self, name: str, tensor: Tensor) -> None:
         spec = self.inputs[name]
         if tensor.dtype != spec.dtype:
-            raise EngineError(f"{self._path}: input {name!r} is {tensor.dtype}, expected {spec.dtype} {spec.shape}")
+            raise EngineError(f"{self.path}: input {name!r} is {tensor.dtype}, expected {spec.dtype} {spec.shape}")
         self._check_ours(name, tensor)
 
     def _check_target(self, name: str, tensor: Tensor, shape: Shape) -> None:
         spec = self.outputs[name]
         if tensor.dtype != spec.dtype or tensor.shape != shape:
             raise EngineError(
-                f"{self._path}: output {name!r} is {spec.dtype} {list(shape)}, it was given {tensor.dtype} "
+                f"{self.path}: output {name!r} is {spec.dtype} {list(shape)}, it was given {tensor.dtype} "
                 f"{list(tensor.shape)} to write into"
             )
         self._check_ours(name, tensor)
-        if isinstance(tensor, DeviceTensor) and tensor.address != self._shared.places[name].address:
-            raise EngineError(f"{self._path}: output {name!r} was given memory that is another tensor's")
+        if isinstance(tensor, DeviceTensor) and tensor.address != self._shared.places.at(name, shape).address:
+            raise EngineError(f"{self.path}: output {name!r} was given memory that is another tensor's")
 
     def _check_ours(self, name: str, tensor: Tensor) -> None:
         if isinstance(tensor, DeviceTensor) and tensor.shared is not self._shared:
-            raise EngineError(f"{self._path}: tensor {name!r} is memory of engines that were not loaded with this one")
+            raise EngineError(f"{self.path}: tensor {name!r} is memory of engines that were not loaded with this one")
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
         try:
             yield
         except CudaError as error:
-            raise type(error)(f"{self._path}: {error}") from error
+            raise type(error)(f"{self.path}: {error}") from error
 
 
 def _within(shape: Shape, least: Shape, most: Shape) -> bool:

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from coop_perception.documents import DocumentError, read_json
 from coop_perception.evaluation.bootstrap import Sums, Value, interval
-from coop_perception.evaluation.evaluation import EvaluationError
+from coop_perception.evaluation.evaluation import LEAST_SHARE, EvaluationError
 from coop_perception.evaluation.fleet import BAGS
 from coop_perception.evaluation.measures import (
     CLASS_MEASURES,
+    CONDITION_MEASURES,
     MEASURES,
     Measure,
     as_json,
     class_measure,
+    condition_measure,
     plain_values,
     segments,
     worst_first,
@@ -64,7 +66,8 @@ def compare(one: Run, other: Run) -> dict[str, Any]:
 
     Returns:
         `runs`, `frames {both, only_first, only_second}`, `measures` as in summary.json with differences in place of
-        values (and `first`, `second`), `changed`: the frames that changed most.
+        values (and `first`, `second`), `changed`: the frames that changed most, `incomplete`: why the comparison rests
+        on less than was there.
 
     Raises:
         EvaluationError: they have no frame in common, or classes of their own each.
@@ -94,12 +97,28 @@ def compare(one: Run, other: Run) -> dict[str, Any]:
         of_class = {m: found for m in CLASS_MEASURES if (found := _difference(pairs, class_measure(m, class_id)))}
         if of_class:
             measures.setdefault("class", {})[name] = of_class
+    for name in dict.fromkeys(name for pair in pairs for name in pair.first.by_key("presence")):
+        of_condition = {
+            m: found for m in CONDITION_MEASURES if (found := _difference(pairs, condition_measure(m, name)))
+        }
+        if of_condition:
+            measures.setdefault("estimate", {})[name] = of_condition
     return {
         "runs": [_facts(run) for run in (one, other)],
         "frames": {"both": both, "only_first": counts[0] - both, "only_second": counts[1] - both},
         "measures": measures,
         "changed": _changed(pairs),
+        "incomplete": [*_missing(both, counts), *_known_incomplete(one), *_known_incomplete(other)],
     }
+
+
+def _missing(both: int, counts: Sequence[int]) -> list[str]:
+    most = max(counts)
+    return [f"only {both} of {most} frames are in both runs"] if both < LEAST_SHARE * most else []
+
+
+def _known_incomplete(run: Run) -> list[str]:
+    return [f"{run.path}: {reason}" for reason in run.summary.get("incomplete", [])[:1]]
 
 
 @dataclass(frozen=True, slots=True)

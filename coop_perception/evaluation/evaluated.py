@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.conditions import PRESENT, there
 from coop_perception.evaluation.evaluation import Findings, Frame, Topics, decode_frame, find_frames
 from coop_perception.evaluation.folders import Folders
 from coop_perception.evaluation.gallery import Choice, class_ious, gallery, overview
+from coop_perception.evaluation.measures import conditions_in
 from coop_perception.evaluation.report.frames import FrameScore, Sample, Shown
 from coop_perception.evaluation.scoring import Outputs
 from coop_perception.evaluation.summary import summarise
@@ -94,7 +94,7 @@ def evaluated(
 
 def frame_scores(table: Table) -> list[FrameScore]:
     """A run's frames as charts draw them."""
-    presence = table.by_key("presence")
+    presence, applied = table.by_key("presence"), table.by_key("applied")
 
     def number(name: str, row: int) -> float | None:
         value = float(table.numbers[name][row])
@@ -112,7 +112,10 @@ def frame_scores(table: Table) -> list[FrameScore]:
             flicker_raw=number("flicker_raw", row),
             flicker=number("flicker", row),
             lost=bool(table.texts["status"][row] != "processed"),
-            conditions=tuple(name for name, values in presence.items() if values[row] >= PRESENT),
+            presence={name: value for name in presence if (value := number(f"presence.{name}", row)) is not None},
+            applied={name: value for name in applied if (value := number(f"applied.{name}", row)) is not None},
+            familiarity=number("familiarity", row),
+            restored=table.numbers["restoration_ran"][row] == 1,
         )
         for row in range(len(table))
     ]
@@ -121,7 +124,7 @@ def frame_scores(table: Table) -> list[FrameScore]:
 def _shown(table: Table, bundle: Bundle, choice: Choice, sample: Sample) -> Shown:
     ious = class_ious(table.of(np.arange(len(table)) == choice.row))
     names = [c.name for c, iou in zip(bundle.classes, ious[0], strict=False) if not math.isnan(iou)]
-    conditions = there({name: float(values[choice.row]) for name, values in table.by_key("presence").items()})
+    conditions = [name for name, rows in conditions_in(table).items() if rows[choice.row]]
     scores = {
         label: float(table.numbers[name][choice.row])
         for name, label in SHOWN_SCORES.items()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,19 @@ from coop_perception import topics
 from coop_perception.contracts import Bundle
 from coop_perception.evaluation.folders import Folders
 from coop_perception.image_files import DatasetError
-from coop_perception.images import ImageError, decode, to_mask
+from coop_perception.images import decode, to_mask
 from coop_perception.recordings.cameras import (
     camera_prefix,
     find_image_topic,
+    reference_condition_topic,
     reference_image_topic,
     reference_mask_topic,
 )
 from coop_perception.recordings.frames import frames
+from coop_perception.recordings.messages import APPLIED_TYPE, applied_levels
 from coop_perception.recordings.recording import Message, Recording, RecordingError
 
+T = TypeVar("T")
 LEAST_SHARE = 0.9
 """Of what was there: results that rest on less are incomplete."""
 
@@ -49,9 +52,12 @@ class Topics:
     image: str
     reference_image: str | None
     reference_mask: str | None
+    reference_condition: str | None = None
+    """Which conditions were applied."""
 
     def present(self) -> list[str]:
-        return [topic for topic in (self.image, self.reference_image, self.reference_mask) if topic is not None]
+        every = (self.image, self.reference_image, self.reference_mask, self.reference_condition)
+        return [topic for topic in every if topic is not None]
 
 
 @dataclass(slots=True)
@@ -88,10 +94,12 @@ def choose_topics(
     def otherwise(topic: str) -> str | None:
         return topic if topic in recording.topics else None
 
+    applied = recording.topics.get(reference_condition_topic(image))
     return Topics(
         image,
         reference_image or otherwise(reference_image_topic(image)),
         reference_mask or otherwise(reference_mask_topic(image)),
+        reference_condition_topic(image) if applied is not None and applied.type == APPLIED_TYPE else None,
     )
 
 
@@ -133,13 +141,14 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One frame with its references, decoded. `image` is None where the message is malformed; `warnings` say what of
-    it could not be used."""
+    it could not be used; `applied`: level by condition, None where the recording does not say."""
 
     found: Found
     image: NDArray[np.uint8] | None
     reference_image: NDArray[np.uint8] | None
     reference_mask: NDArray[np.uint8] | None
     warnings: tuple[str, ...]
+    applied: Mapping[str, float] | None = None
 
 
 def find_frames(
@@ -171,25 +180,27 @@ def find_frames(
 
 def decode_frame(recording: Recording, chosen: Topics, found: Found, folders: Folders | None = None) -> Frame:
     """A frame's pictures; its references from folders where there are some."""
-    decoded: dict[str, NDArray[np.uint8]] = {}
     warnings = []
-    for topic, decoder in ((chosen.image, decode), (chosen.reference_image, decode), (chosen.reference_mask, to_mask)):
+
+    def decoded(topic: str | None, decoder: Callable[[Any], T]) -> T | None:
         if topic is None or topic not in found.messages:
-            continue
+            return None
         try:
-            decoded[topic] = decoder(recording.deserialize(found.messages[topic]))
-        except (ImageError, RecordingError) as error:
+            return decoder(recording.deserialize(found.messages[topic]))
+        except (ValueError, RecordingError) as error:
             warnings.append(f"{topic}: {error}")
-    image, reference, mask = (
-        decoded.get(topic or "") for topic in (chosen.image, chosen.reference_image, chosen.reference_mask)
-    )
+            return None
+
+    image, reference = decoded(chosen.image, decode), decoded(chosen.reference_image, decode)
+    mask = decoded(chosen.reference_mask, to_mask)
+    applied = decoded(chosen.reference_condition, applied_levels)
     if folders is not None:
         try:
             reference = folders.image(found.stamp_ns, found.index) if reference is None else reference
             mask = folders.mask(found.stamp_ns, found.index) if mask is None else mask
         except DatasetError as error:
             warnings.append(f"reference {error}")
-    return Frame(found, image, reference, mask, tuple(warnings))
+    return Frame(found, image, reference, mask, tuple(warnings), applied)
 
 
 class _Tally:

@@ -15,6 +15,7 @@ from typing import Any
 from coop_perception.classes import SemanticClass
 from coop_perception.documents import read_json
 from coop_perception.engines import EngineError
+from coop_perception.engines.cpu import usable_cores
 from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.offline import Advance, evaluate_offline
 from coop_perception.evaluation.results import SUMMARY, SUMMARY_LIMIT, finite, is_complete, write_results
@@ -31,6 +32,16 @@ BAGS = "bags"
 FAILURES = (RecordingError, BundleError, EngineError, EvaluationError, DatasetError, OSError)
 """What ends one recording's evaluation and no other's."""
 TRIES = 2
+FACTS = (
+    "bundle",
+    "network_height",
+    "condition_time_constant",
+    "skip_when_clear",
+    "backend",
+    "precision",
+    "device",
+)
+"""How a recording was evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +82,12 @@ def evaluate_all(
         report: called with each outcome as it comes.
 
     Raises:
-        EvaluationError: Ray is not installed, or cannot be reached.
+        EvaluationError: Ray is not installed, or cannot be reached; or what is complete is another run's.
         KeyboardInterrupt: Ctrl-C; what each had done is kept.
     """
     outcomes = []
-    done = [name for name, task in tasks.items() if resume and is_complete(task.out)]
+    bundle = load_bundle(next(iter(tasks.values())).bundle) if resume else None
+    done = [name for name, task in tasks.items() if bundle is not None and is_complete(task, bundle)]
     left = {name: task for name, task in tasks.items() if name not in done}
     run = _on_ray(left, workers, ray) if ray else _here(left) if workers == 1 else _by_processes(left, workers)
     for outcome in chain(map(Outcome, done), run):
@@ -86,7 +98,7 @@ def evaluate_all(
 
 def threads_of(workers: int, asked: int) -> int:
     """Threads of each worker's networks: what was asked for, or its part of the cores."""
-    return asked or (max(1, len(os.sched_getaffinity(0)) // workers) if workers > 1 else 0)
+    return asked or (max(1, usable_cores() // workers) if workers > 1 else 0)
 
 
 def _attempt(task: Task) -> str:
@@ -143,6 +155,7 @@ def _after_death(
 
 
 def _on_ray(tasks: Mapping[str, Task], workers: int, address: str) -> Iterator[Outcome]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told what runs here, unless the user wants it
     try:
         import ray
     except ImportError as error:
@@ -186,7 +199,12 @@ def merged(
     summaries = {name: read_json(out / BAGS / name / SUMMARY, SUMMARY_LIMIT) for name in done}
     first_summary = summaries[done[0]]
     failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
-    facts = {name: first_summary[name] for name in ("bundle", "backend", "precision", "device")}
+    facts = {name: first_summary[name] for name in FACTS}
+    differing = [
+        f"{name} is not the same for all recordings: {', '.join(found)}"
+        for name in FACTS
+        if len(found := sorted({str(summary[name]) for summary in summaries.values()})) > 1
+    ]
     warnings = [f"{name}: {warning}" for name, summary in summaries.items() for warning in summary["warnings"]]
     incomplete = [f"{name}: {warning}" for name, summary in summaries.items() for warning in summary["incomplete"]]
     lost = [f"{name} could not be evaluated: {error}" for name, error in failed.items()]
@@ -200,7 +218,7 @@ def merged(
                 **summarise(tables, len(done), classes),
                 "bags": [_short(name, tasks[name].bag, summary) for name, summary in summaries.items()],
                 "failed_bags": [{"name": name, "error": error} for name, error in failed.items()],
-                "warnings": lost + warnings,
+                "warnings": lost + differing + warnings,
                 "incomplete": lost + incomplete,
             }
         )
@@ -214,7 +232,11 @@ def _short(name: str, bag: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         "recording": str(bag),
         "frames": summary["frames"],
         "latency_p95_ms": summary["latency_ms"]["p95"],
-        "conditions": summary.get("condition", {}).get("frames", {}),
+        "conditions": {
+            name: one["frames"]
+            for name, one in summary.get("condition", {}).get("conditions", {}).items()
+            if one["frames"]
+        },
         "measures": {key: value["value"] for key, value in everything.items() if isinstance(value, dict)},
         "warnings": len(summary["warnings"]),
     }

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coop_perception.evaluation.conditions import PRESENT
-from coop_perception.evaluation.measures import worst_first
+from coop_perception.evaluation.conditions import CLEAR
+from coop_perception.evaluation.measures import conditions_in, worst_first
 from coop_perception.evaluation.table import Table
 from coop_perception.metrics import pooled_scores
 
@@ -45,8 +45,8 @@ def gallery(table: Table, classes: Sequence[str]) -> list[Choice]:
             chosen.setdefault(row, why)
 
     take(ranked[:EACH].tolist(), "worst")
-    for name, presence in table.by_key("presence").items():
-        take([row for row in ranked.tolist() if presence[row] >= PRESENT][:1], f"worst with {name}")
+    for name, there in conditions_in(table).items():
+        take(ranked[there[ranked]][:1].tolist(), f"worst with {name}" if name != CLEAR else "worst clear one")
     middle = max(0, len(ranked) // 2 - EACH // 2)
     take(ranked[middle : middle + EACH].tolist(), "median")
     take(ranked[::-1][:EACH].tolist(), "best")

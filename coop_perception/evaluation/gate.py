@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coop_perception.evaluation.measures import CLASS_MEASURES, NAMES, SHARES, TIMES
+from coop_perception.evaluation.measures import CLASS_MEASURES, CONDITION_MEASURES, NAMES, SHARES, TIMES
 from coop_perception.shown import shown
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
@@ -25,7 +25,8 @@ _EXPRESSION = re.compile(
 _LONGEST = 200
 CHANGES = ("drop", "rise")
 """Of a comparison: by how much a metric of the second run is below that of the first, or above it."""
-SEGMENTS = ("camera", "condition", "class")
+SEGMENTS = ("camera", "condition", "class", "estimate")
+"""Of an estimate: the condition that it is of."""
 
 
 class GateSyntaxError(ValueError):
@@ -79,6 +80,8 @@ def parse(text: str, comparing: bool = False) -> Gate:
         raise GateSyntaxError(f"{shown(text)}: there is no metric {shown(metric)}; there are {', '.join(NAMES)}")
     if metric in CLASS_MEASURES and not segment:
         raise GateSyntaxError(f"{shown(text)}: {metric} is of one class; expected {metric}.CLASS")
+    if metric in CONDITION_MEASURES and not segment:
+        raise GateSyntaxError(f"{shown(text)}: {metric} is of one condition; expected {metric}.CONDITION")
     plain_number = metric in (*TIMES, *SHARES)
     if plain_number and (segment or match["significant"]):
         raise GateSyntaxError(f"{shown(text)}: {metric} is of the whole run, and has no interval to be significant by")
@@ -120,7 +123,7 @@ def _score(gate: Gate, measures: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _without(gate: Gate, measures: Mapping[str, Any]) -> str:
-    there = [name for kind in SEGMENTS for name in measures.get(kind, {})]
+    there = list(dict.fromkeys(name for kind in SEGMENTS for name in measures.get(kind, {})))
     if gate.segment and gate.segment not in there:
         return f"no frame is of {gate.segment!r}; there are {', '.join(there) or 'no segments'}"
     return "nothing was scored by it; are there references?"

@@ -47,12 +47,7 @@ class Journal:
     def __enter__(self) -> Journal:
         begun = began(self.path)
         if begun is not None:
-            for key, value in self._run.items():
-                if begun.get(key) != value:
-                    raise EvaluationError(
-                        f"{self.path} is of a run with {key} {shown(begun.get(key))}, not {shown(value)}; give what "
-                        "that one was given, or start anew (--force, without --resume)"
-                    )
+            refuse_another(self.path, begun, self._run)
             os.truncate(self.path, _whole_bytes(self.path))
             self.cameras = [row.camera for row in read_rows(self.path)]
         self._file = self.path.open("ab", buffering=0)
@@ -83,6 +78,16 @@ class Journal:
         line = memoryview(json.dumps(value, separators=(",", ":")).encode() + b"\n")
         while line:  # a disk that becomes full takes a part, and refuses the next
             line = line[self._file.write(line) :]
+
+
+def refuse_another(path: Path, begun: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """Raises EvaluationError where what was begun is another run than this one."""
+    for key, value in run.items():
+        if begun.get(key) != value:
+            raise EvaluationError(
+                f"{path} is of a run with {key} {shown(begun.get(key))}, not {shown(value)}; give what that one was "
+                "given, or start anew (--force, without --resume)"
+            )
 
 
 def began(path: Path) -> dict[str, Any] | None:

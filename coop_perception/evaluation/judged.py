@@ -91,8 +91,8 @@ def cell(text: object) -> str:
 def score_rows(summary: Mapping[str, Any]) -> str:
     """The scores of a run over all frames, as a Markdown table."""
     lines = ["| score | | 95 % interval |", "| --- | ---: | --- |"]
-    for name, score in summary["measures"]["all"].items():
-        if isinstance(score, Mapping) and score["value"] is not None:
+    for name, score in _named(summary["measures"]).items():
+        if score["value"] is not None:
             known = score["low"] is not None
             lines.append(
                 f"| {cell(name)} | {score['value']:.4g} | {score['low']:.4g} to {score['high']:.4g} |"
@@ -105,13 +105,20 @@ def score_rows(summary: Mapping[str, Any]) -> str:
 def difference_rows(compared: Mapping[str, Any]) -> str:
     """The differences of two runs over all frames, as a Markdown table."""
     lines = ["| score | first | second | difference | 95 % interval |", "| --- | ---: | ---: | ---: | --- |"]
-    for name, one in compared["measures"]["all"].items():
-        if isinstance(one, Mapping):
-            spread = "" if one["low"] is None else f"{one['low']:+.4g} to {one['high']:+.4g}"
-            lines.append(
-                f"| {cell(name)} | {one['first']:.4g} | {one['second']:.4g} | {one['value']:+.4g} | {spread} |"
-            )
+    for name, one in _named(compared["measures"]).items():
+        spread = "" if one["low"] is None else f"{one['low']:+.4g} to {one['high']:+.4g}"
+        lines.append(f"| {cell(name)} | {one['first']:.4g} | {one['second']:.4g} | {one['value']:+.4g} | {spread} |")
     return "\n".join(lines)
+
+
+def _named(measures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The scores over all frames and those of each condition's estimate, by the names that gates have for them."""
+    of_conditions = {
+        f"{name}.{condition}": score
+        for condition, scores in measures.get("estimate", {}).items()
+        for name, score in scores.items()
+    }
+    return {name: score for name, score in measures["all"].items() if isinstance(score, Mapping)} | of_conditions
 
 
 def _text(text: str) -> str:

@@ -18,7 +18,7 @@ from coop_perception.contracts import Bundle
 from coop_perception.evaluation.evaluated import Evaluation
 from coop_perception.evaluation.evaluation import EvaluationError, Findings, Topics
 from coop_perception.evaluation.node_outputs import Answered, check_bundle, evaluate_outputs
-from coop_perception.evaluation.player import LONGEST_GAP_S, LiveError, play
+from coop_perception.evaluation.player import LONGEST_GAP_S, LiveError, check_alone, play
 from coop_perception.evaluation.results import OUTPUTS
 from coop_perception.recordings.recording import Recording
 from coop_perception.ros.initialising import initialise
@@ -101,6 +101,7 @@ def _model_info(node_name: str) -> ModelInfo:
         asked, asked_at, answered_at = None, 0.0, 0.0
         waited, told, now = 0.0, False, time.monotonic()
         while not received:
+            check_alone(node, node_name)
             before, now = now, time.monotonic()
             if asked is None or asked.done() or not states.service_is_ready():
                 answered_at = now

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.evaluation.bootstrap import BLOCKS, Interval, Sums, Value, interval
-from coop_perception.evaluation.conditions import CLEAR, PRESENT
+from coop_perception.evaluation.conditions import APPLIED, CLEAR, PRESENT
 from coop_perception.evaluation.table import Table
 from coop_perception.metrics import PSNR_CAP, calibration_errors, pooled_scores
 
@@ -24,6 +24,8 @@ class Measure:
 
     name: str
     better: Better
+    of: str
+    """What the sums are of: the same for measures that share them."""
     sums: Callable[[Table], Sums]
     """[n, d]: what each frame adds; zeros where it was not scored."""
     value: Value
@@ -36,12 +38,12 @@ def _ratio(sums: Sums) -> Sums:
 
 def _mean(name: str, better: Better, column: str = "") -> Measure:
     """Of frames' own numbers."""
-    return Measure(name, better, lambda table: _scored(_numbers(table, column or name)), _ratio)
+    return Measure(name, better, name, lambda table: _scored(_numbers(table, column or name)), _ratio)
 
 
 def _gain(name: str, before: str, after: str, better: Better = "higher") -> Measure:
     """Mean of what each frame gained."""
-    return Measure(name, better, lambda table: _scored(_numbers(table, after) - _numbers(table, before)), _ratio)
+    return Measure(name, better, name, lambda table: _scored(_numbers(table, after) - _numbers(table, before)), _ratio)
 
 
 def _numbers(table: Table, column: str) -> NDArray[np.float64]:
@@ -59,7 +61,7 @@ def _counts(table: Table, column: str) -> Sums:
     return np.asarray(table.counts.get(column, np.zeros((len(table), 0))), np.float64)
 
 
-def _pooled(score: str, column: str) -> Value:
+def _pooled(score: str) -> Value:
     def value(sums: Sums) -> Sums:
         if not sums.shape[-1]:
             return np.full(sums.shape[:-1], np.nan)
@@ -74,7 +76,7 @@ def _matrices(sums: Sums) -> Sums:
 
 
 def _mask(name: str, score: str, column: str) -> Measure:
-    return Measure(name, "higher", lambda table: _counts(table, column), _pooled(score, column))
+    return Measure(name, "higher", column, lambda table: _counts(table, column), _pooled(score))
 
 
 def _both(table: Table) -> Sums:
@@ -110,8 +112,8 @@ MEASURES = {
             for score in ("miou", "mpa", "pa", "fwiou")
             for suffix in ("", "_raw")
         ),
-        Measure("miou_gain", "higher", _both, _pooled_gain(lambda matrices: pooled_scores(matrices).miou)),
-        Measure("ece", "lower", lambda table: _counts(table, "confidences"), _ece),
+        Measure("miou_gain", "higher", "both", _both, _pooled_gain(lambda matrices: pooled_scores(matrices).miou)),
+        Measure("ece", "lower", "confidences", lambda table: _counts(table, "confidences"), _ece),
         _mean("psnr", "higher", "psnr_restored"),
         _mean("psnr_degraded", "higher"),
         _gain("psnr_gain", "psnr_degraded", "psnr_restored"),
@@ -129,14 +131,24 @@ MEASURES = {
         _mean("noise", "neither"),
         _mean("noise_restored", "neither"),
         _mean("familiarity", "neither"),
+        _mean("restoration_ran", "neither"),
     )
 }
 CLASS_MEASURES = ("iou", "iou_raw", "iou_gain")
+CONDITION_MEASURES = ("presence", "present", "strength", "recognised", "false_alarms")
 TIMES = ("latency_p50", "latency_p95", "latency_p99")
 SHARES = ("dropped", "failed")
 """Of the frames that were read."""
-LOWER = {*TIMES, *SHARES, *(name for name, measure in MEASURES.items() if measure.better == "lower")}
-NAMES = (*MEASURES, *CLASS_MEASURES, *TIMES, *SHARES)
+BETTER: Mapping[str, Better] = {
+    **{name: measure.better for name, measure in MEASURES.items()},
+    **dict.fromkeys(CLASS_MEASURES, "higher"),
+    **dict.fromkeys(CONDITION_MEASURES, "neither"),
+    "recognised": "higher",
+    "false_alarms": "lower",
+    **dict.fromkeys((*TIMES, *SHARES), "lower"),
+}
+"""Which way each score is better."""
+NAMES = tuple(BETTER)
 
 
 def class_measure(name: str, class_id: int) -> Measure:
@@ -146,13 +158,37 @@ def class_measure(name: str, class_id: int) -> Measure:
         return np.asarray(pooled_scores(matrices).iou[..., class_id], np.float64)
 
     if name == "iou_gain":
-        return Measure(name, "higher", _both, _pooled_gain(pick))
+        return Measure(name, "higher", "both", _both, _pooled_gain(pick))
     column = "confusion" + name.removeprefix("iou")
 
     def value(sums: Sums) -> Sums:
         return pick(_matrices(sums)) if sums.shape[-1] else np.full(sums.shape[:-1], np.nan)
 
-    return Measure(name, "higher", lambda table: _counts(table, column), value)
+    return Measure(name, "higher", column, lambda table: _counts(table, column), value)
+
+
+def condition_measure(name: str, condition: str) -> Measure:
+    """One of CONDITION_MEASURES, of the estimate of a condition: its mean presence, the share of frames in which it is
+    present, its mean strength in these; and where the recording says what was applied, the share of frames with it in
+    which it is found, and of those without it in which it is found all the same."""
+
+    def sums(table: Table) -> Sums:
+        presence, strength, applied = (
+            table.numbers.get(f"{column}.{condition}", np.full(len(table), np.nan))
+            for column in ("presence", "strength", "applied")
+        )
+        present = np.where(np.isnan(presence), np.nan, presence >= PRESENT)
+        among = {
+            "presence": (presence, True),
+            "present": (present, True),
+            "strength": (strength, present == 1),
+            "recognised": (present, applied >= APPLIED),
+            "false_alarms": (present, applied == 0),
+        }
+        values, chosen = among[name]
+        return _scored(np.where(chosen, values, np.nan))
+
+    return Measure(name, BETTER[name], f"{name} {condition}", sums, _ratio)
 
 
 def plain_values(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,17 +201,24 @@ def plain_values(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def segments(table: Table) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     """Kind (camera or condition), name and frames of each part of a run that has scores of its own. A frame belongs to
-    every condition that is present in it, and to `clear` where none is."""
+    every condition that is in it (`conditions_in`), and to `clear` where none is."""
     cameras = list(dict.fromkeys(table.texts["camera"].tolist()))
     for camera in cameras:
         yield "camera", camera, table.texts["camera"] == camera
-    presence = table.by_key("presence")
-    if presence:
-        present = {name: np.nan_to_num(values) >= PRESENT for name, values in presence.items()}
-        known = ~np.isnan(np.stack(list(presence.values()))).all(axis=0)
-        yield "condition", CLEAR, known & ~np.any(list(present.values()), axis=0)
-        for name, chosen in present.items():
-            yield "condition", name, chosen
+    for name, rows in conditions_in(table).items():
+        yield "condition", name, rows
+
+
+def conditions_in(table: Table) -> dict[str, NDArray[np.bool_]]:
+    """By condition, and for `clear`, which frames it is in: as the recording says, or else as the networks find."""
+    presence, applied = table.by_key("presence"), table.by_key("applied")
+    if not presence:
+        return {}
+    estimated = np.stack(list(presence.values()))
+    told = np.stack([applied.get(name, np.full(len(table), np.nan)) for name in presence])
+    known = ~np.isnan(np.concatenate([estimated, told])).all(axis=0)
+    there = np.where(np.isnan(told), np.nan_to_num(estimated) >= PRESENT, told > 0)
+    return {CLEAR: known & ~there.any(axis=0), **dict(zip(presence, there, strict=True))}
 
 
 class Collected:
@@ -192,6 +235,7 @@ class Collected:
         self._by_recording = recordings >= BLOCKS
         self._sums: dict[tuple[str, str, str], list[Sums]] = {}
         self._frames: Counter[tuple[str, str]] = Counter()
+        self._conditions: dict[str, None] = {}
         self.totals: dict[str, NDArray[np.int64]] = {}
         """Counts of all frames together."""
 
@@ -202,39 +246,51 @@ class Collected:
             self.totals[column] = total + self.totals[column] if column in self.totals else total
         for camera in dict.fromkeys(table.texts["camera"].tolist()):
             of_camera = table.of(table.texts["camera"] == camera)
-            everything = np.ones(len(of_camera), np.bool_)
-            for name, measure in MEASURES.items():
-                sums = measure.sums(of_camera)
-                self._keep("all", "", name, sums)
-                for kind, segment, rows in segments(of_camera):
-                    self._keep(kind, segment, name, sums[rows])
-            for kind, segment, rows in [("all", "", everything), *segments(of_camera)]:
+            parts = [("all", "", np.ones(len(of_camera), np.bool_)), *segments(of_camera)]
+            for kind, segment, rows in parts:
                 self._frames[kind, segment] += int(rows.sum())
-            for class_id, class_name in enumerate(self._classes):
-                for name in CLASS_MEASURES:
-                    self._keep("class", class_name, name, class_measure(name, class_id).sums(of_camera))
+            for measure in {measure.of: measure for measure in MEASURES.values()}.values():
+                sums = measure.sums(of_camera)
+                for kind, segment, rows in parts:
+                    self._keep(kind, segment, measure, sums[rows])
+            for condition in of_camera.by_key("presence"):
+                self._conditions[condition] = None
+                for name in CONDITION_MEASURES:
+                    measure = condition_measure(name, condition)
+                    self._keep("all", "", measure, measure.sums(of_camera))
 
-    def _keep(self, kind: str, segment: str, measure: str, sums: Sums) -> None:
+    def _keep(self, kind: str, segment: str, measure: Measure, sums: Sums) -> None:
         scored = sums[np.any(sums != 0, axis=1)]
         if len(scored):
             scored = scored.sum(axis=0, keepdims=True) if self._by_recording else scored
-            self._sums.setdefault((kind, segment, measure), []).append(scored)
+            self._sums.setdefault((kind, segment, measure.of), []).append(scored)
 
     def scores(self) -> dict[str, Any]:
-        """As summary.json has them under `measures`: over all frames, by camera, condition and class."""
+        """As summary.json has them under `measures`: over all frames, by camera, condition and class, and what the
+        estimate of each condition is worth."""
         found: dict[str, Any] = {"all": {}}
         for (kind, segment), frames in self._frames.items():
             if frames:
                 part = found["all"] if kind == "all" else found.setdefault(kind, {}).setdefault(segment, {})
-                part["frames"] = frames
-        for (kind, segment, name), sums in self._sums.items():
-            of_class = kind == "class"
-            measure = class_measure(name, self._classes.index(segment)) if of_class else MEASURES[name]
-            one = interval(sums, measure.value)
-            if one is not None:
-                part = found["all"] if kind == "all" else found.setdefault(kind, {}).setdefault(segment, {})
-                part[name] = as_json(one)
+                part |= {"frames": frames, **self._scores(kind, segment, MEASURES.values())}
+        for class_id, name in enumerate(self._classes):
+            of_class = self._scores("all", "", (class_measure(score, class_id) for score in CLASS_MEASURES))
+            if of_class:
+                found.setdefault("class", {})[name] = of_class
+        for name in self._conditions:
+            of_condition = self._scores("all", "", (condition_measure(score, name) for score in CONDITION_MEASURES))
+            if of_condition:
+                found.setdefault("estimate", {})[name] = of_condition
         return found
+
+    def _scores(self, kind: str, segment: str, measures: Iterable[Measure]) -> dict[str, Any]:
+        """Of those of the measures that have a value."""
+        intervals = {
+            measure.name: interval(sums, measure.value)
+            for measure in measures
+            if (sums := self._sums.get((kind, segment, measure.of)))
+        }
+        return {name: as_json(one) for name, one in intervals.items() if one is not None}
 
 
 def scores(tables: Sequence[Table], classes: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from coop_perception import topics
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.conditions import Conditions
+from coop_perception.evaluation.conditions import Estimated
 from coop_perception.evaluation.evaluated import Evaluation, evaluated
 from coop_perception.evaluation.evaluation import (
     EvaluationError,
@@ -42,7 +42,7 @@ RECORDED = {"mask_raw": topics.MASK_RAW, "mask": topics.MASK, "restored": topics
 def check_bundle(bundle: Bundle, node_name: str, info: ModelInfo) -> None:
     """Raises EvaluationError unless a node runs this bundle, by what it says of itself."""
     ours = {name: network.sha256 for name, network in bundle.networks.items()}
-    if any(ours.get(network.name) != network.sha256 for network in info.networks):
+    if {network.name: network.sha256 for network in info.networks} != ours:
         raise EvaluationError(
             f"{node_name} runs bundle {info.bundle_path}, whose networks are not those of {bundle.directory}; "
             "give the one that it runs as --bundle"
@@ -61,7 +61,7 @@ class Answered:
     info: ModelInfo
     outputs: Path
     answers: Sequence[tuple[int, float | None]]
-    conditions: Mapping[int, Conditions]
+    conditions: Mapping[int, Estimated]
 
 
 def evaluate_outputs(
@@ -87,10 +87,21 @@ def evaluate_outputs(
         known: what is known better than by the rows.
 
     Raises:
+        EvaluationError: no frame can be scored.
         ImageError, RecordingError, OSError: as their modules say.
     """
     with Recording(answered.outputs) as outputs:
         table = _score(recording, chosen, bundle, outputs, answered, findings, folder)
+    processed = table.texts["status"] == "processed"
+    if not processed.any():
+        raise EvaluationError(f"{recording.path}: no frame on {chosen.image} has outputs that can be scored")
+    answers = sum(latency is not None for _, latency in answered.answers)
+    if processed.sum() < answers and not findings.interrupted:
+        share = float(processed.sum() / answers)
+        findings.note(f"only {processed.sum()} of the {answers} frames that were answered can be scored", share)
+    silent = int((processed & np.isnan(table.numbers["restoration_ran"])).sum())
+    if silent:
+        findings.warnings.append(f"conditions of {silent} of {processed.sum()} frames are not there")
     facts = {
         "recording": str(recording.path),
         "image_topic": chosen.image,

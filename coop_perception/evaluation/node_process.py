@@ -40,7 +40,6 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
         "cameras": f"['{camera}']",
         "image_transport": transport,
         "status_period": "0.2",
-        "fused": "false",  # for each network's own time in the summary
         # A frame may be dropped by the node, which counts it, but lost neither on the way to it nor on the way back.
         f"qos_overrides./{image_topic}.subscription.reliability": "reliable",
         f"qos_overrides./{image_topic}.subscription.history": "keep_all",
@@ -67,14 +66,13 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
             client = Node("demo")
             executor = SingleThreadedExecutor()
             executor.add_node(client)
+
+            def alive() -> bool:
+                _check_count(client, own=1)
+                return process.poll() is None
+
             try:
-                bring_up(
-                    client,
-                    executor,
-                    f"/{topics.NODE}",
-                    alive=lambda: process.poll() is None,
-                    work=lambda: cpu_seconds(process.pid),
-                )
+                bring_up(client, executor, f"/{topics.NODE}", alive, work=lambda: cpu_seconds(process.pid))
             except LifecycleError:
                 _check_alone(client, own=1)  # on a busy machine another may not have been seen before
                 raise
@@ -113,6 +111,10 @@ def _check_alone(client: Node, own: int = 0) -> None:
     """Another node of the same name would answer what is meant for ours, of which there are `own`."""
     deadline = time.monotonic() + DISCOVERY_S
     while time.monotonic() < deadline:
-        if client.get_node_names_and_namespaces().count((topics.NODE, "/")) > own:
-            raise NotAloneError(2, f"/{topics.NODE}")
+        _check_count(client, own)
         time.sleep(0.05)
+
+
+def _check_count(client: Node, own: int) -> None:
+    if client.get_node_names_and_namespaces().count((topics.NODE, "/")) > own:
+        raise NotAloneError(2, f"/{topics.NODE}")

@@ -19,8 +19,8 @@ from rich.progress import Progress
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from coop_perception import topics
-from coop_perception.contracts import FUSED, STAGES
-from coop_perception.evaluation.conditions import Conditions, of_message
+from coop_perception.contracts import STAGES
+from coop_perception.evaluation.conditions import Estimated, of_message
 from coop_perception.evaluation.evaluation import NotAloneError
 from coop_perception.evaluation.node_outputs import RECORDED
 from coop_perception.images import ImageError, decode
@@ -46,6 +46,8 @@ GONE_S = 5.0
 """How long nothing may be seen of the node: on a busy machine discovery forgets one for a moment."""
 SETTLE_S = 10.0
 """How long the node may leave a frame unaccounted for after the last one was played."""
+ANSWERS = {*RECORDED, "condition"}
+"""What comes back of a frame that was processed."""
 
 
 class LiveError(RuntimeError):
@@ -67,7 +69,7 @@ class Played:
     """Images that were not played, as they have the stamp of one before: their outputs could not be told apart."""
     dropped: dict[str, int] = field(default_factory=dict)
     stages_ms: dict[str, float] = field(default_factory=dict)
-    conditions: dict[int, Conditions] = field(default_factory=dict)
+    conditions: dict[int, Estimated] = field(default_factory=dict)
     published: list[int] = field(default_factory=list)
     """The stamps of the frames, in order."""
     seconds: float = 0.0
@@ -115,11 +117,12 @@ def status_topic(node_name: str) -> str:
     return f"{node_name}/{topics.STATUS.removeprefix('~/')}"
 
 
-def check_alone(client: Node, node_name: str) -> None:
-    """Raises NotAloneError where several nodes of a name are active."""
+def check_alone(client: Node, node_name: str) -> bool:
+    """Whether a node of that name is active. Raises NotAloneError where several are."""
     count = client.count_publishers(status_topic(node_name))
     if count > 1:
         raise NotAloneError(count, node_name)
+    return bool(count)
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:
@@ -142,14 +145,25 @@ class _Client:
         self._compressed = recording.topics[image_topic].type == COMPRESSED_IMAGE_TYPE
         self._changed = threading.Condition()
         self._arrived: dict[int, set[str]] = {}
+        """Of frames whose answers are not all back."""
+        self._whole: set[int] = set()
+        """The others."""
+        self._played: dict[int, float] = {}
+        """When each image was published, by header stamp."""
+        self._answered = 0
+        """Of those that were played, how many are whole."""
         self._mask_time: dict[int, float] = {}
-        self._conditions: dict[int, Conditions] = {}
+        self._conditions: dict[int, Estimated] = {}
         self._status: CameraStatus | None = None
         self._status_count = 0
+        self._stages_ms: dict[str, list[float]] = {}
+        """Of each network, what the node said while it was played to: not its last word, as it looks back a few seconds,
+        in which restoration may have had nothing to do."""
         self._work = 0
         """Frames that the node has processed: time limits begin anew with each."""
         self._writer: RecordingWriter | None = None
-        self._write_error: RecordingError | None = None
+        self._error: RecordingError | LiveError | None = None
+        """Met while listening, for the thread that plays."""
         self.node = Node("evaluate_bag")
         play_topic = topics.of(self._topics, topics.IMAGE) + (topics.COMPRESSED if self._compressed else "")
         self._image = self.node.create_publisher(CompressedImage if self._compressed else Image, play_topic, PLAY_QOS)
@@ -170,24 +184,23 @@ class _Client:
         result.rate = self._rate_to_follow(first, stamp) if rate is None else rate
         before = self._quiet()
         self._writer = writer
-        published: dict[int, float] = {}
+        published = self._played
 
         def done() -> bool:
-            return self._write_error is not None or self._settled(before, published)
+            return self._error is not None or self._settled(before)
 
         try:
-            result.damage = self._publish(published, result)
+            result.damage = self._publish(result)
             self._wait(done, SETTLE_S)
         except KeyboardInterrupt:
             if not published:
                 raise
             result.interrupted = True
             self._wait(done, SETTLE_S)
-        check_alone(self.node, self._node_name)
         result.frames = len(published)
         with self._changed:
-            if self._write_error is not None:
-                raise self._write_error
+            if self._error is not None:
+                raise self._error
             self._writer = None
             after = self._status
             whole = {stamp for stamp in published if self._is_back(stamp)}
@@ -195,7 +208,9 @@ class _Client:
             result.received = after.frames_received - before.frames_received
             result.processed = min(len(whole), after.frames_processed - before.frames_processed)
             result.dropped = _difference(before, after)
-            result.stages_ms = {s.name: s.median_ms for s in after.stages if s.name in (*STAGES, FUSED)}
+            result.stages_ms = {
+                name: float(np.median(self._stages_ms[name])) for name in STAGES if name in self._stages_ms
+            }
             result.latency_ms = {
                 s: (self._mask_time[s] - published[s]) * 1e3 for s in published if s in self._mask_time
             }
@@ -218,10 +233,9 @@ class _Client:
                 "cannot be told apart; offline, without --live, they are scored in order"
             )
 
-    def _publish(self, published: dict[int, float], result: Played) -> str | None:
-        """The recording at its own pace; when each image was published goes into `published`, by header stamp. Returns
-        what is wrong with the recording behind the last one."""
-        begun, logged, into = 0.0, 0, 0.0
+    def _publish(self, result: Played) -> str | None:
+        """The recording at its own pace. Returns what is wrong with it behind the last image."""
+        begun, logged, into, published = 0.0, 0, 0.0, self._played
         with Progress(transient=True) as progress:
             count = self._recording.topics[self._image_topic].count
             what = f"playing {self._recording.path.name} to {self._node_name}"
@@ -249,16 +263,17 @@ class _Client:
                     published[stamp] = time.monotonic()
                     self._image.publish(message.raw)
                     progress.advance(task)
-                    if self._write_error is not None:
+                    if self._error is not None:
                         break
             except RecordingError as error:
                 return str(error)
         return None
 
     def _check_there(self) -> None:
-        """Raises LiveError where the node went away: the rest of a long recording would be played to nobody."""
+        """Raises LiveError where the node went away: the rest of a long recording would be played to nobody; and
+        NotAloneError where another came."""
         now = time.monotonic()
-        if self.node.count_publishers(status_topic(self._node_name)):
+        if check_alone(self.node, self._node_name):
             self._node_seen = now
         elif now - self._node_seen > GONE_S:
             raise LiveError(f"{self._node_name} went away while it was played to; its log says why")
@@ -295,14 +310,15 @@ class _Client:
         while not self._is_back(stamp):
             # Its first frame may take long on a busy machine; until it is done, the node says that it has one.
             if time.monotonic() > begun + (FIRST_FRAME_S if self._in_work() else CONNECT_S):
-                missing = sorted(set(RECORDED) - self._arrived.get(stamp, set()))
+                missing = sorted(ANSWERS - self._arrived.get(stamp, set()))
                 raise LiveError(
                     f"{self._node_name} publishes no {', '.join(missing)} for camera {self._camera!r} within "
                     f"{CONNECT_S:.0f} s; its log and {self._node_name}/status say why"
                 )
             self._image.publish(with_header_stamp(first.raw, stamp))
             self._wait(partial(self._is_back, stamp), 0.5)
-        check_alone(self.node, self._node_name)
+            if self._error is not None:
+                raise self._error
         return first, stamp
 
     def _rate_to_follow(self, first: Message, stamp: int) -> float:
@@ -328,7 +344,17 @@ class _Client:
 
     def _is_back(self, stamp: int) -> bool:
         """Whether all outputs of an image have arrived."""
-        return self._arrived.get(stamp) == set(RECORDED)
+        return stamp in self._whole
+
+    def _came(self, stamp: int, output: str) -> None:
+        if stamp in self._whole:
+            return  # of an image that was sent twice, to connect
+        there = self._arrived.setdefault(stamp, set())
+        there.add(output)
+        if there == ANSWERS:
+            del self._arrived[stamp]
+            self._whole.add(stamp)
+            self._answered += stamp in self._played
 
     def _quiet(self) -> CameraStatus:
         """The node's status once it has nothing left to do."""
@@ -343,29 +369,28 @@ class _Client:
             return same and bool(received == self._status.frames_processed + _dropped(self._status))
 
         is_quiet = self._wait(quiet, CONNECT_S)
-        check_alone(self.node, self._node_name)
         if not is_quiet or self._status is None:
             raise LiveError(
                 f"{self._node_name}/status says nothing of camera {self._camera!r} within {CONNECT_S:.0f} s"
             )
         return self._status
 
-    def _settled(self, before: CameraStatus, published: dict[int, float]) -> bool:
+    def _settled(self, before: CameraStatus) -> bool:
         """Every frame played is either back, whole, or reported as dropped."""
-        status = self._status
-        if status is None or status.frames_received - before.frames_received < len(published):
+        status, played = self._status, len(self._played)
+        if status is None or status.frames_received - before.frames_received < played:
             return False
         processed = status.frames_processed - before.frames_processed
         dropped = _dropped(status) - _dropped(before)
-        whole = sum(map(self._is_back, published))
-        return bool(processed + dropped >= len(published) and whole >= processed)
+        return bool(processed + dropped >= played and self._answered >= processed)
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Until the condition holds, or the node has done nothing for so long; the condition is asked again when
-        something arrives, and every 50 ms."""
+        something arrives, and every 50 ms. Raises NotAloneError where another node of the name is seen meanwhile."""
         deadline, work = time.monotonic() + timeout_s, self._work
         with self._changed:
             while not condition():
+                check_alone(self.node, self._node_name)
                 if self._work != work:
                     deadline, work = time.monotonic() + timeout_s, self._work
                 left = deadline - time.monotonic()
@@ -378,21 +403,26 @@ class _Client:
         now = time.monotonic()
         with self._changed:
             stamp = header_stamp(raw)
-            self._arrived.setdefault(stamp, set()).add(output)
+            self._came(stamp, output)
             if output == "mask":
                 self._mask_time[stamp] = now
             if self._writer is not None:
                 topic = "/" + topics.of(self._camera, RECORDED[output])
                 try:
                     self._writer.write(topic, raw, IMAGE_TYPE, time.time_ns())
-                except RecordingError as error:  # for the thread that plays, which ends
-                    self._writer, self._write_error = None, error
+                except RecordingError as error:
+                    self._writer, self._error = None, error
             self._changed.notify_all()
 
     def _on_condition(self, message: ImageCondition) -> None:
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         with self._changed:
-            self._conditions[stamp] = of_message(message)
+            try:
+                self._conditions[stamp] = of_message(message)
+            except ValueError as error:
+                self._error = LiveError(f"{self._node_name}: {error}")
+            self._came(stamp, "condition")
+            self._changed.notify_all()
 
     def _on_status(self, message: PipelineStatus) -> None:
         with self._changed:
@@ -401,6 +431,9 @@ class _Client:
                     self._work = camera.frames_processed
                     self._status = camera
                     self._status_count += 1
+                    if self._writer is not None:
+                        for stage in camera.stages:
+                            self._stages_ms.setdefault(stage.name, []).append(stage.median_ms)
             self._changed.notify_all()
 
 

@@ -9,7 +9,7 @@ from rclpy.serialization import deserialize_message
 
 from coop_perception import topics
 from coop_perception.contracts import Bundle
-from coop_perception.evaluation.conditions import Conditions, of_message
+from coop_perception.evaluation.conditions import Estimated, of_message
 from coop_perception.evaluation.evaluated import Evaluation
 from coop_perception.evaluation.evaluation import EvaluationError, Findings, Topics
 from coop_perception.evaluation.node_outputs import RECORDED, Answered, check_bundle, evaluate_outputs
@@ -71,9 +71,11 @@ def _model_info(recording: Recording, bundle: Bundle) -> ModelInfo:
             f"{recording.path} does not say which bundle the node ran: it holds no {MODEL_INFO_TYPE}; record "
             f"/{topics.NODE}/model_info too"
         )
-    message = next(recording.messages(names))
-    info = deserialize_message(message.raw, ModelInfo)
-    check_bundle(bundle, message.topic.removesuffix("/model_info"), info)
+    info: ModelInfo | None = None
+    for message in recording.messages(names):  # each bundle that it loaded, or that another node did
+        info = deserialize_message(message.raw, ModelInfo)
+        check_bundle(bundle, message.topic.removesuffix("/model_info"), info)
+    assert info is not None
     return info
 
 
@@ -95,13 +97,16 @@ def _log(recording: Recording, image_topic: str, output_topics: list[str], findi
     return log
 
 
-def _conditions(recording: Recording, topic: str, findings: Findings) -> dict[int, Conditions]:
-    conditions: dict[int, Conditions] = {}
+def _conditions(recording: Recording, topic: str, findings: Findings) -> dict[int, Estimated]:
+    conditions: dict[int, Estimated] = {}
     read = 0
     try:
         for message in recording.messages([topic]):
-            condition = deserialize_message(message.raw, ImageCondition)
-            conditions[header_stamp(message.raw)] = of_message(condition)
+            try:
+                condition = deserialize_message(message.raw, ImageCondition)
+                conditions[header_stamp(message.raw)] = of_message(condition)
+            except ValueError as error:
+                raise EvaluationError(f"{recording.path}: {topic}: {error}") from error
             read += 1
     except RecordingError as error:
         findings.warnings.append(str(error))

@@ -13,15 +13,19 @@ from typing import Any
 from rich.console import Console
 
 from coop_perception.contracts import Bundle
+from coop_perception.documents import read_json
+from coop_perception.engines.backends import AUTO
 from coop_perception.evaluation.evaluated import Evaluation, frame_scores
 from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.journal import NAME as JOURNAL
+from coop_perception.evaluation.journal import refuse_another
 from coop_perception.evaluation.report.figures import unaccounted, warnings
 from coop_perception.evaluation.report.fleet import write_fleet
 from coop_perception.evaluation.report.overview import write_overview
 from coop_perception.evaluation.report.page import write_report
 from coop_perception.evaluation.report.terminal import summary_table
 from coop_perception.evaluation.table import NAME as FRAMES
+from coop_perception.evaluation.task import Task
 from coop_perception.exit_codes import IncompleteError
 from coop_perception.replacing import open_results, write_whole
 from coop_perception.shown import plain
@@ -80,9 +84,22 @@ def open_folder(out: Path, bags: Iterable[Path], made: tuple[str, ...], force: b
         (out / JOURNAL).unlink(missing_ok=True)
 
 
-def is_complete(out: Path) -> bool:
-    """Whether a folder holds the results of a run that came to its end."""
-    return (out / SUMMARY).exists() and (out / FRAMES).exists() and not (out / JOURNAL).exists()
+def is_complete(task: Task, bundle: Bundle) -> bool:
+    """Whether a task's folder holds its results already.
+
+    Raises:
+        EvaluationError: the results are those of another run.
+    """
+    out, asked = task.out, task.settings
+    if not (out / SUMMARY).exists() or not (out / FRAMES).exists() or (out / JOURNAL).exists():
+        return False
+    run = read_json(out / SUMMARY, SUMMARY_LIMIT).get("run", {})
+    backend, precision = (
+        str(run.get(name)) if wanted == AUTO else wanted
+        for name, wanted in (("backend", asked.backend), ("precision", asked.precision))
+    )
+    refuse_another(out / SUMMARY, run, task.identity(bundle, backend, precision))
+    return True
 
 
 def write_results(evaluation: Evaluation, bundle: Bundle, out: Path) -> dict[str, Any]:

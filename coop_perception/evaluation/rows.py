@@ -26,11 +26,21 @@ class Row:
     reason: str = ""
     """Of a frame that was dropped or failed."""
     warnings: list[str] = field(default_factory=list)
+    height: float | None = None
+    width: float | None = None
     latency_ms: float | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
     presence: dict[str, float] = field(default_factory=dict)
+    """Of each condition, as are strength and what was applied; see `conditions.Estimated`."""
     strength: dict[str, float] = field(default_factory=dict)
     familiarity: float | None = None
+    presence_filtered: dict[str, float] = field(default_factory=dict)
+    strength_filtered: dict[str, float] = field(default_factory=dict)
+    familiarity_filtered: float | None = None
+    restoration_ran: float | None = None
+    """1 or 0."""
+    applied: dict[str, float] = field(default_factory=dict)
+    """The level of each condition that the recording says was applied; 0 where it was not."""
     miou_raw: float | None = None
     """Of this frame alone, over the classes that its reference holds."""
     miou: float | None = None
@@ -71,7 +81,7 @@ NAMES = tuple(f.name for f in fields(Row))
 COUNTS = ("confusion_raw", "confusion", "confidences")
 TEXTS = ("camera", "status", "reason", "warnings")
 WHOLE = ("frame", "stamp_ns")
-BY_KEY = ("stages_ms", "presence", "strength")
+BY_KEY = ("stages_ms", "presence", "strength", "presence_filtered", "strength_filtered", "applied")
 NUMBERS = tuple(name for name in NAMES if name not in (*COUNTS, *TEXTS, *WHOLE, *BY_KEY))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.evaluation import no_reference
-from coop_perception.evaluation.conditions import Conditions
+from coop_perception.evaluation.conditions import Estimated, by_estimated_name
 from coop_perception.evaluation.evaluation import Frame
 from coop_perception.evaluation.rows import Row, row_of
 from coop_perception.metrics import confidence_counts, confusion_matrix, psnr, segmentation_scores, ssim
@@ -27,7 +27,7 @@ class Outputs:
     mask: Pixels | None
     confidence: Pixels | None
     restored: Pixels | None
-    conditions: Conditions | None
+    conditions: Estimated | None
     latency_ms: float | None
     stages_ms: dict[str, float]
 
@@ -61,9 +61,12 @@ def score(camera: str, frame: Frame, outputs: Outputs, earlier: Before | None, c
     row = row_of(camera, frame.found, "processed")
     row.warnings += frame.warnings
     row.latency_ms, row.stages_ms = outputs.latency_ms, dict(outputs.stages_ms)
+    row.height, row.width = map(float, frame.image.shape[:2])
     if outputs.conditions is not None:
-        row.presence, row.strength = dict(outputs.conditions.presence), dict(outputs.conditions.strength)
-        row.familiarity = outputs.conditions.familiarity
+        for name, value in outputs.conditions.columns().items():
+            setattr(row, name, value)
+        if frame.applied is not None:
+            row.applied = by_estimated_name(frame.applied, outputs.conditions.names)
     _masks(row, frame, outputs, classes)
     _images(row, frame, outputs)
     _alone(row, frame, outputs, earlier)

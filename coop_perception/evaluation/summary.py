@@ -8,32 +8,17 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coop_perception.classes import SemanticClass
-from coop_perception.evaluation.conditions import CLEAR, PRESENT
-from coop_perception.evaluation.measures import Collected, plain_values, worst_first
+from coop_perception.contracts import STAGES
+from coop_perception.evaluation.conditions import APPLIED, CLEAR, PRESENT
+from coop_perception.evaluation.measures import CONDITION_MEASURES, Collected, plain_values, worst_first
 from coop_perception.evaluation.table import Table
-from coop_perception.metrics import calibration, mean_psnr, percentiles, segmentation_scores
+from coop_perception.metrics import PSNR_CAP, calibration, percentiles, segmentation_scores
 
 WORST = 20
 """Frames that summary.json names."""
-
-
-def counts(tables: Sequence[Table]) -> dict[str, int]:
-    """Frames read, and what became of them: read = processed + dropped + failed."""
-    of = Counter(status for table in tables for status in table.texts["status"].tolist())
-    return {"read": sum(map(len, tables)), **{name: of[name] for name in ("processed", "dropped", "failed")}}
-
-
-def reasons(tables: Sequence[Table], status: str) -> dict[str, int]:
-    """How many frames were dropped, or failed, by reason."""
-    found = Counter(
-        reason
-        for table in tables
-        for reason, is_so in zip(table.texts["reason"].tolist(), table.texts["status"] == status, strict=True)
-        if is_so
-    )
-    return dict(found.most_common())
 
 
 def summarise(
@@ -45,48 +30,118 @@ def summarise(
     """Counts, times, scores and intervals of the frames of one recording or of several.
 
     Args:
-        recordings: their frames, one after another; their counts are not kept in memory.
+        recordings: their frames, one after another; of these only times are kept in memory.
         number: how many they are.
         classes: of the masks.
         known: what is known better than by the frames.
     """
     collected = Collected([c.name for c in classes], number)
-    tables = []
+    tally = _Tally(number)
     for table in recordings:
         collected.add(table)
-        tables.append(table.light())
-    latencies = _numbers(tables, "latency_ms")
-    p50, p95, p99 = percentiles(latencies.tolist())
-    stages = {name for table in tables for name in table.by_key("stages_ms")}
-    times = {name: _numbers(tables, f"stages_ms.{name}") for name in sorted(stages, key=_stage_order)}
+        tally.add(table)
+    latencies = tally.times("latency_ms")
+    p50, p95, p99 = percentiles(latencies)
+    measures = collected.scores()
     summary = {
-        "frames": counts(tables),
-        "dropped_by_reason": reasons(tables, "dropped"),
-        "failed_by_reason": reasons(tables, "failed"),
+        "frames": {"read": tally.read, **{name: tally.status[name] for name in ("processed", "dropped", "failed")}},
+        "dropped_by_reason": dict(tally.reasons["dropped"].most_common()),
+        "failed_by_reason": dict(tally.reasons["failed"].most_common()),
         "fps": len(latencies) / (latencies.sum() / 1e3) if latencies.sum() else 0.0,
         "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
-        "stages_ms": {name: float(np.median(values)) for name, values in times.items() if len(values)},
+        "stages_ms": {name: float(np.median(tally.times(f"stages_ms.{name}"))) for name in tally.stages()},
         **_masks(collected, classes),
-        **_images(tables),
-        **_conditions(tables),
-        "measures": collected.scores(),
-        "worst": _worst(tables),
+        **tally.images(),
+        **_conditions(tally, measures),
+        "measures": measures,
+        "worst": tally.worst,
         **(known or {}),
     }
     summary["measures"]["all"] |= plain_values(summary)
     return summary
 
 
-def _stage_order(name: str) -> int:
-    order = ("segmenter", "refinement", "restoration")
-    return order.index(name) if name in order else len(order)
+class _Tally:
+    """What is counted and added up of one recording after another, of `number`."""
 
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.read = 0
+        self.status: Counter[str] = Counter()
+        self.reasons: dict[str, Counter[str]] = {"dropped": Counter(), "failed": Counter()}
+        self.frames: Counter[str] = Counter()
+        """By condition: those in which it is present; `clear`, without any."""
+        self.applied: dict[str, Counter[str]] = {}
+        """By condition: frames that it was applied to, and those that it was not applied to."""
+        self.estimated = 0
+        self.worst: list[dict[str, Any]] = []
+        self._times: dict[str, list[NDArray[np.float64]]] = {}
+        self._sums: dict[str, float] = {}
+        """Over images, and how many they are."""
 
-def _numbers(tables: Sequence[Table], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """All frames' numbers that exist."""
-    columns = [table.numbers[name] for table in tables if name in table.numbers]
-    values = np.concatenate(columns) if columns else np.zeros(0)
-    return values[~np.isnan(values)]
+    def add(self, table: Table) -> None:
+        """A recording's frames."""
+        self.read += len(table)
+        self.status.update(table.texts["status"].tolist())
+        for status, found in self.reasons.items():
+            found.update(table.texts["reason"][table.texts["status"] == status].tolist())
+        for name, values in table.numbers.items():
+            if name == "latency_ms" or name.startswith("stages_ms."):
+                self._times.setdefault(name, []).append(values[~np.isnan(values)])
+        for name in ("degraded", "restored"):
+            psnr, ssim = (table.numbers[f"{score}_{name}"] for score in ("psnr", "ssim"))
+            self._add_up(f"psnr_{name}", np.nansum(np.minimum(psnr, PSNR_CAP)))
+            self._add_up(f"ssim_{name}", np.nansum(ssim))
+            self._add_up(f"images_{name}", (~np.isnan(psnr)).sum())
+        self._add_conditions(table)
+        self._add_worst(table)
+
+    def _add_up(self, name: str, more: np.number[Any]) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + float(more)
+
+    def _add_conditions(self, table: Table) -> None:
+        presence = table.by_key("presence")
+        if not presence:
+            return
+        values = np.stack(list(presence.values()))
+        known, present = ~np.isnan(values).all(axis=0), np.nan_to_num(values) >= PRESENT
+        self.estimated += int(known.sum())
+        self.frames[CLEAR] += int((known & ~present.any(axis=0)).sum())
+        for name, there in zip(presence, present, strict=True):
+            self.frames[name] += int(there.sum())
+        for name, levels in table.by_key("applied").items():
+            found = self.applied.setdefault(name, Counter())
+            found["applied"] += int((levels >= APPLIED).sum())
+            found["not_applied"] += int((levels == 0).sum())
+
+    def _add_worst(self, table: Table) -> None:
+        name, rows = worst_first(table)
+        self.worst += [
+            {
+                "camera": str(table.texts["camera"][row]),
+                "frame": int(table.whole["frame"][row]),
+                "time_s": float(table.numbers["time_s"][row]),
+                "by": name,
+                "value": float(table.numbers[name][row]),
+            }
+            for row in rows[: max(1, WORST // self._number)]
+        ]
+
+    def times(self, name: str) -> NDArray[np.float64]:
+        """All frames' that have one."""
+        return np.concatenate(self._times.get(name) or [np.zeros(0)])
+
+    def stages(self) -> list[str]:
+        """Those that ran, in their order."""
+        return [name for name in STAGES if len(self.times(f"stages_ms.{name}"))]
+
+    def images(self) -> dict[str, Any]:
+        """Means over images."""
+        return {
+            f"image_{name}": {score: self._sums[f"{score}_{name}"] / images for score in ("psnr", "ssim")}
+            for name in ("degraded", "restored")
+            if (images := self._sums.get(f"images_{name}"))
+        }
 
 
 def _masks(collected: Collected, classes: Sequence[SemanticClass]) -> dict[str, Any]:
@@ -111,50 +166,18 @@ def _masks(collected: Collected, classes: Sequence[SemanticClass]) -> dict[str, 
     return found
 
 
-def _images(tables: Sequence[Table]) -> dict[str, Any]:
-    found = {}
-    for name in ("degraded", "restored"):
-        psnr, ssim = _numbers(tables, f"psnr_{name}"), _numbers(tables, f"ssim_{name}")
-        if len(psnr):
-            found[f"image_{name}"] = {"psnr": mean_psnr(psnr.tolist()), "ssim": float(ssim.mean())}
-    return found
-
-
-def _conditions(tables: Sequence[Table]) -> dict[str, Any]:
-    """By condition the frames in which it is present, and how strong it is there; `clear` counts those without any."""
-    names = dict.fromkeys(name for table in tables for name in table.by_key("presence"))
-    if not names:
+def _conditions(tally: _Tally, measures: Mapping[str, Any]) -> dict[str, Any]:
+    """What the networks find. Under `conditions` by condition, those found in most frames first: CONDITION_MEASURES,
+    in how many frames it is present, and to how many it was applied or not, where recordings say so."""
+    if not tally.estimated:
         return {}
-    frames: dict[str, int] = {}
-    strength: dict[str, float] = {}
-    presence = [_column(tables, f"presence.{name}") for name in names]
-    known = ~np.isnan(presence).all(axis=0)
-    present = np.nan_to_num(presence) >= PRESENT
-    clear = int((known & ~present.any(axis=0)).sum())
-    for name, there in zip(names, present, strict=True):
-        if there.any():
-            frames[name] = int(there.sum())
-            strength[name] = float(np.nanmean(_column(tables, f"strength.{name}")[there]))
-    frames = dict(Counter({CLEAR: clear, **frames}).most_common()) if clear else dict(Counter(frames).most_common())
-    return {"condition": {"frames": frames, "strength": strength}} if known.any() else {}
-
-
-def _column(tables: Sequence[Table], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.concatenate([table.numbers.get(name, np.full(len(table), np.nan)) for table in tables])
-
-
-def _worst(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for table in tables:
-        name, rows = worst_first(table)
-        found += [
-            {
-                "camera": str(table.texts["camera"][row]),
-                "frame": int(table.whole["frame"][row]),
-                "time_s": float(table.numbers["time_s"][row]),
-                "by": name,
-                "value": float(table.numbers[name][row]),
-            }
-            for row in rows[: max(1, WORST // len(tables))]
-        ]
-    return found
+    estimates = measures.get("estimate", {})
+    conditions: dict[str, Any] = {}
+    for name in sorted(estimates, key=lambda name: -tally.frames[name]):
+        values = {score: one["value"] for score in CONDITION_MEASURES if (one := estimates[name].get(score))}
+        conditions[name] = {"frames": tally.frames[name], **values, **tally.applied.get(name, {})}
+    everything = measures["all"]
+    overall = {name: everything[name]["value"] for name in ("familiarity", "restoration_ran") if name in everything}
+    return {
+        "condition": {"estimated": tally.estimated, "clear": tally.frames[CLEAR], **overall, "conditions": conditions}
+    }

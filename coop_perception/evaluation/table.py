@@ -51,10 +51,6 @@ class Table:
         """The rows of these numbers, in their order."""
         return Table(*({key: v[rows] for key, v in part.items()} for part in self._parts))
 
-    def light(self) -> Table:
-        """Without counts, which are most of it."""
-        return Table(self.numbers, {}, self.texts, self.whole)
-
     @property
     def _parts(self) -> tuple[Mapping[str, NDArray[Any]], ...]:
         return self.numbers, self.counts, self.texts, self.whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from coop_perception.contracts import Bundle
 from coop_perception.engines.loading import EngineSettings
 from coop_perception.evaluation.evaluation import WHOLE, EvaluationError, Selection
 from coop_perception.image_files import image_files
+from coop_perception.model.over_time import DEFAULT, OverTime
 from coop_perception.recordings.recording import METADATA, SUFFIXES
 
 Kept = Literal["none", "png", "mcap"]
@@ -21,7 +23,8 @@ class Task:
     """What decides an offline evaluation's results, and where they go.
 
     image_topics: those of the cameras; none: every camera of the recording. labels, images: folders of references.
-    keep: masks and restored frames of every frame, as files or as a recording.
+    network_height: of the networks' image; 0: the bundle's. keep: masks and restored frames of every frame, as files or
+    as a recording. workers: processes that share this machine's cores.
     """
 
     bag: Path
@@ -34,22 +37,32 @@ class Task:
     images: Path | None = None
     selection: Selection = WHOLE
     settings: EngineSettings = field(default_factory=EngineSettings)
+    network_height: int = 0
+    over_time: OverTime = DEFAULT
     keep: Kept = "none"
+    workers: int = 1
 
     def identity(self, bundle: Bundle, backend: str, precision: str) -> dict[str, Any]:
         """What must be the same for a run to be gone on with, in JSON's types."""
         return {
-            "format": 1,
+            "format": 2,
             "bag": str(self.bag.resolve()),
             "networks": {name: network.sha256 for name, network in bundle.networks.items()},
             "backend": backend,
             "precision": precision,
+            "network_height": self.network_height,
+            "condition_time_constant": self.over_time.time_constant_s,
+            "skip_when_clear": self.over_time.skip_when_clear,
             "image_topics": list(self.image_topics),
             "reference_image_topic": self.reference_image_topic,
             "reference_mask_topic": self.reference_mask_topic,
             "labels": _files(self.labels),
             "images": _files(self.images),
-            "selection": [self.selection.start_s, self.selection.end_s, self.selection.every],
+            "selection": [
+                self.selection.start_s,
+                self.selection.end_s if math.isfinite(self.selection.end_s) else None,
+                self.selection.every,
+            ],
             "keep": self.keep,
         }
 

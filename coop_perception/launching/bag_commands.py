@@ -12,6 +12,7 @@ from coop_perception.recordings.cameras import (
     camera_of,
     camera_prefix,
     find_image_topic,
+    reference_condition_topic,
     reference_image_topic,
     reference_mask_topic,
 )
@@ -24,6 +25,7 @@ CAMERA_TOPICS = (
     topics.CAMERA_INFO,
     topics.REFERENCE_IMAGE,
     topics.REFERENCE_MASK,
+    topics.REFERENCE_CONDITION,
     topics.MASK,
     topics.MASK_RAW,
     topics.CONFIDENCE,
@@ -71,7 +73,8 @@ def used_topics(subscribed: Mapping[str, str], published: Mapping[str, str]) -> 
     if not images:
         return set()
     infos = [name for name, kind in subscribed.items() if kind == CAMERA_INFO_TYPE]
-    references = [of(image) for image in images for of in (reference_image_topic, reference_mask_topic)]
+    kinds = (reference_image_topic, reference_mask_topic, reference_condition_topic)
+    references = [of(image) for image in images for of in kinds]
     outputs = [
         name
         for name, kind in published.items()
@@ -123,6 +126,7 @@ def replay(bag: Path, image_topic: str | None = None, degraded: bool = False, ra
     }
     if not degraded:
         names[reference_image_topic(image)] = topics.of(camera, topics.REFERENCE_IMAGE)
+        names[reference_condition_topic(image)] = topics.of(camera, topics.REFERENCE_CONDITION)
     played = {old: f"/{new}" for old, new in names.items() if old in there}
     renamed = [f"{old}:={new}" for old, new in played.items() if old != new]
     command = ["ros2", "bag", "play", str(bag), "--rate", f"{rate:g}", "--delay", f"{DISCOVERY_S:g}"]

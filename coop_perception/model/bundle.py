@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from coop_perception.classes import IGNORE_ID, SemanticClass, parse_classes
-from coop_perception.contracts import CONTRACTS, Bundle, Network
+from coop_perception.contracts import CONTRACTS, LARGEST_SIDE, STRIDE, Bundle, InputSizes, Network
 from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.model.weights import refused_weights
 from coop_perception.shown import LONGEST_NAME, is_name, plain, shown
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "bundle.yaml"
 LARGEST_FILE = 2**31
 """Bytes: no graph can be larger, nor any that it shares weights with."""
-LARGEST_SIDE = 8192
-"""Pixels of the input's height and width."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -55,7 +53,6 @@ def load_bundle(directory: Path) -> Bundle:
     ignore = _field(path, manifest, "ignore_id", int)
     if ignore != IGNORE_ID:
         raise BundleError(f"{path}: ignore_id is {ignore}, expected {IGNORE_ID}")
-    size = _field(path, manifest, "input", dict)
     networks = _field(path, manifest, "networks", dict)
     files: dict[Path, str] = {}
     if "weights" in manifest:  # which the graphs may share, or hold themselves
@@ -69,9 +66,8 @@ def load_bundle(directory: Path) -> Bundle:
         name=_name(path, _field(path, manifest, "name", str)),
         directory=directory,
         classes=_classes(path, _field(path, manifest, "classes", list)),
-        height=_positive(path, size, "height"),
-        width=_positive(path, size, "width"),
         conditions=_conditions(path, _field(path, manifest, "conditions", list)),
+        input=_input(path, _field(path, manifest, "input", dict)),
         networks=checked,
         files=files | {network.path: network.sha256 for network in checked.values()},
         facts={key: manifest.get(key, {}) for key in ("training", "figures", "licence")},
@@ -96,10 +92,22 @@ def _field(path: Path, mapping: Mapping[str, Any], key: str, kind: type, inside:
     return value
 
 
-def _positive(path: Path, mapping: Mapping[str, Any], key: str) -> int:
-    value: int = _field(path, mapping, key, int, "input.")
-    if not 0 < value <= LARGEST_SIDE:
-        raise BundleError(f"{path}: input {key} is {shown(value)}, expected 1 to {LARGEST_SIDE} pixels")
+def _input(path: Path, sizes: Mapping[str, Any]) -> InputSizes:
+    found = InputSizes(*(_side(path, sizes, key) for key in ("height", "smallest", "largest", "sensor")))
+    if not found.smallest <= found.height <= found.largest:
+        raise BundleError(
+            f"{path}: input height is {found.height}, expected between smallest and largest, {found.smallest} and "
+            f"{found.largest}"
+        )
+    return found
+
+
+def _side(path: Path, sizes: Mapping[str, Any], key: str) -> int:
+    value: int = _field(path, sizes, key, int, "input.")
+    if not 0 < value <= LARGEST_SIDE or value % STRIDE:
+        raise BundleError(
+            f"{path}: input {key} is {shown(value)}, expected {STRIDE} to {LARGEST_SIDE} pixels, a multiple of {STRIDE}"
+        )
     return value
 
 
@@ -119,8 +127,8 @@ def _classes(path: Path, entries: list[Any]) -> tuple[SemanticClass, ...]:
 
 
 def _conditions(path: Path, names: list[Any]) -> tuple[str, ...]:
-    if not names or names[0] != "clear" or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
-        raise BundleError(f"{path}: conditions are {shown(names)}, expected 'clear' followed by distinct names")
+    if not names or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
+        raise BundleError(f"{path}: conditions are {shown(names)}, expected distinct names, one at least")
     return tuple(_name(path, name) for name in names)
 
 

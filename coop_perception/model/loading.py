@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from coop_perception.contracts import FUSED, STAGES
+from coop_perception.contracts import STAGES
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.model.bundle import BundleError, load_bundle
@@ -21,21 +21,21 @@ from coop_perception.model.trial import try_bundle
 def load_pipeline(
     directory: Path,
     settings: EngineSettings,
-    fused: bool,
     cameras: int,
     say: Callable[[str], object],
     limit_s: float | None = None,
+    network_height: int = 0,
 ) -> Pipeline:
     """Load a bundle until it is ready for its first frame, from a copy of what was checked.
 
     Args:
         directory: of the bundle.
         settings: what is to run it.
-        fused: load the graph of all three networks, too.
         cameras: how many share it, the largest batch.
         say: gets a line about each step.
         limit_s: the bundle is one that may not end to load: it is loaded in a process of its own first, which is given
             so many seconds.
+        network_height: what the networks are warmed up for; see `Pipeline.run`.
 
     Raises:
         BundleError, EngineError: as `load_bundle`, `take_snapshot`, `try_bundle`, `Pipeline`.
@@ -46,12 +46,17 @@ def load_pipeline(
         if limit_s is None:
             take_snapshot(directory, copy)
         else:
-            try_bundle(directory, copy, settings, fused, cameras, limit_s)
-        return load_snapshot(directory, copy, settings, fused, cameras, say)
+            try_bundle(directory, copy, settings, cameras, limit_s)
+        return load_snapshot(directory, copy, settings, cameras, say, network_height)
 
 
 def load_snapshot(
-    directory: Path, copy: Path, settings: EngineSettings, fused: bool, cameras: int, say: Callable[[str], object]
+    directory: Path,
+    copy: Path,
+    settings: EngineSettings,
+    cameras: int,
+    say: Callable[[str], object],
+    network_height: int = 0,
 ) -> Pipeline:
     """As `load_pipeline`, of a copy that has been taken already."""
     begun = time.perf_counter()
@@ -60,20 +65,23 @@ def load_snapshot(
     def warm_up(engines: Mapping[str, Engine]) -> None:
         started = time.perf_counter()
         pipeline = Pipeline(bundle, engines)
-        pipeline.warm_up(cameras)
+        pipeline.warm_up(cameras, network_height)
         pipelines.append(pipeline)  # and no other: engines are prepared for the memory that it holds
         say(f"warmed up in {time.perf_counter() - started:.1f} s")
 
     try:
         bundle = replace(load_bundle(copy), directory=directory)
         with returnable():
-            load_engines(bundle, (*STAGES, *([FUSED] if fused else [])), settings, say, warm_up)
+            load_engines(bundle, STAGES, settings, say, warm_up)
     except (BundleError, EngineError) as error:
         raise type(error)(str(error).replace(str(copy), str(directory))) from error
     (pipeline,) = pipelines
+    for engine in pipeline.engines.values():
+        if engine.path.is_relative_to(copy):  # which will be gone when it says of a frame that it cannot run it
+            engine.path = directory / engine.path.relative_to(copy)
     engine = pipeline.engines["segmenter"]
     say(
-        f"bundle {bundle.name}: {len(bundle.classes)} classes at {bundle.width}x{bundle.height}, {engine.backend} "
+        f"bundle {bundle.name}: {len(bundle.classes)} classes at a height of {bundle.input.height}, {engine.backend} "
         f"{engine.precision} on {engine.device}, ready in {time.perf_counter() - begun:.1f} s"
     )
     return pipeline

@@ -20,13 +20,11 @@ KINDS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (BundleErro
 PROCESS = "coop_perception.model.trial_process"
 
 
-def try_bundle(
-    directory: Path, copy: Path, settings: EngineSettings, fused: bool, cameras: int, limit_s: float
-) -> None:
+def try_bundle(directory: Path, copy: Path, settings: EngineSettings, cameras: int, limit_s: float) -> None:
     """Load a bundle once, elsewhere. Its snapshot is in `copy` after that.
 
     Args:
-        directory, settings, fused, cameras: as for `coop_perception.model.loading.load_pipeline`.
+        directory, settings, cameras: as for `coop_perception.model.loading.load_pipeline`.
         copy: a folder to make.
         limit_s: seconds that it may take.
 
@@ -34,7 +32,7 @@ def try_bundle(
         BundleError, EngineError: what loading it there raised; the process took longer, or died.
     """
     command = [sys.executable, "-m", PROCESS]
-    given = pickle.dumps((directory, copy, settings, fused, cameras))
+    given = pickle.dumps((directory, copy, settings, cameras))
     try:
         done = subprocess.run(command, input=given, stdout=subprocess.PIPE, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:

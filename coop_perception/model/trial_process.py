@@ -27,12 +27,12 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     except OSError:
         pass
-    directory, copy, settings, fused, cameras = pickle.load(sys.stdin.buffer)  # the parent's own
+    directory, copy, settings, cameras = pickle.load(sys.stdin.buffer)  # the parent's own
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # for what runtimes print
     try:
         take_snapshot(directory, copy)
-        load_snapshot(directory, copy, settings, fused, cameras, lambda _: None)
+        load_snapshot(directory, copy, settings, cameras, lambda _: None)
         result = ("", "")
     except Exception as error:
         kind = type(error).__name__

@@ -88,6 +88,8 @@ def _camera(node: str, camera: str, summary: Summary, missing: Missing) -> Diagn
         "age of last image when received (s)": f"{summary.age_s:.3f}",
         "frames received": str(summary.received),
         "frames processed": str(summary.processed),
+        "frames not restored, being clear": str(summary.clear),
+        **({} if summary.present is None else {"conditions": ", ".join(summary.present) or "none"}),
         **{f"frames dropped, {reason}": str(count) for reason, count in sorted(summary.dropped.items())},
         **({"camera_info": missing.camera_info} if missing.camera_info else {}),
     }
@@ -103,10 +105,18 @@ def _engines(node: str, pipeline: Pipeline, stages: Mapping[str, bool]) -> Diagn
         "device": engine.device,
         "precision": engine.precision,
         **_gpu_memory(engine),
-        **{stage: "on" if on else "off" for stage, on in stages.items()},
+        **stages_in_words(stages),
     }
     message = f"{pipeline.bundle.name} on {engine.backend}"
     return _status(DiagnosticStatus.OK, f"{node}: engines", message, engine.device, values)
+
+
+def stages_in_words(stages: Mapping[str, bool]) -> dict[str, str]:
+    """By name, which of the stages that can be switched are on."""
+    words = {stage: "on" if on else "off" for stage, on in stages.items()}
+    if stages["restoration"] and not stages["refinement"]:
+        words["restoration"] = "on, but without effect while refinement is off"
+    return words
 
 
 def _gpu_memory(engine: Engine) -> dict[str, str]:

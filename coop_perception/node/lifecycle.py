@@ -28,6 +28,7 @@ from coop_perception.model.trial import too_late
 from coop_perception.node import status_messages
 from coop_perception.node.background import in_background
 from coop_perception.node.bundle_roots import BundleRoots
+from coop_perception.node.diagnostics import stages_in_words
 from coop_perception.node.failure import FailureReport
 from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.serving import Serving
@@ -143,7 +144,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         def load() -> Pipeline:
             directory = self._roots.resolved(Path(path or default_bundle()))
             try:
-                return load_pipeline(directory, settings, value("fused"), cameras, self._say, limit_s)
+                return load_pipeline(directory, settings, cameras, self._say, limit_s, value("network_height"))
             except GpuLostError:
                 if value("exit_on_gpu_loss"):
                     end(self)
@@ -236,6 +237,6 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         stages = {"refinement": request.refinement, "restoration": request.restoration}
         refused = self._settings.set(stages)
         response.success = not refused
-        response.message = refused or ", ".join(f"{stage} {'on' if on else 'off'}" for stage, on in stages.items())
+        response.message = refused or ", ".join(f"{stage} {word}" for stage, word in stages_in_words(stages).items())
         self.get_logger().info(f"set_stages: {response.message}")
         return response

@@ -18,6 +18,7 @@ from std_msgs.msg import Header
 from coop_perception import topics
 from coop_perception.contracts import Bundle
 from coop_perception.images import fill_compressed, fill_image
+from coop_perception.model.conditions import Conditions
 from coop_perception.model.pipeline import Result
 from coop_perception.visualization import overlay
 from coop_perception_msgs.msg import ImageCondition
@@ -87,6 +88,7 @@ class CameraOutputs:
         header: Header,
         frame: NDArray[np.uint8],
         result: Result,
+        filtered: Conditions | None,
         bundle: Bundle,
         info: CameraInfo | None,
         parameters: Mapping[str, Any],
@@ -97,7 +99,8 @@ class CameraOutputs:
             header: the frame's.
             frame: uint8 [H,W,3] RGB.
             result: what the bundle's networks say of it.
-            bundle: for its classes and conditions; one that knows none but `clear` has no condition to publish.
+            filtered: the conditions over time, wherever the result has the frame's own.
+            bundle: for its classes and conditions.
             info: the camera's, for this frame.
             parameters: the node's, of which overlay_opacity and jpeg_quality are used.
         """
@@ -112,14 +115,18 @@ class CameraOutputs:
             compressed = CompressedImage(header=header)
             fill_compressed(compressed, result.restored, "jpeg", parameters["jpeg_quality"])
             self._compressed.publish(compressed)
-        if result.condition is not None and len(bundle.conditions) > 1 and self._condition.get_subscription_count():
+        if result.condition is not None and filtered is not None and self._condition.get_subscription_count():
             self._condition.publish(
                 ImageCondition(
                     header=header,
                     conditions=list(bundle.conditions),
-                    probabilities=result.condition.tolist(),
-                    most_likely=bundle.conditions[int(result.condition.argmax())],
-                    strength=float(result.strength or 0.0),
+                    presence=result.condition.presence.tolist(),
+                    strength=result.condition.strength.tolist(),
+                    presence_filtered=filtered.presence.tolist(),
+                    strength_filtered=filtered.strength.tolist(),
+                    familiarity=result.condition.familiarity,
+                    familiarity_filtered=filtered.familiarity,
+                    restoration_ran=result.used is not None,
                 )
             )
         if info is not None and self._camera_info.get_subscription_count():

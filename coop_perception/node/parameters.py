@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from coop_perception.contracts import LARGEST_SIDE
 from coop_perception.encoded_images import CAMERAS, FORMATS
 from coop_perception.engines.backends import AUTO, BACKENDS, PRECISIONS
+from coop_perception.model.clear_weather import BEGIN, END
+from coop_perception.model.over_time import DEFAULT
 from coop_perception.ros.definition import Definition, constraints, default_text
 
 PARAMETERS: tuple[Definition, ...] = (
@@ -67,15 +70,41 @@ PARAMETERS: tuple[Definition, ...] = (
         "Directory of what is built or measured once per machine; empty: `$COOP_PERCEPTION_CACHE`, else "
         "`~/.cache/coop_perception`.",
     ),
-    Definition(
-        "fused",
-        True,
-        "Whether the networks run as one graph when all three are wanted; otherwise each by itself, with its own time "
-        "in `~/status`.",
-    ),
     Definition("threads", 0, "CPU threads of the networks; 0: one per core.", low=0, high=256),
+    Definition(
+        "network_height",
+        0,
+        "Height of the image that masks and conditions are computed from, rounded to a multiple of 32 that the bundle "
+        "takes; its width follows from the frame's. 0: the bundle's own.",
+        unit="pixels",
+        low=0,
+        high=LARGEST_SIDE,
+        dynamic=True,
+    ),
     Definition("refinement", True, "Whether the refinement stage is on.", dynamic=True),
-    Definition("restoration", True, "Whether the restoration stage is on.", dynamic=True),
+    Definition(
+        "restoration",
+        True,
+        "Whether the restoration stage is on; it needs refinement, which estimates what there is to restore.",
+        dynamic=True,
+    ),
+    Definition(
+        "skip_when_clear",
+        DEFAULT.skip_when_clear,
+        "Whether frames that show no condition go out as they came, without the restoration network: it begins where "
+        f"any presence over time is at least {BEGIN:g}, and ends where all are below {END:g}.",
+        dynamic=True,
+    ),
+    Definition(
+        "condition_time_constant",
+        DEFAULT.time_constant_s,
+        "Over how long the conditions are averaged that restoration is conditioned on: after so long 63 % of a change "
+        "has been followed, at any frame rate. 0: each frame's own.",
+        unit="s",
+        low=0.0,
+        high=60.0,
+        dynamic=True,
+    ),
     Definition(
         "batch_window_ms",
         0.0,

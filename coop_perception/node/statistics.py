@@ -21,6 +21,8 @@ class Summary:
 
     received: int
     processed: int
+    clear: int
+    """Of those that were processed, the ones that were to be restored and showed nothing."""
     dropped: Mapping[str, int]
     recently_dropped: Mapping[str, int]
     """Over the last WINDOW_S."""
@@ -34,6 +36,8 @@ class Summary:
     """Since the last frame was received, or since activation."""
     age_s: float
     """By how much the last frame's stamp was behind the node's clock at its reception; NaN before the first."""
+    present: tuple[str, ...] | None
+    """The conditions that were there at the last processed frame; None where they were not estimated."""
 
 
 class CameraStatistics:
@@ -46,7 +50,8 @@ class CameraStatistics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._begun = clock, clock()
         self._lock = threading.Lock()
-        self._received, self._processed = 0, 0
+        self._received, self._processed, self._clear = 0, 0, 0
+        self._present: tuple[str, ...] | None = None
         self._last, self._age_s = self._begun, float("nan")
         self._dropped: Counter[str] = Counter()
         self._arrivals: deque[float] = deque()
@@ -67,9 +72,18 @@ class CameraStatistics:
             self._drops.append((self._clock(), reason))
             self._trim()
 
-    def processed(self, latency_ms: float, stages_ms: Mapping[str, float]) -> None:
+    def processed(
+        self,
+        latency_ms: float,
+        stages_ms: Mapping[str, float],
+        clear: bool = False,
+        present: tuple[str, ...] | None = None,
+    ) -> None:
+        """A frame was published, within `latency_ms`; clear, present: as in Summary."""
         with self._lock:
             self._processed += 1
+            self._clear += clear
+            self._present = present
             self._results.append((self._clock(), latency_ms, stages_ms))
             self._trim()
 
@@ -83,6 +97,7 @@ class CameraStatistics:
             return Summary(
                 received=self._received,
                 processed=self._processed,
+                clear=self._clear,
                 dropped=dict(self._dropped),
                 recently_dropped=Counter(reason for _, reason in self._drops),
                 input_rate=len(self._arrivals) / span if self._arrivals else float("nan"),
@@ -94,6 +109,7 @@ class CameraStatistics:
                 },
                 silence_s=self._clock() - self._last,
                 age_s=self._age_s,
+                present=self._present,
             )
 
     def _trim(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
-from coop_perception.contracts import FUSED, STAGES, Bundle
+from coop_perception.contracts import STAGES, Bundle
 from coop_perception.engines import Engine
 from coop_perception.model.bundle import FORMAT_VERSION
 from coop_perception.node.statistics import Summary
@@ -23,7 +23,7 @@ from coop_perception_msgs.msg import (
     StageTime,
 )
 
-_ORDER = (DECODE, *STAGES, FUSED, PUBLISH)
+_ORDER = (DECODE, *STAGES, PUBLISH)
 
 
 def model_info(bundle: Bundle, engines: Mapping[str, Engine], stamp: Time) -> ModelInfo:
@@ -38,8 +38,9 @@ def model_info(bundle: Bundle, engines: Mapping[str, Engine], stamp: Time) -> Mo
             ModelNetwork(name=n, file=bundle.networks[n].path.name, sha256=bundle.networks[n].sha256) for n in engines
         ],
         conditions=list(bundle.conditions),
-        input_height=bundle.height,
-        input_width=bundle.width,
+        input_height=bundle.input.height,
+        input_smallest=bundle.input.smallest,
+        input_largest=bundle.input.largest,
         backend=engine.backend,
         device=engine.device,
         precision=engine.precision,
@@ -75,6 +76,7 @@ def _camera(name: str, summary: Summary) -> CameraStatus:
         name=name,
         frames_received=summary.received,
         frames_processed=summary.processed,
+        frames_clear=summary.clear,
         dropped=[DropCount(reason=reason, count=count) for reason, count in sorted(summary.dropped.items())],
         input_rate_hz=summary.input_rate,
         output_rate_hz=summary.output_rate,

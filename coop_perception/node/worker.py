@@ -17,6 +17,8 @@ from coop_perception.contracts import STAGES, Bundle
 from coop_perception.encoded_images import Limits
 from coop_perception.engines.cuda import GpuLostError
 from coop_perception.images import ImageError, decode
+from coop_perception.model.conditions import Conditions, present
+from coop_perception.model.over_time import CameraConditions
 from coop_perception.model.pipeline import Pipeline, Result, outputs_of
 from coop_perception.node.infos import CameraInfos
 from coop_perception.node.outputs import CameraOutputs
@@ -24,6 +26,7 @@ from coop_perception.node.settings import NodeParameters
 from coop_perception.node.stage import Stage
 from coop_perception.node.statistics import CameraStatistics
 from coop_perception.node.transitions import end
+from coop_perception.node.weather import BatchWeather, Shown
 from coop_perception.shown import plain
 from coop_perception_msgs.msg import DropCount
 
@@ -63,6 +66,8 @@ class Processed:
 
     decoded: Decoded
     result: Result
+    filtered: Conditions | None
+    """Over time; None where nobody asked for what that takes."""
     bundle: Bundle
     parameters: Mapping[str, Any]
 
@@ -103,6 +108,9 @@ class Worker:
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         # Loggers of their own: throttling one camera's warnings shall not hide another's.
         self._loggers = {camera: node.get_logger().get_child(camera.replace("/", "_")) for camera in channels}
+        self._conditions: dict[str, CameraConditions] = {}
+        self._estimated_by: Bundle | None = None
+        """Another bundle's estimates are not averaged with this one's."""
         cameras = list(channels)
         self._publishing: Stage[Processed] = Stage("publishing", cameras, self._publish)
         self._networks: Stage[Decoded] = Stage("networks", cameras, self._process, self._publishing)
@@ -145,12 +153,20 @@ class Worker:
         if not self._node.context.ok():
             return
         pipeline, parameters = self._pipeline(), self._parameters.snapshot()
+        if pipeline.bundle is not self._estimated_by:
+            self._estimated_by = pipeline.bundle
+            self._conditions = {camera: CameraConditions() for camera in self._channels}
+        shown = {camera: _shown(frame) for camera, frame in frames.items()}
+        weather = BatchWeather(self._conditions, shown, parameters)
         wanted = {output for frame in frames.values() for output in frame.asked_for} - {"camera_info"}
         images = {camera: frame.image for camera, frame in frames.items()}
-        results = self._run(pipeline, images, wanted, _stages(parameters))
-        processed = {
-            camera: Processed(frames[camera], result, pipeline.bundle, parameters) for camera, result in results.items()
-        }
+        results = self._run(pipeline, images, wanted, parameters, weather)
+        processed: dict[str, Processed] = {}
+        for camera, result in results.items():
+            if not shown[camera].to_restore:
+                result.restored = None  # which was another camera's wish
+            filtered = weather.over_time(camera, result.condition)
+            processed[camera] = Processed(frames[camera], result, filtered, pipeline.bundle, parameters)
         self._hand_on(self._publishing, processed)
 
     def _publish(self, frames: Mapping[str, Processed]) -> None:
@@ -160,11 +176,15 @@ class Worker:
             header = frame.message.header
             try:
                 info = channel.infos.of(header.stamp)
-                channel.outputs.publish(header, it.decoded.image, it.result, it.bundle, info, it.parameters)
+                channel.outputs.publish(
+                    header, it.decoded.image, it.result, it.filtered, it.bundle, info, it.parameters
+                )
                 publish_ms = (time.perf_counter() - begun) * 1e3
                 latency_ms = (time.monotonic() - frame.received) * 1e3
                 stages_ms = {DECODE: it.decoded.decode_ms, **it.result.stages_ms, PUBLISH: publish_ms}
-                channel.statistics.processed(latency_ms, stages_ms)
+                clear = it.result.restored is not None and it.result.used is None
+                shows = None if it.filtered is None else present(it.bundle.conditions, it.filtered)
+                channel.statistics.processed(latency_ms, stages_ms, clear, shows)
             except Exception as error:
                 self._drop(camera, error)
 
@@ -193,13 +213,20 @@ class Worker:
             raise _Dropped(DropCount.MALFORMED, str(error)) from error
 
     def _run(
-        self, pipeline: Pipeline, images: Mapping[str, NDArray[np.uint8]], wanted: set[str], stages: Sequence[str]
+        self,
+        pipeline: Pipeline,
+        images: Mapping[str, NDArray[np.uint8]],
+        wanted: set[str],
+        parameters: Mapping[str, Any],
+        weather: BatchWeather,
     ) -> dict[str, Result]:
         """Results by camera. Where a batch fails, each camera's frame gets its own chance."""
         if not wanted:  # camera_info alone needs no network
             return {camera: Result() for camera in images}
         try:
-            return dict(zip(images, pipeline.run(list(images.values()), wanted, stages), strict=True))
+            height, decide = parameters["network_height"], weather.decide(list(images))
+            results = pipeline.run(list(images.values()), wanted, _stages(parameters), height, decide)
+            return dict(zip(images, results, strict=True))
         except Exception as error:  # whatever it was, the next frames deserve their chance
             if isinstance(error, GpuLostError) and self._parameters.value("exit_on_gpu_loss"):
                 if self._node.context.ok():
@@ -207,7 +234,9 @@ class Worker:
                 end(self._node)
                 return {}
             if len(images) > 1:
-                alone = [self._run(pipeline, {camera: image}, wanted, stages) for camera, image in images.items()]
+                alone = [
+                    self._run(pipeline, {each: image}, wanted, parameters, weather) for each, image in images.items()
+                ]
                 return {camera: result for results in alone for camera, result in results.items()}
             self._drop(next(iter(images)), error)
             return {}
@@ -230,6 +259,11 @@ class Worker:
                 throttle_duration_sec=REPEAT_LOG_S,
                 throttle_time_source_type=self._steady,
             )
+
+
+def _shown(frame: Decoded) -> Shown:
+    stamp, (height, width) = frame.frame.message.header.stamp, frame.image.shape[:2]
+    return Shown(stamp.sec * 10**9 + stamp.nanosec, (height, width), "restored" in frame.asked_for)
 
 
 def _stages(parameters: Mapping[str, Any]) -> list[str]:

@@ -22,12 +22,21 @@ from coop_perception.images import ImageError, decode, fill_compressed, fill_ima
 from coop_perception.recordings.cameras import (
     camera_prefix,
     find_image_topic,
+    reference_condition_topic,
     reference_image_topic,
     reference_mask_topic,
 )
 from coop_perception.recordings.frames import frames
-from coop_perception.recordings.messages import CAMERA_INFO_TYPE, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, TYPES
-from coop_perception.recordings.recording import Message, Recording
+from coop_perception.recordings.messages import (
+    APPLIED_TYPE,
+    CAMERA_INFO_TYPE,
+    COMPRESSED_IMAGE_TYPE,
+    IMAGE_TYPE,
+    TYPES,
+    applied_levels,
+    applied_message,
+)
+from coop_perception.recordings.recording import Message, Recording, RecordingError
 from coop_perception.recordings.schedule import Schedule
 from coop_perception.recordings.sources import check_street, translation
 from coop_perception.recordings.writer import RecordingWriter
@@ -72,7 +81,7 @@ def make_adverse(
         camera = _Camera(recording, topic, schedule, seed, classes)
         count = recording.topics[topic].count
         unknown = [name for name, info in recording.topics.items() if info.type not in TYPES.types and info.count]
-        others = set(recording.topics) - {topic, *unknown}
+        others = set(recording.topics) - {topic, camera.applied, *unknown}
         messages = merge(
             track(camera.messages(count), "Recording", camera.writes * count, console=console),
             ((m.stamp_ns, m.topic, m.raw, m.type) for m in recording.messages(others)),
@@ -105,7 +114,8 @@ class _Camera:
         self._reference = reference_image_topic(topic)
         self._depth, self._mask = topics.of(prefix, topics.DEPTH), reference_mask_topic(topic)
         self._info = topics.of(prefix, topics.CAMERA_INFO)
-        self.writes = 1 if self._reference in recording.topics else 2
+        self.applied = reference_condition_topic(topic)
+        self.writes = 2 if self._reference in recording.topics else 3
         """Messages for each image."""
         self._street, self._classes = translation(classes, CAMVID_CLASSES), classes
         self.assumed: dict[str, None] = {}
@@ -113,7 +123,13 @@ class _Camera:
 
     def messages(self, count: int) -> Iterator[tuple[int, str, Any, str]]:
         """Log time, topic, message and type, of the images and, where there are none, of their references."""
-        kinds = {self._topic: None, self._depth: IMAGE_TYPE, self._mask: IMAGE_TYPE, self._info: CAMERA_INFO_TYPE}
+        kinds = {
+            self._topic: None,
+            self._depth: IMAGE_TYPE,
+            self._mask: IMAGE_TYPE,
+            self._info: CAMERA_INFO_TYPE,
+            self.applied: APPLIED_TYPE,
+        }
         known = self._recording.topics
         wanted = [name for name, kind in kinds.items() if name in known and kind in (None, known[name].type)]
         first_ns: int | None = None
@@ -123,7 +139,8 @@ class _Camera:
                 continue
             given = group[self._topic]
             first_ns = given.stamp_ns if first_ns is None else first_ns
-            parameters = self._schedule.parameters((given.stamp_ns - first_ns) / 1e9, index / max(count, 1))
+            at = (given.stamp_ns - first_ns) / 1e9, index / max(count, 1)
+            parameters = self._schedule.parameters(*at)
             message = self._recording.deserialize(given)
             try:
                 clear = decode(message)
@@ -132,11 +149,24 @@ class _Camera:
                 self.first_error = self.first_error or str(error)
                 yield given.stamp_ns, self._topic, given.raw, given.type
             else:
-                if self.writes == 2:
+                if self._reference not in known:
                     yield given.stamp_ns, self._reference, _image(message.header, clear), IMAGE_TYPE
                 adverse = self._adverse(clear, parameters, index, group)
                 yield given.stamp_ns, self._topic, _like(message, given.type, adverse), given.type
+                levels = self._levels(group) | self._schedule.levels(*at)
+                header = message.header
+                stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
+                yield given.stamp_ns, self.applied, applied_message(levels, header.frame_id, stamp), APPLIED_TYPE
             index += 1
+
+    def _levels(self, group: Mapping[str, Message]) -> dict[str, float]:
+        """What had been applied before."""
+        if self.applied not in group:
+            return {}
+        try:
+            return applied_levels(self._recording.deserialize(group[self.applied]))
+        except ValueError as error:
+            raise RecordingError(f"{self.applied}: {error}") from error
 
     def _adverse(
         self, clear: NDArray[np.uint8], parameters: Mapping[str, float], index: int, group: Mapping[str, Message]

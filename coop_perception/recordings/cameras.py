@@ -68,6 +68,11 @@ def reference_mask_topic(image_topic: str) -> str:
     return topics.of(camera_prefix(image_topic), topics.REFERENCE_MASK)
 
 
+def reference_condition_topic(image_topic: str) -> str:
+    """Where a recording holds which conditions were applied to each frame of a camera."""
+    return topics.of(camera_prefix(image_topic), topics.REFERENCE_CONDITION)
+
+
 def _is_image_input(name: str, info: TopicInfo) -> bool:
     if info.type not in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE) or not info.count:
         return False

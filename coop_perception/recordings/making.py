@@ -21,11 +21,13 @@ from coop_perception.exit_codes import IncompleteError
 from coop_perception.model.bundle import load_bundle
 from coop_perception.recordings import sources
 from coop_perception.recordings.adverse import make_adverse
-from coop_perception.recordings.cameras import reference_image_topic, reference_mask_topic
+from coop_perception.recordings.cameras import reference_condition_topic, reference_image_topic, reference_mask_topic
 from coop_perception.recordings.messages import (
+    APPLIED_TYPE,
     CAMERA_INFO_TYPE,
     COMPRESSED_IMAGE_TYPE,
     IMAGE_TYPE,
+    applied_message,
     camera_info_message,
     compressed_image_message,
     depth_message,
@@ -114,7 +116,8 @@ def _write_frames(
     rows = zip_longest(*(source.frames for source in cameras.values()))
     for index, row in enumerate(track(rows, "Recording", most, console=console)):
         stamp_ns = START_NS + round(index * 1e9 / rate)
-        parameters = schedule.parameters(index / rate, index / most if most else 0.0)
+        at = index / rate, index / most if most else 0.0
+        parameters = schedule.parameters(*at)
         for number, ((camera, source), frame) in enumerate(zip(cameras.items(), row, strict=True)):
             if frame is not None:
                 image = frame.image if frame.seen is None else frame.seen
@@ -127,6 +130,10 @@ def _write_frames(
                     intrinsics=source.intrinsics,
                 )
                 _write(writer, f"/{camera}", image, frame, source.intrinsics, stamp_ns, request)
+                if schedule.segments:
+                    message = applied_message(schedule.levels(*at), _frame_id(f"/{camera}"), stamp_ns)
+                    topic = reference_condition_topic(f"/{camera}/image_raw")
+                    writer.write(topic, message, APPLIED_TYPE, stamp_ns)
         written = index + 1
     return written
 
@@ -149,7 +156,7 @@ def _write(
     request: Request,
 ) -> None:
     """One frame of a camera: its image as the camera sees it, and the references."""
-    frame_id = f"{prefix[1:].replace('/', '_')}_optical_frame"
+    frame_id = _frame_id(prefix)
     topic = f"{prefix}/image_raw"
 
     def write(name: str, message: Any, type_name: str) -> None:
@@ -166,6 +173,10 @@ def _write(
         write(reference_mask_topic(topic), image_message(clear.mask, "mono8", frame_id, stamp_ns), IMAGE_TYPE)
     if request.depth and clear.depth is not None:
         write(topics.of(prefix, topics.DEPTH), depth_message(clear.depth, frame_id, stamp_ns), IMAGE_TYPE)
+
+
+def _frame_id(prefix: str) -> str:
+    return f"{prefix[1:].replace('/', '_')}_optical_frame"
 
 
 def _sources(request: Request, schedule: Schedule, classes: Sequence[SemanticClass]) -> Iterator[Source]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +16,8 @@ from coop_perception.images import CompressedFormat, fill_compressed, fill_image
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+APPLIED_TYPE = "diagnostic_msgs/msg/DiagnosticArray"
+"""Of the conditions that were applied to a frame: the one of the common interfaces with a header, names and values."""
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 """ROS 2's common interfaces."""
 
@@ -64,6 +68,27 @@ def camera_info_message(intrinsics: Intrinsics, frame_id: str, stamp_ns: int) ->
         binning_y=0,
         roi=TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
     )
+
+
+def applied_message(levels: Mapping[str, float], frame_id: str, stamp_ns: int) -> Any:
+    """What was applied to a frame, by name and level (`Condition.level_of`), for ``RecordingWriter``."""
+    types = TYPES.types
+    values = [types["diagnostic_msgs/msg/KeyValue"](name, f"{level:g}") for name, level in levels.items()]
+    status = types["diagnostic_msgs/msg/DiagnosticStatus"](0, "conditions applied", "", "", values)
+    return types[APPLIED_TYPE](_header(frame_id, stamp_ns), [status])
+
+
+def applied_levels(message: Any) -> dict[str, float]:
+    """What `applied_message` says.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    levels = {value.key: float(value.value) for status in message.status for value in status.values}
+    wrong = [name for name, level in levels.items() if not (math.isfinite(level) and level >= 0)]
+    if wrong:
+        raise ValueError(f"level of {wrong[0]} is {levels[wrong[0]]:g}, expected 0 or more")
+    return levels
 
 
 def _header(frame_id: str, stamp_ns: int) -> Any:

@@ -78,6 +78,10 @@ class Schedule:
         at = seconds if self.unit == "seconds" else share
         return {s.condition: s.parameter(at) for s in self.segments if s.start <= at < s.end}
 
+    def levels(self, seconds: float, share: float) -> dict[str, float]:
+        """The same as levels, 0 (absent) to that of the strongest."""
+        return {name: CONDITIONS[name].level_of(value) for name, value in self.parameters(seconds, share).items()}
+
 
 def always(levels: Mapping[str, int]) -> Schedule:
     """These conditions at these levels, throughout."""

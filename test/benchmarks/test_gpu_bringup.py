@@ -102,7 +102,7 @@ def test_without_a_gpu_one_line_says_so(capsys: pytest.CaptureFixture[str], monk
 
 def test_the_page_shows_what_failed_and_the_networks_times(place: gpu_checks.Place) -> None:
     figures = {"ms": 2.0, "p95": 2.5, "p99": 3.0, "roofline": 25.0}
-    case = {"width": 480, "height": 360, "batch": 4, "precision": "fp16", "network": "segmenter", "runner": "tensorrt"}
+    case = {"width": 640, "height": 480, "batch": 4, "precision": "fp16", "network": "segmenter", "runner": "tensorrt"}
     page = benchmark.page(
         {
             "device": benchmark.facts(place),
@@ -113,6 +113,6 @@ def test_the_page_shows_what_failed_and_the_networks_times(place: gpu_checks.Pla
         }
     )
     assert "| results | **failed** | 1.0 | AssertionError: 3 / 4 |" in page
-    assert "| 480x360 | 4 | fp16 | segmenter | tensorrt | 2.0 | 2.5 | 3.0 | 25.0 |" in page
+    assert "| 640x480 | 4 | fp16 | segmenter | tensorrt | 2.0 | 2.5 | 3.0 | 25.0 |" in page
     assert "| out of memory |" in page
     assert "no figure means anything" not in page

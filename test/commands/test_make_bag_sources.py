@@ -23,6 +23,7 @@ from coop_perception.recordings.messages import (
     COMPRESSED_IMAGE_TYPE,
     IMAGE_TYPE,
     TYPES,
+    applied_levels,
     compressed_image_message,
     image_message,
 )
@@ -43,6 +44,11 @@ def changed(found: dict[str, list[Any]]) -> list[bool]:
     return [bool((seen != clear).any()) for seen, clear in pairs]
 
 
+def applied(found: dict[str, list[Any]], camera: str = "front") -> list[dict[str, float]]:
+    """What the recording says was applied to each frame, by level."""
+    return [applied_levels(message) for _, message in found[f"/{camera}/reference/condition"]]
+
+
 def schedule(folder: Path, segments: list[dict[str, object]], **others: object) -> Path:
     path = folder / "schedule.yaml"
     path.write_text(yaml.safe_dump({**others, "segments": segments}))
@@ -59,6 +65,7 @@ def test_several_conditions_at_once(tmp_path: Path) -> None:
     expected = degrade_by(frame.image, parameters, seed=2, depth=frame.depth, intrinsics=drive.intrinsics)
     np.testing.assert_array_equal(images(found, "/front/image_raw")[0], expected)
     np.testing.assert_array_equal(images(found, "/front/reference/image")[0], frame.image)
+    assert applied(found) == [{"jpeg": 1.0, "fog": 3.0}]
 
 
 def test_one_level_for_all_of_them(tmp_path: Path) -> None:
@@ -88,6 +95,11 @@ def test_a_schedule_on_images(tmp_path: Path, unit: str) -> None:
         images(found, "/front/image_raw")[5],
         degrade_by(images(found, "/front/reference/image")[5], {"jpeg": 12}, seed=4, frame=5),
     )
+    told = applied(found)
+    assert told[:3] == [{}, {}, {"fog": 0.0}]
+    assert told[3] == {"fog": pytest.approx(1.0)}
+    assert told[4:] == [{"fog": pytest.approx(2.0), "jpeg": pytest.approx(2.0)}, *[{"jpeg": 2.0}] * 3, {}, {}]
+    assert [stamp for stamp, _ in found["/front/reference/condition"]] == [s for s, _ in found["/front/image_raw"]]
     again = make(tmp_path / "again", *arguments)
     np.testing.assert_array_equal(images(again, "/front/image_raw"), images(found, "/front/image_raw"))
 
@@ -245,12 +257,16 @@ def test_a_recording_made_adverse(tmp_path: Path) -> None:
     found = make(tmp_path / "bag", "--bag", clear, "--schedule", path, "--seed", 7)
     assert changed(found) == [False, False, True, True]
     with Recording(clear) as before, Recording(tmp_path / "bag") as after:
-        kept = [[m for m in recording.messages() if m.topic != "/front/image_raw"] for recording in (before, after)]
+        changing = ("/front/image_raw", "/front/reference/condition")
+        kept = [[m for m in recording.messages() if m.topic not in changing] for recording in (before, after)]
         assert sorted(kept[0], key=str) == sorted(kept[1], key=str)
     drive = SampleDrive(5, 480, 360, 10)
     frame = drive.frame(3)
     expected = degrade(frame.image, "fog", 2, seed=7, frame=3, depth=frame.depth, intrinsics=drive.intrinsics)
     np.testing.assert_array_equal(images(found, "/front/image_raw")[3], expected)
+    assert applied(found) == [{}, {}, {"fog": 2.0}, {"fog": 2.0}]
+    twice = make(tmp_path / "twice", "--bag", tmp_path / "bag", "--condition", "jpeg", "--level", 1)
+    assert applied(twice) == [{"jpeg": 1.0}] * 2 + [{"fog": 2.0, "jpeg": 1.0}] * 2
 
 
 def foreign(path: Path, count: int = 4, broken: int = 0) -> Path:
@@ -272,6 +288,7 @@ def test_a_vehicles_recording_made_adverse(tmp_path: Path, capsys: pytest.Captur
     found = make(tmp_path / "bag", "--bag", foreign(tmp_path / "given"), "--condition", "fog", "--condition", "jpeg")
     assert {topic: len(messages) for topic, messages in found.items()} == {
         "/cam/image_raw/compressed": 4,
+        "/cam/reference/condition": 4,
         "/cam/reference/image": 4,
         "/said": 4,
     }

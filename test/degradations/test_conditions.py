@@ -63,6 +63,13 @@ class TestRegistry:
         ]
         assert scores[0] > scores[1] > scores[2]
 
+    @pytest.mark.parametrize("name", CONDITIONS)
+    def test_a_parameters_level_is_the_one_it_was_made_from(self, name: str) -> None:
+        condition = CONDITIONS[name]
+        for level in np.linspace(0, len(condition.levels), 13):
+            assert condition.level_of(condition.at(float(level))) == pytest.approx(level)
+        assert condition.level_of(condition.absent) == 0
+
     @pytest.mark.parametrize("name", ["gaussian_noise", "impulse_noise", "rain", "reflection"])
     def test_seeds_matter(self, name: str, image: np.ndarray, depth: np.ndarray) -> None:
         one, other = (degrade(image, name, 1, seed=seed, depth=depth) for seed in (0, 1))

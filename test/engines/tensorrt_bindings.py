@@ -21,7 +21,7 @@ from fake_tensorrt import _Context, _Engine
 
 import coop_perception.engines
 from coop_perception.engines import EngineError, tensorrt
-from coop_perception.engines.build import _monitor, batches, build, builds_for_named
+from coop_perception.engines.build import _monitor, build, builds_for_named
 from coop_perception.engines.modules import tensorrt_module
 from coop_perception.engines.tensorrt_log import log_of
 
@@ -41,6 +41,7 @@ CALLS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "IExecutionContext": {
         "set_device_memory": ("memory", "size"),
+        "update_device_memory_size_for_shapes": (),
         "set_optimization_profile_async": ("profile_index", "stream_handle"),
         "set_input_shape": ("name", "shape"),
         "get_tensor_shape": ("name",),
@@ -70,7 +71,7 @@ CALLS: dict[str, dict[str, tuple[str, ...]]] = {
 """What is called, with the arguments in their order."""
 
 PROPERTIES: dict[str, tuple[str, ...]] = {
-    "ICudaEngine": ("num_io_tensors", "num_optimization_profiles", "device_memory_size_v2"),
+    "ICudaEngine": ("num_io_tensors", "num_optimization_profiles"),
     "OnnxParser": ("num_errors",),
     "IBuilderConfig": ("progress_monitor",),
     "INetworkDefinition": ("num_inputs", "num_outputs"),
@@ -159,7 +160,7 @@ def check_without_a_gpu(folder: Path) -> None:
     sys.modules |= cuda.modules()
     for work in (
         lambda: tensorrt.load({"network": path}, "tensorrt", "fp16", print),
-        lambda: build(module, path, b"", "8.9", lambda inputs: batches(inputs, 1)),
+        lambda: build(module, path, b"", "8.9", lambda inputs: []),
     ):
         with pytest.raises(EngineError, match=rf"{module.__version__} does not start"):
             work()

@@ -33,6 +33,7 @@ KEY = Key(
     gpu=None,
     precision="fp16",
     max_batch=4,
+    sizes="images of 128 to 2048 pixels a side",
     calibration="sample drives",
 )
 NAME = "street-segmenter-tensorrt_rtx-8.9-fp16.engine"
@@ -80,6 +81,7 @@ class TestFind:
             ({"compute_capability": "12.0"}, "compute capability 8.9, not 12.0"),
             ({"precision": "int8"}, "precision is fp16, not int8"),
             ({"max_batch": 8}, "batches of up to 4, not 8"),
+            ({"sizes": "images of 64"}, "built for images of 128 to 2048 pixels a side, not images of 64"),
             ({"calibration": "c" * 64}, "calibrated on other images"),
         ],
     )

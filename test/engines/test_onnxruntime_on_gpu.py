@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
-from toy_bundle import open_pipeline
+from toy_bundle import HEIGHT, WIDTH, open_pipeline
 
 from coop_perception.engines import EngineError, onnxruntime
 from coop_perception.engines.cuda import GpuLostError
 from coop_perception.engines.onnxruntime import CUDA, OnnxRuntimeEngine, has_cuda
+from coop_perception.model import pipeline as pipeline_module
 
 
 class Asked:
@@ -119,29 +120,28 @@ def test_that_the_gpu_is_lost_is_read_from_what_it_says(
 
     assert engine._session is not None
     monkeypatch.setattr(engine._session, "run_with_iobinding", fail)
-    frame = np.zeros(tuple(size or 1 for size in engine.inputs["image"].shape), np.uint8)
+    frame = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
     with pytest.raises(EngineError, match="run failed on") as raised:
         engine.run({"image": frame}, ["mask_raw"])
     assert isinstance(raised.value, GpuLostError) == lost
 
 
-def test_on_a_gpu_every_batch_is_warmed_up(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_every_batch_of_usual_sizes_is_warmed_up(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "USUAL", ((48, 64), (90, 160)))
     pipeline = open_pipeline(bundle)
-    batches: list[int] = []
-    for engine in pipeline.engines.values():
-        assert isinstance(engine, OnnxRuntimeEngine)
-        run = engine.run
+    ran: list[tuple[int, int]] = []
+    engine: Any = pipeline.engines["restoration"]
+    run = engine.run
 
-        def recorded(feeds: Any, *others: Any, run: Any = run) -> Any:
-            batches.append(len(feeds["image"]))
-            return run(feeds, *others)
+    def recorded(feeds: Any, *others: Any) -> Any:
+        ran.append(feeds["frame"].shape[:2])
+        return run(feeds, *others)
 
-        monkeypatch.setattr(engine, "run", recorded)
-    pipeline.warm_up(3)
-    assert set(batches) == {1}
-    for engine in pipeline.engines.values():
-        engine.on_gpu = True
-    batches.clear()
-    pipeline.warm_up(3)
-    assert batches == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    monkeypatch.setattr(engine, "run", recorded)
+    pipeline.warm_up(2)
+    assert ran == [(1, 48)]
+    engine.on_gpu = True
+    ran.clear()
+    pipeline.warm_up(2)
+    assert ran == [(2, 90), (1, 90), (2, 48), (1, 48)]
     pipeline.close()

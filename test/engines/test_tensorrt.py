@@ -17,20 +17,24 @@ import pytest
 from fake_cuda import FakeCuda, cudaError_t
 from fake_tensorrt import KERNELS, MAX_BATCH, FakeTensorRt, Severity
 from onnx import TensorProto, helper, numpy_helper
-from toy_bundle import CLASSES, HEIGHT, WIDTH
+from toy_bundle import CLASSES, CONDITIONS, HEIGHT, SENSOR, WIDTH
 
+from coop_perception.contracts import STAGES
 from coop_perception.engines import Engine, EngineError, cuda
 from coop_perception.engines.cuda import GpuLostError, gpu, memory_in_use
 from coop_perception.engines.private_files import open_own
 from coop_perception.engines.tensorrt import load
+from coop_perception.model import pipeline as pipeline_module
 from coop_perception.model.bundle import load_bundle
 from coop_perception.model.pipeline import OUTPUTS, Pipeline
 
-STAGED = ("segmenter", "refinement", "restoration")
 FRAME = HEIGHT * WIDTH * 3
 MASK = HEIGHT * WIDTH
 KERNELS_FILE = "segmenter.engine.Fake_GPU_16_multiprocessors.kernels"
-PROBABILITIES = HEIGHT * WIDTH * CLASSES * 4
+QUARTER = (CLASSES, HEIGHT // 4, WIDTH // 4)
+PROBABILITIES = HEIGHT * WIDTH * CLASSES // 4
+CONDITION = (len(CONDITIONS) * 2 + 1) * 4
+"""Bytes of presence, strength and familiarity of one frame."""
 
 
 @dataclass
@@ -72,6 +76,18 @@ def frames(batch: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (batch, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
+def pooled(image: np.ndarray) -> np.ndarray:
+    """The segmenter's probabilities."""
+    red = image[..., 0].reshape(len(image), HEIGHT // 4, 4, WIDTH // 4, 4).mean((2, 4))
+    return np.repeat(red[:, None], CLASSES, 1).astype(np.float32)
+
+
+def foggy(batch: int) -> dict[str, np.ndarray]:
+    """Conditions in which restoration inverts every frame."""
+    condition = np.ones((batch, len(CONDITIONS)), np.float32)
+    return {"presence": condition, "strength": condition, "familiarity": np.ones(batch, np.float32)}
+
+
 def test_engines_that_nobody_has_any_more_free_everything(machine: Machine) -> None:
     engines = machine.load("segmenter", "refinement")
     engines["segmenter"].run({"image": frames()}, ["mask_raw"])
@@ -90,31 +106,32 @@ def test_it_says_what_it_is(machine: Machine) -> None:
     engine = engines["refinement"]
     assert (engine.backend, engine.device, engine.precision) == (machine.backend, "Fake GPU", "fp16")
     assert engine.inputs["image"].dtype == np.uint8
-    assert engine.inputs["probabilities"].shape == (None, CLASSES, HEIGHT, WIDTH)
-    assert engine.outputs["mask"].shape == (None, HEIGHT, WIDTH)
+    assert engine.inputs["probabilities"].shape == (None, CLASSES, None, None)
+    assert engine.outputs["mask"].shape == (None, None, None)
     close(engines)
 
 
 @pytest.mark.parametrize("batch", [1, 3, MAX_BATCH])
 def test_a_run_gives_what_was_wanted_and_copies_nothing_else(machine: Machine, batch: int) -> None:
-    engines = machine.load("cooperative")
-    for seed in range(3):  # the first runs plainly, the others launch the graph
+    engine = machine.load("segmenter")["segmenter"]
+    for seed in range(3):
         image = frames(batch, seed)
         machine.cuda.copied()
-        found = engines["cooperative"].run({"image": image}, ["mask", "restored"])
-        np.testing.assert_array_equal(found["mask"], image[..., 1])
-        np.testing.assert_array_equal(found["restored"], 255 - image)
-        assert machine.cuda.copied() == [("in", batch * FRAME), ("out", batch * MASK), ("out", batch * FRAME)]
-    close(engines)
+        found = engine.run({"image": image}, ["mask_raw", "probabilities"])
+        np.testing.assert_array_equal(found["mask_raw"], image[..., 0])
+        np.testing.assert_array_equal(found["probabilities"], pooled(image))
+        copies = [("in", batch * FRAME), ("out", batch * MASK), ("out", batch * PROBABILITIES)]
+        assert machine.cuda.copied() == copies
+    engine.close()
 
 
 def test_results_are_the_callers_own(machine: Machine) -> None:
-    engines = machine.load("cooperative")
+    engine = machine.load("segmenter")["segmenter"]
     image = frames()
-    first = engines["cooperative"].run({"image": image}, ["mask"])["mask"]
-    engines["cooperative"].run({"image": frames(seed=1)}, ["mask"])
-    close(engines)
-    np.testing.assert_array_equal(first, image[..., 1])
+    first = engine.run({"image": image}, ["mask_raw"])["mask_raw"]
+    engine.run({"image": frames(seed=1)}, ["mask_raw"])
+    engine.close()
+    np.testing.assert_array_equal(first, image[..., 0])
 
 
 def launched(machine: Machine, engine: Any, feeds: dict[str, Any], *wanted: str) -> tuple[dict[str, Any], int, int]:
@@ -127,47 +144,56 @@ def launched(machine: Machine, engine: Any, feeds: dict[str, Any], *wanted: str)
 def test_preparing_captures_one_graph_for_the_shapes_of_the_last_run_whatever_outputs_are_wanted(
     machine: Machine,
 ) -> None:
-    engine = machine.load("cooperative")["cooperative"]
+    engine = machine.load("segmenter")["segmenter"]
     contexts = machine.module.contexts
     for batch in (1, 3):
-        engine.run({"image": frames(batch)}, ["mask"])
+        engine.run({"image": frames(batch)}, ["mask_raw"])
         machine.cuda.calls.clear()
         engine.prepare()
         engine.prepare()
         assert machine.cuda.calls.count("cudaGraphInstantiate") == 1
     assert machine.module.contexts == contexts + 2
     for seed, (batch, *wanted) in enumerate(
-        [(1, "mask"), (3, "mask", "restored"), (1, "restored", "mask_raw"), (3, "confidence"), (1, "mask")]
+        [(1, "mask_raw"), (3, "mask_raw", "probabilities"), (1, "probabilities", "mask_raw"), (3, "probabilities")]
     ):
         image = frames(batch, seed)
         machine.cuda.copied()
         found, captures, launches = launched(machine, engine, {"image": image}, *wanted)
         assert (captures, launches) == (0, 1)
-        planes = {
-            "mask_raw": image[..., 0],
-            "mask": image[..., 1],
-            "confidence": image[..., 2],
-            "restored": 255 - image,
-        }
+        expected = {"mask_raw": image[..., 0], "probabilities": pooled(image)}
         for name in wanted:
-            np.testing.assert_array_equal(found[name], planes[name])
-        assert machine.cuda.copied() == [("in", image.nbytes), *(("out", planes[name].nbytes) for name in wanted)]
+            np.testing.assert_array_equal(found[name], expected[name])
+        assert machine.cuda.copied() == [("in", image.nbytes), *(("out", expected[name].nbytes) for name in wanted)]
     assert machine.said == []
     engine.close()
 
 
 def test_shapes_that_nobody_prepared_for_run_without_a_graph_and_disturb_none(machine: Machine) -> None:
-    engine = machine.load("cooperative")["cooperative"]
-    engine.run({"image": frames(2)}, ["mask"])
+    engine = machine.load("segmenter")["segmenter"]
+    engine.run({"image": frames(2)}, ["mask_raw"])
     engine.prepare()
+    engine.run({"image": frames(MAX_BATCH)}, ["mask_raw"])  # which takes more memory to work in
     machine.cuda.calls.clear()
     for seed, batch in enumerate((1, 2, 4, 3, 2, 1)):
         image = frames(batch, seed)
-        found = engine.run({"image": image}, ["mask", "restored"])
-        np.testing.assert_array_equal(found["mask"], image[..., 1])
-        np.testing.assert_array_equal(found["restored"], 255 - image)
+        found = engine.run({"image": image}, ["mask_raw", "probabilities"])
+        np.testing.assert_array_equal(found["mask_raw"], image[..., 0])
+        np.testing.assert_array_equal(found["probabilities"], pooled(image))
     assert machine.cuda.calls.count("cudaGraphLaunch") == 2
     assert not {"cudaMalloc", "cudaMallocHost", "cudaStreamBeginCapture"} & set(machine.cuda.calls)
+    engine.close()
+
+
+def test_memory_is_taken_for_sizes_that_come_and_once_for_each(machine: Machine) -> None:
+    engine = machine.load("segmenter")["segmenter"]
+    taken = []
+    for height, width in ((32, 64), (32, 64), (64, 64), (32, 96), (64, 64), (32, 64)):
+        machine.cuda.calls.clear()
+        image = np.full((2, height, width, 3), height, np.uint8)
+        np.testing.assert_array_equal(engine.run({"image": image}, ["mask_raw"])["mask_raw"], image[..., 0])
+        taken.append(machine.cuda.calls.count("cudaMallocHost"))
+        assert "cudaFree" not in machine.cuda.calls
+    assert taken == [3, 0, 3, 3, 0, 0]  # image, probabilities, mask
     engine.close()
 
 
@@ -250,41 +276,49 @@ def test_several_inputs_each_of_changing_sizes(machine: Machine) -> None:
 
 def test_what_both_engines_have_is_in_one_place(machine: Machine) -> None:
     """And where an engine is given another's tensor under another name, it is copied on the GPU."""
-    engines = machine.load(*STAGED)
-    probabilities = engines["segmenter"].allocate("probabilities", (1, CLASSES, HEIGHT, WIDTH))
+    engines = machine.load(*STAGES)
+    probabilities = engines["segmenter"].allocate("probabilities", (1, *QUARTER))
     image = frames()
     placed = engines["segmenter"].place("image", image)
     engines["segmenter"].run({"image": placed}, ["probabilities"], {"probabilities": probabilities})
     machine.cuda.copied()
-    found = engines["restoration"].run({"image": placed, "refined_probabilities": probabilities}, ["restored"])
+    given = {"frame": image, "image": placed, "refined_probabilities": probabilities, **foggy(1)}
+    found = engines["restoration"].run(given, ["restored"])
     np.testing.assert_array_equal(found["restored"], 255 - image)
-    assert machine.cuda.copied() == [("within", PROBABILITIES), ("out", FRAME)]
+    copies = machine.cuda.copied()
+    assert [copy for copy in copies if copy[0] != "in"] == [("within", PROBABILITIES), ("out", FRAME)]
+    assert sum(size for way, size in copies if way == "in") == FRAME + CONDITION
     with pytest.raises(EngineError, match="memory that is another tensor's"):
         engines["refinement"].run(
-            {"image": placed, "probabilities": probabilities},
+            {"image": placed, "probabilities": probabilities, "sensor": sensor(1)},
             ["refined_probabilities"],
             {"refined_probabilities": probabilities},
         )
     close(engines)
 
 
+def sensor(batch: int) -> np.ndarray:
+    return np.zeros((batch, SENSOR, SENSOR, 3), np.uint8)
+
+
 def test_on_an_integrated_gpu_nothing_is_copied_but_by_the_host(machine: Machine) -> None:
     machine.cuda.integrated = True
-    machine.cuda.calls.clear()
-    engines = machine.load(*STAGED)
-    # Scratch memory, and what passes between engines.
-    assert machine.cuda.calls.count("cudaMalloc") == 3
-    probabilities = engines["segmenter"].allocate("probabilities", (2, CLASSES, HEIGHT, WIDTH))
+    engines = machine.load(*STAGES)
+    probabilities = engines["segmenter"].allocate("probabilities", (2, *QUARTER))
     for seed in range(3):
         image = frames(2, seed)
         placed = engines["segmenter"].place("image", image)
         masks = engines["segmenter"].run(
             {"image": placed}, ["probabilities", "mask_raw"], {"probabilities": probabilities}
         )
-        refined = engines["refinement"].run({"image": image, "probabilities": probabilities}, ["mask"])
+        refined = engines["refinement"].run(
+            {"image": image, "probabilities": probabilities, "sensor": sensor(2)}, ["mask"]
+        )
         np.testing.assert_array_equal(masks["mask_raw"], image[..., 0])
         np.testing.assert_array_equal(refined["mask"], image[..., 1])
         if not seed:
+            # Scratch memory of the one and of the other, which is larger, and the five that pass between engines.
+            assert machine.cuda.calls.count("cudaMalloc") == 2 + 5
             engines["segmenter"].prepare()
             engines["refinement"].prepare()
     assert machine.cuda.copied() == []
@@ -322,7 +356,7 @@ class TestCapturing:
         engine = machine.load("segmenter")["segmenter"]
         engine.run({"image": frames()}, ["mask_raw"])
         own = len(machine.cuda.left())
-        others = machine.load(*STAGED)
+        others = machine.load(*STAGES)
         others["segmenter"].run({"image": frames()}, ["mask_raw"])
         others["segmenter"].prepare()
         meanwhile: list[int] = []
@@ -388,9 +422,9 @@ def test_a_gpu_that_is_lost_is_told_apart(machine: Machine) -> None:
 
 
 def test_probabilities_stay_on_the_gpu_and_the_image_is_copied_there_once(machine: Machine) -> None:
-    engines = machine.load(*STAGED)
-    probabilities = engines["segmenter"].allocate("probabilities", (2, CLASSES, HEIGHT, WIDTH))
-    refined = engines["refinement"].allocate("refined_probabilities", (2, CLASSES, HEIGHT, WIDTH))
+    engines = machine.load(*STAGES)
+    probabilities = engines["segmenter"].allocate("probabilities", (2, *QUARTER))
+    refined = engines["refinement"].allocate("refined_probabilities", (2, *QUARTER))
     for seed in range(3):
         image = frames(2, seed)
         machine.cuda.copied()
@@ -400,37 +434,41 @@ def test_probabilities_stay_on_the_gpu_and_the_image_is_copied_there_once(machin
             {"image": placed}, ["probabilities", "mask_raw"], {"probabilities": probabilities}
         )
         refinement = engines["refinement"].run(
-            {"image": placed, "probabilities": probabilities},
+            {"image": placed, "probabilities": probabilities, "sensor": sensor(2)},
             ["refined_probabilities", "mask"],
             {"refined_probabilities": refined},
         )
-        restored = engines["restoration"].run({"image": placed, "refined_probabilities": refined}, ["restored"])
+        given = {"frame": image, "image": placed, "refined_probabilities": refined, **foggy(2)}
+        restored = engines["restoration"].run(given, ["restored"])
         np.testing.assert_array_equal(segmented["mask_raw"], image[..., 0])
         np.testing.assert_array_equal(refinement["mask"], image[..., 1])
         np.testing.assert_array_equal(restored["restored"], 255 - image)
         assert refinement["refined_probabilities"] is refined
-        assert machine.cuda.copied() == [("in", 2 * FRAME), ("out", 2 * MASK), ("out", 2 * MASK), ("out", 2 * FRAME)]
+        copies = machine.cuda.copied()
+        assert [size for way, size in copies if way == "out"] == [2 * MASK, 2 * MASK, 2 * FRAME]
+        assert sum(size for way, size in copies if way == "in") == 2 * (2 * FRAME + SENSOR * SENSOR * 3 + CONDITION)
+        assert "within" not in dict(copies)
         for engine in engines.values():
             engine.prepare()
     assert machine.cuda.calls.count("cudaGraphLaunch") == 3
-    # What the GPU was given is what the segmenter made of the last image: the red channel, for every class.
-    values = engines["refinement"].run({"image": placed, "probabilities": probabilities}, ["refined_probabilities"])
-    expected = np.repeat(image[..., 0].astype(np.float32)[:, None], CLASSES, axis=1)
-    np.testing.assert_array_equal(values["refined_probabilities"], expected)
+    # What the GPU was given is what the segmenter made of the last image.
+    given = {"image": placed, "probabilities": probabilities, "sensor": sensor(2)}
+    values = engines["refinement"].run(given, ["refined_probabilities"])
+    np.testing.assert_array_equal(values["refined_probabilities"], pooled(image))
     assert machine.cuda.copied()[-1] == ("out", 2 * PROBABILITIES)
     close(engines)
 
 
 def test_arrays_of_the_caller_are_written_into(machine: Machine) -> None:
-    engines = machine.load("cooperative")
+    engine = machine.load("segmenter")["segmenter"]
     mask = np.zeros((1, HEIGHT, WIDTH), np.uint8)
     image = frames()
-    found = engines["cooperative"].run({"image": image}, ["mask", "restored"], {"mask": mask})
-    assert found["mask"] is mask
-    np.testing.assert_array_equal(mask, image[..., 1])
-    with pytest.raises(EngineError, match=r"output 'mask' is uint8 \[1, 24, 32\], it was given float32"):
-        engines["cooperative"].run({"image": image}, ["mask"], {"mask": mask.astype(np.float32)})
-    close(engines)
+    found = engine.run({"image": image}, ["mask_raw", "probabilities"], {"mask_raw": mask})
+    assert found["mask_raw"] is mask
+    np.testing.assert_array_equal(mask, image[..., 0])
+    with pytest.raises(EngineError, match=r"output 'mask_raw' is uint8 \[1, 32, 64\], it was given float32"):
+        engine.run({"image": image}, ["mask_raw"], {"mask_raw": mask.astype(np.float32)})
+    engine.close()
 
 
 def test_of_two_images_placed_in_a_row_the_second_counts(machine: Machine) -> None:
@@ -444,14 +482,14 @@ def test_of_two_images_placed_in_a_row_the_second_counts(machine: Machine) -> No
 
 
 def test_memory_is_held_until_the_last_engine_closes_and_a_closed_one_says_so(machine: Machine) -> None:
-    engines = machine.load(*STAGED)
-    probabilities = engines["segmenter"].allocate("probabilities", (1, CLASSES, HEIGHT, WIDTH))
+    engines = machine.load(*STAGES)
+    probabilities = engines["segmenter"].allocate("probabilities", (1, *QUARTER))
     placed = engines["refinement"].place("image", frames())
     engines["segmenter"].close()
     engines["segmenter"].close()
     with pytest.raises(EngineError, match="was closed"):
         engines["segmenter"].run({"image": placed}, ["mask_raw"])
-    engines["refinement"].run({"image": placed, "probabilities": probabilities}, ["mask"])
+    engines["refinement"].run({"image": placed, "probabilities": probabilities, "sensor": sensor(1)}, ["mask"])
     close(engines)
     assert machine.cuda.left() == []
 
@@ -461,35 +499,38 @@ def test_memory_is_held_until_the_last_engine_closes_and_a_closed_one_says_so(ma
     [
         (
             {"image": frames(MAX_BATCH + 1)},
-            ["mask"],
-            r"not built for inputs image \[5, 24, 32, 3\] \(.* or \[2, 24, 32, 3\] to \[4, 24, 32, 3\]\)",
+            ["mask_raw"],
+            r"not built for inputs image \[5, 32, 64, 3\] \(.* or \[2, 32, 32, 3\] to \[4, 64, 128, 3\]\)",
         ),
-        ({"image": frames().astype(np.float32)}, ["mask"], "input 'image' is float32"),
-        ({"picture": frames()}, ["mask"], r"given \['picture'\].*it takes \['image'\]"),
-        ({"image": frames()}, ["depth"], r"asked for \['depth'\].*and gives \['condition', 'confidence', 'mask'"),
+        ({"image": frames().astype(np.float32)}, ["mask_raw"], "input 'image' is float32"),
+        ({"picture": frames()}, ["mask_raw"], r"given \['picture'\].*it takes \['image'\]"),
+        ({"image": frames()}, ["depth"], r"asked for \['depth'\].*and gives \['mask_raw', 'probabilities'\]"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(
     machine: Machine, feeds: dict[str, Any], wanted: list[str], message: str
 ) -> None:
-    engines = machine.load("cooperative")
+    engine = machine.load("segmenter")["segmenter"]
     with pytest.raises(EngineError, match=message) as raised:
-        engines["cooperative"].run(feeds, wanted)
-    assert str(machine.files["cooperative"]) in str(raised.value)
-    close(engines)
+        engine.run(feeds, wanted)
+    assert str(machine.files["segmenter"]) in str(raised.value)
+    engine.close()
 
 
 def test_tensors_of_other_engines_are_refused(machine: Machine) -> None:
-    engines, others = machine.load("cooperative"), machine.load("cooperative")
-    placed = others["cooperative"].place("image", frames())
+    engine, other = (machine.load("segmenter")["segmenter"] for _ in range(2))
+    placed = other.place("image", frames())
     with pytest.raises(EngineError, match="not loaded with this one"):
-        engines["cooperative"].run({"image": placed}, ["mask"])
-    with pytest.raises(EngineError, match=r"'mask' of \[5, 24, 32\] was asked for, it is never that large"):
-        engines["cooperative"].allocate("mask", (MAX_BATCH + 1, HEIGHT, WIDTH))
-    with pytest.raises(EngineError, match="larger than it was built for"):
-        engines["cooperative"].place("image", frames(MAX_BATCH + 1))
-    close(engines)
-    close(others)
+        engine.run({"image": placed}, ["mask_raw"])
+    with pytest.raises(EngineError, match=r"'mask_raw' of \[5, 32, 64\] was asked for, .* batches of up to 4"):
+        engine.allocate("mask_raw", (MAX_BATCH + 1, HEIGHT, WIDTH))
+    machine.cuda.calls.clear()
+    for image in (frames(MAX_BATCH + 1), np.zeros((1, HEIGHT, 4096, 3), np.uint8)):
+        with pytest.raises(EngineError, match=r"not built for input image .* \(built for"):
+            engine.place("image", image)
+    assert machine.cuda.calls == []
+    engine.close()
+    other.close()
 
 
 def test_a_file_that_is_no_engine_for_this_gpu(machine: Machine) -> None:
@@ -531,7 +572,8 @@ def test_too_old_a_tensorrt(machine: Machine, monkeypatch: pytest.MonkeyPatch) -
 def test_an_engine_that_cannot_be_prepared(machine: Machine, refused: str, message: str) -> None:
     machine.module.refuse.add(refused)
     with pytest.raises(EngineError, match=message):
-        machine.load("segmenter")
+        machine.load("segmenter")["segmenter"].run({"image": frames(2)}, ["mask_raw"])
+    gc.collect()
 
 
 def test_a_run_that_tensorrt_refuses(machine: Machine) -> None:
@@ -565,9 +607,12 @@ def test_without_graphs_it_runs_all_the_same_and_says_so_once(machine: Machine, 
     close(engines)
 
 
-def test_threads_one_after_the_other_share_memory_and_graphs(machine: Machine, bundle: Path) -> None:
+def test_threads_one_after_the_other_share_memory_and_graphs(
+    machine: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A node's networks are warmed up in one thread and serve in others, a new one after each activation."""
-    pipeline = Pipeline(load_bundle(bundle), machine.load(*STAGED, "cooperative"))
+    monkeypatch.setattr(pipeline_module, "USUAL", ((HEIGHT, WIDTH), (16, 16)))
+    pipeline = Pipeline(load_bundle(bundle), machine.load(*STAGES))
     with ThreadPoolExecutor(1) as warming:
         warming.submit(pipeline.warm_up, 2).result()
     for seed in range(2):
@@ -579,24 +624,27 @@ def test_threads_one_after_the_other_share_memory_and_graphs(machine: Machine, b
         np.testing.assert_array_equal([result.restored for result in results], 255 - images)
         np.testing.assert_array_equal(masks[0].mask, images[0, ..., 1])
         # The mask alone is another choice of outputs, of two networks.
-        assert machine.cuda.calls.count("cudaGraphLaunch") == 3
+        assert machine.cuda.calls.count("cudaGraphLaunch") == 5
         assert not {"cudaMalloc", "cudaMallocHost", "cudaStreamBeginCapture"} & set(machine.cuda.calls)
     pipeline.close()
 
 
 def test_too_little_memory_on_the_gpu(machine: Machine) -> None:
-    machine.cuda.capacity = 100_000
+    machine.cuda.capacity = 10_000
+    engine = machine.load("segmenter")["segmenter"]
     with pytest.raises(
-        EngineError, match=r"no 0.\d MiB of memory on the GPU \(0 of the GPU's 0 MiB are free\): cudaMalloc"
+        EngineError,
+        match=r"segmenter\.engine: no 0.\d MiB of memory on the GPU \(0 of the GPU's 0 MiB are free\): cudaMalloc",
     ):
-        machine.load("segmenter")
+        engine.run({"image": frames(2)}, ["mask_raw"])
+    engine.close()
 
 
 def use_all(machine: Machine) -> None:
     """A bundle's life: load, two frames through the three networks, the second by graphs, close."""
-    engines = machine.load(*STAGED)
+    engines = machine.load(*STAGES)
     try:
-        probabilities = engines["segmenter"].allocate("probabilities", (1, CLASSES, HEIGHT, WIDTH))
+        probabilities = engines["segmenter"].allocate("probabilities", (1, *QUARTER))
         for seed in range(2):
             image = frames(seed=seed)
             placed = engines["segmenter"].place("image", image)
@@ -605,9 +653,10 @@ def use_all(machine: Machine) -> None:
             )
             np.testing.assert_array_equal(segmented["mask_raw"], image[..., 0])
             refined = engines["refinement"].run(
-                {"image": image, "probabilities": probabilities}, ["refined_probabilities"]
+                {"image": image, "probabilities": probabilities, "sensor": sensor(1)}, ["refined_probabilities"]
             )
-            restored = engines["restoration"].run({"image": placed, **refined}, ["restored"])
+            given = {"frame": image, "image": placed, **refined, **foggy(1)}
+            restored = engines["restoration"].run(given, ["restored"])
             np.testing.assert_array_equal(restored["restored"], 255 - image)
             for engine in engines.values():
                 engine.prepare()
@@ -639,7 +688,7 @@ def test_whatever_call_fails_all_is_given_back_and_the_call_is_named(
             said = str(error)
         else:  # only a capture is tried again
             captured_again += 1
-            assert again.cuda.calls.count("cudaStreamBeginCapture") == len(STAGED) + 1
+            assert again.cuda.calls.count("cudaStreamBeginCapture") == len(STAGES) + 1
         assert again.cuda.failed is not None
         assert not said or f"{again.cuda.failed}: cudaErrorNotSupported (in words)" in said
         assert again.cuda.left() == []
@@ -673,7 +722,7 @@ class TestCompiledKernels:
 
         monkeypatch.setattr("coop_perception.engines.private_files.open_own", full)
         use_all(machine)
-        assert len(machine.said) == len(STAGED)
+        assert len(machine.said) == len(STAGES)
         assert "No space left on device" in machine.said[0]
 
     def test_where_the_engines_folder_cannot_be_written_to_they_go_to_the_cache(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from node_harness import DOMAIN, NODE, RELIABLE, client, environment, node_process
 from rclpy.serialization import serialize_message
@@ -22,7 +23,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image
 from small_recording import COUNT, SECOND, picture, write_bag
-from toy_bundle import HEIGHT, WIDTH, edit_manifest, write_toy_bundle
+from toy_bundle import HEIGHT, WIDTH, edit_manifest, rewrite_network, write_toy_bundle
 
 from coop_perception.camera import Intrinsics
 from coop_perception.commands import demo, evaluate_bag
@@ -60,12 +61,14 @@ def check_scores(summary: dict, stages: Collection[str] = ("segmenter", "refinem
     raw = np.mean([np.mean(picture(i)[..., 0] == picture(i)[..., 1]) for i in range(COUNT)])
     assert summary["mask"]["pa"] == summary["mask"]["miou"] == 1.0
     assert summary["mask_raw"]["pa"] == pytest.approx(raw)
-    assert summary["image_restored"] == {"psnr": 100.0, "ssim": 1.0}
+    assert summary["image_restored"] == {"psnr": 100.0, "ssim": pytest.approx(1.0)}
     expected = np.mean([psnr(255 - picture(i), picture(i)) for i in range(COUNT)])
     assert summary["image_degraded"]["psnr"] == pytest.approx(expected)
     assert set(summary["stages_ms"]) == set(stages)
     assert summary["latency_ms"]["p50"] <= summary["latency_ms"]["p95"] <= summary["latency_ms"]["p99"]
-    assert summary["condition"]["frames"] == {"clear": COUNT}
+    condition = summary["condition"]
+    assert (condition["estimated"], condition["clear"], condition["restoration_ran"]) == (COUNT, 0, 1.0)
+    assert {name: of["frames"] for name, of in condition["conditions"].items()} == {"rain": COUNT, "fog": 0}
 
 
 def test_names_from_outside_are_neither_markup_nor_orders_to_a_terminal(
@@ -394,9 +397,19 @@ def write_recorded_outputs(
                 output = image_message(np.ascontiguousarray(pixels), encoding, "front", stamp)
                 raw = bytes(types.serialize_cdr(output, IMAGE_TYPE))
                 write(f"/front/coop/{name}", raw, IMAGE_TYPE, message.stamp_ns + 25_000_000)
-            clear = ImageCondition(conditions=["clear", "fog"], probabilities=[1.0, 0.0], most_likely="clear")
-            clear.header.stamp.sec, clear.header.stamp.nanosec = divmod(stamp, 10**9)
-            condition = serialize_message(clear)
+            rainy, strong = [0.0, 0.9], [0.0, 0.5]
+            found = ImageCondition(
+                conditions=["fog", "rain"],
+                presence=rainy,
+                strength=strong,
+                presence_filtered=rainy,
+                strength_filtered=strong,
+                familiarity=1.0,
+                familiarity_filtered=1.0,
+                restoration_ran=True,
+            )
+            found.header.stamp.sec, found.header.stamp.nanosec = divmod(stamp, 10**9)
+            condition = serialize_message(found)
             kind = "coop_perception_msgs/msg/ImageCondition"
             write("/front/coop/condition", condition, kind, message.stamp_ns + 25_000_000)
     return path
@@ -435,9 +448,31 @@ def test_recordings_without_outputs_or_of_another_bundle_are_refused(tmp_path: P
     with pytest.raises(SystemExit, match=r"does not hold /front/coop/mask_raw, .* record:=DIR"):
         run("--recorded", write_bag(tmp_path / "inputs"), "--bundle", bundle, "--out", tmp_path / "out")
     bag = write_recorded_outputs(tmp_path / "bag", bundle)
-    other = write_toy_bundle(tmp_path / "other", width=2 * WIDTH)
+    other = write_toy_bundle(tmp_path / "other")
+    rewrite_network(other, "segmenter", onnx.load(other / "refinement.onnx"))
     with pytest.raises(SystemExit, match="/coop_perception runs bundle /there, whose networks are not those of"):
         run("--recorded", bag, "--bundle", other, "--out", tmp_path / "out")
+
+
+def test_outputs_of_two_bundles_are_refused(tmp_path: Path, bundle: Path) -> None:
+    """The node exchanged its bundle while it was recorded."""
+    bag = write_recorded_outputs(tmp_path / "bag", bundle)
+    with Recording(bag) as recording:
+        messages = list(recording.messages())
+    shutil.rmtree(bag)
+    types = get_typestore(Stores.ROS2_JAZZY)
+    with Writer(bag, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections: dict[str, Any] = {}
+        for message in messages:
+            own = message.type.startswith("coop_perception_msgs")
+            definition = {"msgdef": "", "rihs01": "unknown"} if own else {"typestore": types}
+            if message.topic not in connections:
+                connections[message.topic] = writer.add_connection(message.topic, message.type, **definition)
+            writer.write(connections[message.topic], message.stamp_ns, message.raw)
+        other = serialize_message(ModelInfo(bundle_path="/other", networks=[ModelNetwork(name="segmenter")]))
+        writer.write(connections["/coop_perception/model_info"], messages[-1].stamp_ns, other)
+    with pytest.raises(SystemExit, match="/coop_perception runs bundle /other, whose networks are not those of"):
+        run("--recorded", bag, "--bundle", bundle, "--out", tmp_path / "out")
 
 
 def run_demo(tmp_path: Path, bag: Path, bundle: Path) -> subprocess.CompletedProcess[str]:
@@ -569,7 +604,12 @@ def test_a_node_in_a_namespace_agrees_with_the_networks_alone(tmp_path: Path, bu
         "ssim_restored",
         "disagreement",
         "sharpness_restored",
-        "presence.fog",
+        "presence.rain",
+        "strength.rain",
+        "familiarity",
+        "restoration_ran",
+        # Frames that the node dropped are missing in what it knows over time.
+        *(("presence_filtered.rain", "strength_filtered.rain", "familiarity_filtered") if answered.all() else ()),
     ):
         assert nodes.numbers[name][answered] == pytest.approx(ours.numbers[name][answered]), name
 

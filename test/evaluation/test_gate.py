@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coop_perception.evaluation.gate import CHANGES, Gate, GateSyntaxError, judge, parse
-from coop_perception.evaluation.judged import cell, junit_xml
-from coop_perception.evaluation.measures import CLASS_MEASURES, MEASURES, SHARES, TIMES
+from coop_perception.evaluation.judged import cell, junit_xml, score_rows
+from coop_perception.evaluation.measures import MEASURES, NAMES
 
 
 def score(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
@@ -23,6 +23,7 @@ MEASURED: dict[str, Any] = {
     "condition": {"fog": {"miou": score(0.4, 0.3, 0.5)}},
     "camera": {"left/cam": {"miou": score(0.7, 0.6, 0.8)}},
     "class": {"Traffic light": {"iou": score(0.2, 0.1, 0.3)}},
+    "estimate": {"fog": {"presence": score(0.8, 0.7, 0.9), "false_alarms": score(0.02)}},
 }
 
 segments = st.from_regex(r"[A-Za-z][A-Za-z0-9_/ -]{0,20}[A-Za-z0-9]", fullmatch=True)
@@ -58,7 +59,7 @@ def test_any_text_is_a_gate_or_refused(text: str) -> None:
         except GateSyntaxError:
             pass
         else:
-            assert gate.metric in {*MEASURES, *CLASS_MEASURES, *TIMES, *SHARES}
+            assert gate.metric in NAMES
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,7 @@ def test_any_text_is_a_gate_or_refused(text: str) -> None:
         ("mIoU < 0.5", "is no condition"),
         ("accuracy < 0.5", "there is no metric 'accuracy'; there are miou"),
         ("iou < 0.5", "iou is of one class; expected iou.CLASS"),
+        ("recognised < 0.5", "recognised is of one condition; expected recognised.CONDITION"),
         ("latency_p95.fog > 50", "is of the whole run"),
         ("dropped > 0 significant", "is of the whole run"),
         ("miou. < 1", "names no segment"),
@@ -99,6 +101,9 @@ def test_a_comparison_asks_which_way() -> None:
         ("miou.left/cam < 0.7", False, "miou.left/cam is 0.7"),
         ("miou.left/cam <= 0.7", True, "miou.left/cam is 0.7"),
         ("iou.Traffic light < 0.25", True, "is 0.2"),
+        ("presence.fog < 0.75", False, "presence.fog is 0.8, 95 % interval 0.7 to 0.9"),
+        ("false_alarms.fog > 0.01", True, "false_alarms.fog is 0.02"),
+        ("recognised.fog < 0.5", True, "recognised.fog has no value here"),
         ("latency_p95 > 50", False, "latency_p95 is 40"),
         ("psnr_gain < 5 significant", True, "without an interval: too few frames"),
         ("psnr_gain.fog < 5", True, "psnr_gain.fog has no value here: nothing was scored by it"),
@@ -134,6 +139,13 @@ def test_junit_says_what_failed_and_takes_names_literally() -> None:
     assert suite.attrib["failures"] == "1"
     assert [case.find("failure") is not None for case in suite] == [False, True]
     assert suite[1].attrib["classname"].startswith('bag<b>"&')
+
+
+def test_markdown_names_scores_as_gates_do() -> None:
+    rows = score_rows({"measures": MEASURED})
+    assert "| miou | 0.6 | 0.5 to 0.7 |" in rows.replace("\\", "")
+    assert "| presence.fog | 0.8 | 0.7 to 0.9 |" in rows.replace("\\", "")
+    assert "| false_alarms.fog | 0.02 | |" in rows.replace("\\", "")
 
 
 def test_names_are_no_markdown() -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import rclpy
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from node_harness import DOMAIN, LATCHED, NODE, client
+from small_recording import write_bag
 
-from coop_perception.evaluation import live
-from coop_perception.evaluation.evaluation import EvaluationError
+from coop_perception.evaluation import live, player
+from coop_perception.evaluation.evaluation import EvaluationError, NotAloneError
 from coop_perception.evaluation.node_process import cpu_seconds
-from coop_perception_msgs.msg import ModelInfo
+from coop_perception.recordings.recording import Recording
+from coop_perception_msgs.msg import ModelInfo, PipelineStatus
 
 PATIENCE_S = 3.0
 
@@ -68,6 +71,18 @@ def test_a_node_that_nobody_configures_is_not() -> None:
         ours.spin()
         with pytest.raises(EvaluationError, match="no node publishes /coop_perception/model_info within 3 s"):
             live._model_info(NODE)
+
+
+@pytest.mark.usefixtures("ros")
+def test_several_nodes_are_seen_while_one_is_waited_for(tmp_path: Path) -> None:
+    """Nobody subscribes to the images: it is not waited for that until the time is over."""
+    bag = write_bag(tmp_path / "bag")
+    with client(DOMAIN) as ours, Recording(bag) as recording:
+        for _ in range(2):
+            ours.node.create_publisher(PipelineStatus, f"{NODE}/status", 1)
+        ours.spin()
+        with pytest.raises(NotAloneError, match="2 nodes are called /coop_perception"):
+            player.play(recording, "/front/image_raw", NODE, tmp_path / "out")
 
 
 def test_a_process_that_computes_shows_it() -> None:

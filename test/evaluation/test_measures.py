@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,19 +13,27 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, jaccard_score
 
+from coop_perception.classes import SemanticClass
 from coop_perception.evaluation import no_reference
-from coop_perception.evaluation.conditions import Conditions, exclusive
+from coop_perception.evaluation.conditions import Estimated, by_estimated_name, conditions_of, of_message
 from coop_perception.evaluation.evaluation import Found, Frame
 from coop_perception.evaluation.gallery import gallery
 from coop_perception.evaluation.measures import scores
 from coop_perception.evaluation.rows import Row
 from coop_perception.evaluation.scoring import Before, Outputs, score
+from coop_perception.evaluation.summary import summarise
 from coop_perception.evaluation.table import Table, read_parquet, save, together
 from coop_perception.metrics import calibration
+from coop_perception.model.conditions import Conditions
 
 CLASSES = ("Sky", "Road", "Car")
 SIZE = (40, 56)
 FRAMES = 48
+
+
+def estimated(fog: float, rain: float) -> Estimated:
+    own = Conditions(np.array([fog, rain], np.float32), np.array([0.5, 0.25], np.float32), 0.8)
+    return Estimated(("fog", "rain"), own, own, True)
 
 
 def drive(seed: int = 0) -> list[tuple[Frame, Outputs]]:
@@ -42,7 +53,7 @@ def drive(seed: int = 0) -> list[tuple[Frame, Outputs]]:
         )
         confidence = random.integers(100, 256, SIZE, dtype=np.uint8)
         fog = 0.9 if index % 3 == 0 else 0.1
-        conditions = Conditions({"fog": fog, "rain": 0.7}, {"fog": 0.5, "rain": 0.25})
+        conditions = estimated(fog, 0.7)
         found = Found(index, index * 10**8, index / 10, {})
         made.append(
             (
@@ -178,9 +189,72 @@ def test_the_gallery_shows_the_worst_first_and_no_frame_twice(table: Table) -> N
     assert best.row == int(np.argmax(mious))
 
 
-def test_exclusive_estimates_become_presence_and_strength() -> None:
-    found = exclusive({"clear": 0.1, "fog": 0.8, "rain": 0.1}, 0.6)
-    assert found == Conditions({"fog": 0.8, "rain": 0.1}, {"fog": 0.6, "rain": 0.0})
+def test_what_the_estimate_of_each_condition_is_worth(measures: dict, table: Table) -> None:
+    values = {name: {score: one["value"] for score, one in of.items()} for name, of in measures["estimate"].items()}
+    assert values == {
+        "fog": {"presence": pytest.approx((0.9 + 2 * 0.1) / 3), "present": pytest.approx(1 / 3), "strength": 0.5},
+        "rain": {"presence": pytest.approx(0.7), "present": 1.0, "strength": 0.25},
+    }
+    summary = summarise([table], 1, [SemanticClass(i, name, (i, i, i)) for i, name in enumerate(CLASSES)])
+    condition = summary["condition"]
+    assert (condition["estimated"], condition["clear"], condition["restoration_ran"]) == (FRAMES, 0, 1.0)
+    assert condition["familiarity"] == pytest.approx(0.8)
+    assert list(condition["conditions"]) == ["rain", "fog"]  # the more frequent one first
+    assert condition["conditions"]["fog"]["frames"] == FRAMES / 3
+
+
+def test_estimates_are_held_against_what_was_applied(frames: list[tuple[Frame, Outputs]], tmp_path: Path) -> None:
+    """Fog of levels 2, 0.5 and 0 in turn, found in the first of three frames, and in the first of all without it."""
+    told = []
+    for index, (frame, outputs) in enumerate(frames):
+        level = (2.0, 0.5, 0.0)[index % 3]
+        made = replace(outputs, conditions=estimated(0.9, 0.1)) if index == 2 else outputs
+        told.append((replace(frame, applied={"fog": level, "snow": 1.0}), made))
+    table = save(tmp_path / "frames.parquet", rows_of(told))
+    found = scores([table], CLASSES)
+    fog, rain = found["estimate"]["fog"], found["estimate"]["rain"]
+    assert fog["recognised"]["value"] == 1.0
+    assert fog["false_alarms"]["value"] == pytest.approx(1 / (FRAMES / 3))
+    assert "recognised" not in rain
+    assert rain["false_alarms"]["value"] == pytest.approx((FRAMES - 1) / FRAMES)
+    assert found["condition"]["fog"]["frames"] == FRAMES * 2 / 3  # as the recording says
+    assert found["condition"]["clear"]["frames"] == FRAMES / 3
+    assert "rain" not in found["condition"]
+
+
+def test_what_was_applied_has_the_estimates_names() -> None:
+    levels = {"gaussian_blur": 2.0, "fog": 1.0, "snow": 3.0}
+    assert by_estimated_name(levels, ("fog", "blur", "rain")) == {"fog": 1.0, "blur": 2.0, "rain": 0.0}
+    assert by_estimated_name(levels, ("gaussian_blur",)) == {"gaussian_blur": 2.0}
+
+
+def test_conditions_are_read_back_from_a_row_to_the_last_digit(
+    frames: list[tuple[Frame, Outputs]], tmp_path: Path
+) -> None:
+    own = Conditions(np.array([1 / 3, 2 / 7], np.float32), np.array([1e-9, 0.1], np.float32), 1 / 3)
+    frame, outputs = frames[0]
+    row = score("front", frame, replace(outputs, conditions=Estimated(("fog", "rain"), own, own, False)), None, 3)
+    again = Row(**json.loads(json.dumps(row.as_dict())))
+    table = save(tmp_path / "frames.parquet", [row])
+    of_table = (
+        {name: float(table.numbers[f"{column}.{name}"][0]) for name in ("fog", "rain")}
+        for column in ("presence_filtered", "strength_filtered")
+    )
+    for found in (
+        conditions_of(("fog", "rain"), again.presence, again.strength, again.familiarity),
+        conditions_of(("fog", "rain"), *of_table, float(table.numbers["familiarity_filtered"][0])),
+    ):
+        np.testing.assert_array_equal(found.presence, own.presence)
+        np.testing.assert_array_equal(found.strength, own.strength)
+        assert found.familiarity == own.familiarity
+    assert row.restoration_ran == 0
+
+
+def test_a_message_that_says_not_as_much_of_each_condition_is_refused() -> None:
+    values = {"presence": [0.5], "strength": [0.5], "presence_filtered": [0.5], "strength_filtered": []}
+    message = SimpleNamespace(conditions=["fog"], familiarity=1.0, familiarity_filtered=1.0, **values)
+    with pytest.raises(ValueError, match="has 1 conditions and 0 values of strength_filtered: the node is of another"):
+        of_message(message)
 
 
 def street(shift: int) -> np.ndarray:

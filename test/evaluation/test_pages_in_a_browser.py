@@ -121,7 +121,12 @@ def test_a_thousand_frames_weigh_little(tmp_path: Path) -> None:
     mask = np.kron(random.integers(0, 11, (67, 120), dtype=np.uint8), np.ones((17, 16), np.uint8))[:1080, :1920]
     mask = np.ascontiguousarray(np.pad(mask, ((0, 1080 - mask.shape[0]), (0, 0)), mode="edge"))
     sample = Sample("frame", image, mask, mask, restored, clean, mask)
-    series = [FrameScore(i / 10, 50.0, 0.4, 0.5, 20.0, 24.0, 0.1, 0.2, 0.1, i % 7 == 0, ("fog",)) for i in range(1000)]
+    series = [
+        FrameScore(
+            i / 10, 50.0, 0.4, 0.5, 20.0, 24.0, 0.1, 0.2, 0.1, i % 7 == 0, {"fog": i / 1000}, {"fog": 1.0}, 0.9, True
+        )
+        for i in range(1000)
+    ]
     shown = gallery([replace(sample, title=str(i)) for i in range(28)])  # best, median, worst, 8 conditions, 11 classes
     write_report(tmp_path / "report.html", make_summary(), [sample] * 4, CAMVID_CLASSES, series, shown)
     assert (tmp_path / "report.html").stat().st_size < 15e6

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from coop_perception.classes import CAMVID_CLASSES, SemanticClass
+from coop_perception.evaluation.report import charts
 from coop_perception.evaluation.report.frames import FrameScore, Sample
 from coop_perception.evaluation.report.overview import write_overview
 from coop_perception.evaluation.report.page import write_report
@@ -92,7 +93,24 @@ def make_summary() -> dict[str, Any]:
         },
         "image_degraded": {"psnr": 20.13, "ssim": 0.712},
         "image_restored": {"psnr": 24.35, "ssim": 0.853},
-        "condition": {"frames": {"fog": 140, "gaussian_noise": 7}, "strength": {"fog": 0.42, "gaussian_noise": 0.1}},
+        "condition": {
+            "estimated": 147,
+            "clear": 5,
+            "familiarity": 0.9,
+            "restoration_ran": 0.95,
+            "conditions": {
+                "fog": {
+                    "frames": 140,
+                    "presence": 0.93,
+                    "present": 0.95,
+                    "strength": 0.42,
+                    "recognised": 0.97,
+                    "applied": 144,
+                    "not_applied": 3,
+                },
+                "noise": {"frames": 0, "presence": 0.05, "present": 0.0, "false_alarms": 0.0},
+            },
+        },
     }
 
 
@@ -241,7 +259,9 @@ def test_report_says_what_was_run_and_what_came_out(tmp_path: Path) -> None:
         "147 of 150 frames were processed, at 14.2 frames/s",
         "The refined masks score 61.3 % mIoU, 17.9 points above the raw ones.",
         "Restored images are 4.22 dB closer to the clean ones than the input is (PSNR 20.13 → 24.35 dB).",
-        "finds fog in 140 of 147 frames, with a mean strength of 0.42",
+        "finds fog in 140 of 147 frames, with a mean strength of 0.42 of 1; restoration ran for 95 % of the frames.",
+        "fog 140 93.0 % 0.42 144 97.0 % –",
+        "noise 0 5.0 % – – – 0.0 %",
         "mIoU 43.4 % 61.3 % +17.9 points",
         "mPA 50.0 % 40.0 % −10.0 points",
         "FWIoU 60.0 % 60.0 % ±0.0 points",
@@ -316,7 +336,7 @@ def test_text_from_outside_stays_text(tmp_path: Path) -> None:
     for scores in (summary["mask_raw"], summary["mask"]):
         scores["iou"] = {HOSTILE: 0.5}
     summary["dropped_by_reason"] = {HOSTILE: 3}
-    summary["condition"]["frames"] = {HOSTILE: 147}
+    summary["condition"]["conditions"] = {HOSTILE: {"frames": 147}}
     summary["stages_ms"] = {HOSTILE: 1.0}
     samples = [replace(sample, title=HOSTILE) for sample in make_samples()]
     page = report(tmp_path, summary, samples, (SemanticClass(0, HOSTILE, (1, 2, 3)),))
@@ -335,7 +355,7 @@ def test_missing_parts_are_left_out(tmp_path: Path, missing: tuple[str, ...]) ->
     present = {
         "IoU by class": "mask" in summary or "mask_raw" in summary,
         "mean over images": "image_degraded" in summary or "image_restored" in summary,
-        "condition present": "condition" in summary,
+        "mean strength in these": "condition" in summary,
         "together 80.0 ms": "stages_ms" in summary,
         "dropped: superseded": "dropped_by_reason" in summary,
         "14.2 frames/s": "fps" in summary,
@@ -425,6 +445,50 @@ def test_image_equal_to_its_reference_keeps_the_chart_finite(tmp_path: Path) -> 
     assert np.isfinite(np.concatenate(curves(report(tmp_path, series=series)))).all()
 
 
+def weather(count: int) -> list[FrameScore]:
+    """Clear, then fog, which the recording says of the last three quarters, then a lost frame in ten."""
+    return [
+        FrameScore(i / 10, 50.0, None, None, None, None)
+        if i % 10 == 9
+        else FrameScore(
+            i / 10,
+            50.0,
+            None,
+            None,
+            None,
+            None,
+            presence={"fog": float(i >= count // 2), "rain": 0.0},
+            applied={"fog": 2.0 * (i >= count // 4), "rain": 0.0},
+            familiarity=0.9,
+            restored=i >= count // 2,
+        )
+        for i in range(count)
+    ]
+
+
+def test_conditions_over_the_drive(tmp_path: Path) -> None:
+    strips = {strip.name: strip for strip in charts.strips(weather(40))}
+    assert list(strips) == ["fog", "rain", "restoration ran"]
+    assert strips["rain"].cells == strips["rain"].marks == ()
+    fog, middle = strips["fog"], (charts.LEFT + charts.RIGHT) / 2
+    assert {shade for _, _, shade in fog.cells} == {1.0}
+    assert fog.cells[0][0] == pytest.approx(middle, abs=1)
+    assert fog.marks[0][0] == pytest.approx((charts.LEFT + middle) / 2, abs=1)
+    assert sum(width for _, width, _ in fog.cells) == pytest.approx(
+        0.9 * (charts.RIGHT - middle), rel=0.01
+    )  # lost ones
+    assert strips["restoration ran"].cells == fog.cells
+    page = report(tmp_path, series=weather(40))
+    assert len(page.all("rect", "rail")) == 3
+    assert len(page.all("rect", "band")) == len(fog.cells) * 2
+    assert "Familiarity" in page.text
+
+
+def test_an_hour_of_weather_is_a_small_drawing() -> None:
+    flickering = [replace(one, presence={"fog": i % 2}) for i, one in enumerate(weather(108_000))]
+    assert all(len(strip.cells) <= 238 for strip in charts.strips(flickering))
+
+
 def printed(summary: dict[str, Any]) -> str:
     console = Console(file=StringIO(), width=120, color_system=None)
     console.print(summary_table(summary))
@@ -438,6 +502,8 @@ def test_table_for_the_terminal() -> None:
     assert ["PSNR", "20.13", "dB", "24.35", "dB", "+4.22", "dB"] in rows
     assert ["SSIM", "0.712", "0.853", "+0.141"] in rows
     assert ["frames", "processed", "147", "of", "150", "3", "dropped"] in rows
+    assert ["fog", "found", "in", "140", "frames"] in rows
+    assert ["restoration", "ran", "in", "95", "%", "of", "frames"] in rows
     assert ["rate", "14.2", "frames/s"] in rows
     assert ["latency", "p99", "97.4", "ms"] in rows
 
@@ -455,6 +521,11 @@ mask_scores = st.fixed_dictionaries(
 )
 image_scores = st.fixed_dictionaries({"psnr": decibels, "ssim": numbers})
 milliseconds = st.none() | st.floats(0, 1e5)
+estimates = st.fixed_dictionaries(
+    {"frames": counts},
+    optional=dict.fromkeys(("presence", "present", "strength", "recognised", "false_alarms"), numbers)
+    | dict.fromkeys(("applied", "not_applied"), counts),
+)
 summaries = st.fixed_dictionaries(
     {
         "recording": st.text(max_size=12),
@@ -474,9 +545,11 @@ summaries = st.fixed_dictionaries(
         "image_restored": image_scores,
         "condition": st.fixed_dictionaries(
             {
-                "frames": st.dictionaries(st.text(max_size=8), counts, max_size=3),
-                "strength": st.dictionaries(st.text(max_size=8), numbers, max_size=3),
-            }
+                "estimated": counts,
+                "clear": counts,
+                "conditions": st.dictionaries(st.text(max_size=8), estimates, max_size=3),
+            },
+            optional={"familiarity": numbers, "restoration_ran": numbers},
         ),
         "stages_ms": st.dictionaries(st.text(max_size=8), milliseconds, max_size=5),
         "dropped_by_reason": st.dictionaries(st.text(max_size=8), counts, max_size=3),
@@ -491,6 +564,11 @@ frame_scores = st.builds(
     miou=numbers,
     psnr_degraded=decibels,
     psnr_restored=decibels,
+    presence=st.dictionaries(st.sampled_from(["fog", "rain"]), st.floats(0, 1), max_size=2),
+    applied=st.dictionaries(st.sampled_from(["fog", "snow"]), st.floats(0, 3), max_size=2),
+    familiarity=numbers,
+    restored=st.booleans(),
+    lost=st.booleans(),
 )
 
 

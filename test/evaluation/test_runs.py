@@ -8,25 +8,29 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from small_recording import COUNT, SECOND, picture, write_bag
-from toy_bundle import write_toy_bundle
+from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 
 from coop_perception.commands import evaluate_bag
 from coop_perception.evaluation import fleet
 from coop_perception.evaluation.ahead import ahead
 from coop_perception.evaluation.compare import read_run
+from coop_perception.evaluation.conditions import conditions_of
+from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.folders import frame_of
 from coop_perception.evaluation.journal import NAME as JOURNAL
 from coop_perception.evaluation.table import Table, read_parquet
 from coop_perception.evaluation.task import find_bags
 from coop_perception.exit_codes import GATE, INCOMPLETE
 from coop_perception.images import decode_compressed
-from coop_perception.recordings.messages import IMAGE_TYPE, image_message
+from coop_perception.model.over_time import DEFAULT, CameraConditions
+from coop_perception.recordings.messages import APPLIED_TYPE, IMAGE_TYPE, applied_message, image_message
 from coop_perception.recordings.recording import Recording
 from coop_perception.recordings.writer import RecordingWriter
 
@@ -45,19 +49,22 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Frames whose raw masks get worse, without references for some, one of them malformed, of two cameras."""
+    """Frames of two cameras, without references for some, one of them malformed; it rains for a while, as is said."""
     path = tmp_path_factory.mktemp("bag") / "long"
     with RecordingWriter(path) as writer:
         for index in range(LONG):
             stamp = index * SECOND // 10
             for camera in ("front", "rear"):
-                message = image_message(picture(index), "rgb8", camera, stamp)
+                rains = 20 <= index < 45
+                message = image_message(picture(index, rains), "rgb8", camera, stamp)
                 if index == 17:
                     message.data = message.data[:-3]
                 writer.write(f"/{camera}/image_raw", message, IMAGE_TYPE, stamp)
                 if index % 5:
                     mask = image_message(np.ascontiguousarray(picture(index)[..., 1]), "mono8", camera, stamp)
                     writer.write(f"/{camera}/reference/mask", mask, IMAGE_TYPE, stamp)
+                applied = applied_message({"rain": 2.0 * rains}, camera, stamp)
+                writer.write(f"/{camera}/reference/condition", applied, APPLIED_TYPE, stamp)
     return path
 
 
@@ -110,6 +117,57 @@ def test_every_camera_is_evaluated_and_every_frame_accounted_for(uninterrupted: 
     assert not (uninterrupted / JOURNAL).exists()
 
 
+def test_restoration_follows_the_weather_and_the_estimate_is_held_against_it(uninterrupted: Path, bundle: Path) -> None:
+    table, summary = read_parquet(uninterrupted / "frames.parquet"), summary_of(uninterrupted)
+    processed = table.texts["status"][:LONG] == "processed"
+    presence, filtered, ran = (
+        table.numbers[name][:LONG][processed] for name in ("presence.rain", "presence_filtered.rain", "restoration_ran")
+    )
+    course = CameraConditions()
+    for index, frame in enumerate(np.flatnonzero(processed)):
+        own = conditions_of(
+            ("fog", "rain"),
+            {name: table.numbers[f"presence.{name}"][frame] for name in ("fog", "rain")},
+            {name: table.numbers[f"strength.{name}"][frame] for name in ("fog", "rain")},
+            float(table.numbers["familiarity"][frame]),
+        )
+        now, restore = course.take(own, int(frame) * SECOND // 10, (HEIGHT, WIDTH))
+        assert filtered[index] == now.presence[1]
+        assert ran[index] == restore
+    assert presence[:19].max() < 0.1
+    assert presence[20:44].min() > 0.8
+    assert 0 < ran.mean() < 1
+    rain = summary["condition"]["conditions"]["rain"]
+    assert (rain["frames"], rain["applied"]) == (50, 50)
+    assert rain["not_applied"] == 2 * LONG - 2 - 50
+    assert (rain["recognised"], rain["false_alarms"]) == (1.0, 0.0)
+    assert summary["measures"]["condition"]["rain"]["frames"] == 50
+    restored, clear = summary["condition"]["restoration_ran"], summary["condition"]["clear"]
+    assert restored == pytest.approx(2 * ran.sum() / (2 * LONG - 2))
+    assert clear == 2 * LONG - 2 - 50
+
+
+def test_restored_frames_are_the_cameras_own_where_nothing_is_present(tmp_path: Path, bundle: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(3):
+            image = image_message(picture(index, rainy=False), "rgb8", "front", index * SECOND)
+            writer.write("/front/image_raw", image, IMAGE_TYPE, index * SECOND)
+            writer.write("/front/reference/image", image, IMAGE_TYPE, index * SECOND)
+    run(tmp_path / "bag", *options(bundle, tmp_path / "skipped"))
+    skipped = summary_of(tmp_path / "skipped")
+    assert skipped["image_restored"] == skipped["image_degraded"]
+    assert set(skipped["stages_ms"]) == {"segmenter", "refinement"}
+    assert (skipped["condition"]["clear"], skipped["condition"]["restoration_ran"]) == (3, 0.0)
+    given = ("--no-skip-when-clear", "--condition-time-constant", "0", "--network-height", "64")
+    run(tmp_path / "bag", *options(bundle, tmp_path / "all"), *given)
+    everything = summary_of(tmp_path / "all")
+    assert everything["condition"]["restoration_ran"] == 1.0
+    assert set(everything["stages_ms"]) == {"segmenter", "refinement", "restoration"}
+    asked = ("network_height", "condition_time_constant", "skip_when_clear")
+    assert [everything[name] for name in asked] == [64, 0.0, False]
+    assert [skipped[name] for name in asked] == [HEIGHT, DEFAULT.time_constant_s, DEFAULT.skip_when_clear]
+
+
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -159,6 +217,8 @@ def test_killed_at_random_moments_and_gone_on_with_it_is_the_same_result(
     assert without_times(summary_of(out)) == without_times(summary_of(uninterrupted))
     assert not journal.exists()
     run(*arguments)  # nothing is left to do, which is no error
+    with pytest.raises(SystemExit, match=r"summary\.json is of a run with skip_when_clear True, not False"):
+        run(*arguments, "--no-skip-when-clear")
 
 
 def test_a_full_disk_keeps_the_rows_before_it(
@@ -184,7 +244,7 @@ def test_a_full_disk_keeps_the_rows_before_it(
 def test_another_run_is_not_gone_on_with(tmp_path: Path, bundle: Path, bag: Path, long_bag: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / JOURNAL).write_text('{"format": 1, "bag": "/another"}\n')
+    (out / JOURNAL).write_text('{"format": 2, "bag": "/another"}\n')
     with pytest.raises(SystemExit, match=r"is of a run with bag '/another', not .*start anew"):
         run(bag, *options(bundle, out), "--resume")
     (out / JOURNAL).write_text("no journal\n")
@@ -233,7 +293,7 @@ def test_references_in_folders(tmp_path: Path, bundle: Path, frames: list[int], 
     run(bag, *options(bundle, tmp_path / "out"), *folders)
     summary = summary_of(tmp_path / "out")
     assert summary["mask"]["miou"] == 1.0
-    assert summary["image_restored"] == {"psnr": 100.0, "ssim": 1.0}
+    assert summary["image_restored"] == {"psnr": 100.0, "ssim": pytest.approx(1.0)}
     scored = ~np.isnan(read_parquet(tmp_path / "out/frames.parquet").numbers["miou"])
     assert np.flatnonzero(scored).tolist() == list(frames)
 
@@ -298,6 +358,27 @@ def test_a_folder_of_recordings(tmp_path: Path, bundle: Path, workers: int) -> N
     assert 'href="bags/bag1/report.html"' in page
     assert "Recordings that could not be evaluated" in page
     run(tmp_path / "bags", *options(bundle, out), "--resume", "--allow-incomplete")
+    with pytest.raises(SystemExit, match=r"bag0/summary\.json is of a run with network_height 0, not 64"):
+        run(tmp_path / "bags", *options(bundle, out), "--resume", "--network-height", 64)
+
+
+def test_what_was_incomplete_is_so_when_nothing_is_left_to_do(tmp_path: Path, bundle: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(4):
+            message = image_message(picture(index), "rgb8", "front", index * SECOND)
+            if index == 2:
+                message.data = message.data[:-3]
+            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND)
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stopped:
+            run(tmp_path / "bag", *options(bundle, tmp_path / "out"), "--resume")
+        assert stopped.value.code == INCOMPLETE
+
+
+def test_workers_share_the_cores_that_a_container_grants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "usable_cores", lambda: 4)
+    assert [fleet.threads_of(workers, 0) for workers in (1, 2, 3, 9)] == [0, 2, 1, 1]
+    assert fleet.threads_of(2, 3) == 3
 
 
 def test_recordings_have_names_of_their_own(tmp_path: Path) -> None:
@@ -352,6 +433,24 @@ def test_without_ray_it_is_said(tmp_path: Path, bundle: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SystemExit, match="--ray needs Ray, which is not installed; pip install ray"):
         run(many(tmp_path, 2), *options(bundle, tmp_path / "out"), "--ray", "local")
+
+
+def test_ray_tells_nobody_what_runs_here(tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+
+    def init(**_: Any) -> None:
+        said.append(os.environ["RAY_USAGE_STATS_ENABLED"])
+        raise ConnectionError("nobody is there")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    tasks = {"one": fleet.Task(bag, tmp_path / "out", tmp_path)}
+    for wanted in (None, "1"):
+        if wanted:
+            monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", wanted)
+        with pytest.raises(EvaluationError, match="no Ray cluster answers at somewhere: nobody is there"):
+            fleet.evaluate_all(tasks, 1, "somewhere", False, lambda _: None)
+    assert said == ["0", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -413,6 +512,25 @@ def test_a_worse_run_is_found_and_fails(
     assert "1 of 2 gates failed: miou.drop > 0.01 significant: miou.drop is" in said.err
     assert "passed: miou_raw.drop > 0" in said.out
     assert "<table" in (tmp_path / "out/compare.html").read_text()
+    assert set(compared["measures"]["estimate"]["rain"]) == {
+        "presence",
+        "present",
+        "strength",
+        "recognised",
+        "false_alarms",
+    }
+
+
+def test_a_comparison_of_few_frames_is_incomplete(
+    tmp_path: Path, uninterrupted: Path, bundle: Path, long_bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(long_bag, *options(bundle, tmp_path / "half"), "--every", 2)
+    gates = ("--fail-if", "miou.drop > 0")
+    with pytest.raises(SystemExit) as stopped:
+        compare(uninterrupted, tmp_path / "half", "--out", tmp_path / "out", *gates)
+    assert stopped.value.code == INCOMPLETE
+    assert f"only {LONG} of {2 * LONG} frames are in both runs; --allow-incomplete" in capsys.readouterr().err
+    compare(uninterrupted, tmp_path / "half", "--out", tmp_path / "out", *gates, "--force", "--allow-incomplete")
 
 
 def test_a_gate_on_one_run(tmp_path: Path, bundle: Path, bag: Path) -> None:
@@ -515,10 +633,10 @@ def test_networks_that_fail_on_a_frame_cost_that_frame(
 
     original = Pipeline.run
 
-    def fails(self: Pipeline, frames: Any, wanted: Any, *rest: Any) -> Any:
-        if (frames[0] == picture(2)).all():
+    def fails(self: Pipeline, frames: Any, wanted: Any, **rest: Any) -> Any:
+        if np.array_equal(frames[0], picture(2)):
             raise EngineError("out of memory")
-        return original(self, frames, wanted, *rest)
+        return original(self, frames, wanted, **rest)
 
     monkeypatch.setattr(Pipeline, "run", fails)
     with pytest.raises(SystemExit) as stopped:

@@ -242,6 +242,7 @@ def serving(graph: Graph) -> None:
 RECORDED = [
     "/cam/camera_info",
     "/cam/image/compressed",
+    "/cam/reference/condition",
     "/cam/reference/image",
     "/cam/reference/mask",
     "/car/coop_perception/status",
@@ -405,7 +406,7 @@ class TestAgainstTheRealOne:
 
     @pytest.mark.parametrize("name", fake_launch.MODULES)
     def test_what_the_stand_in_has_is_there_and_takes_these_arguments(self, name: str) -> None:
-        pytest.importorskip("launch_ros")
+        pytest.importorskip("launch_ros", reason="ROS 2's launch_ros is not installed")
         real = importlib.import_module(name)
         for thing in fake_launch.MODULES[name]:
             found = getattr(real, "get_logger" if thing.__name__ == "getLogger" else thing.__name__)

@@ -10,13 +10,26 @@ import onnx
 import pytest
 import yaml
 from onnx import TensorProto, helper
-from toy_bundle import CONDITIONS, HEIGHT, WIDTH, edit_manifest, open_pipeline, rewrite_network, write_toy_bundle
+from toy_bundle import (
+    CONDITIONS,
+    HEIGHT,
+    SENSOR,
+    WIDTH,
+    edit_manifest,
+    open_pipeline,
+    rewrite_network,
+    write_toy_bundle,
+)
 
 from coop_perception.classes import CAMVID_CLASSES
+from coop_perception.contracts import InputSizes, network_size
 from coop_perception.engines import EngineError
 from coop_perception.model.bundle import LARGEST_FILE, MANIFEST, BundleError, load_bundle, sha256
 from coop_perception.model.pipeline import OUTPUTS, FrameError
 from coop_perception.resources import default_bundle
+from coop_perception.views import sensor_view
+
+SIDES = {"height": 32, "smallest": 32, "largest": 96, "sensor": 32}
 
 
 @pytest.fixture
@@ -26,7 +39,8 @@ def directory(tmp_path: Path) -> Path:
 
 def test_manifest_comes_back_as_written(directory: Path) -> None:
     bundle = load_bundle(directory)
-    assert (bundle.name, bundle.height, bundle.width, bundle.conditions) == ("toy", HEIGHT, WIDTH, CONDITIONS)
+    assert (bundle.name, bundle.conditions) == ("toy", CONDITIONS)
+    assert bundle.input == InputSizes(height=HEIGHT, smallest=32, largest=2048, sensor=SENSOR)
     assert bundle.classes == CAMVID_CLASSES
 
 
@@ -53,15 +67,20 @@ def test_every_field_is_needed(directory: Path, field: str) -> None:
     ("field", "value", "says"),
     [
         ("format", 99, "format is 99"),
-        ("format", "1", "format is '1'"),
+        ("format", "2", "format is '2'"),
+        ("format", 1, "format is 1, this version reads 2; export the bundle again"),
         ("ignore_id", 11, "ignore_id is 11"),
-        ("input", {"height": 0, "width": 32}, "input height is 0"),
-        ("input", {"height": 32, "width": 10**99}, "input width is a number of 329 bits"),
+        ("input", SIDES | {"height": 0}, "input height is 0, expected 32 to 8192 pixels, a multiple of 32"),
+        ("input", SIDES | {"height": 360}, "input height is 360"),
+        ("input", SIDES | {"sensor": 10**99}, "input sensor is a number of 329 bits"),
+        ("input", SIDES | {"smallest": 64}, "input height is 32, expected between smallest and largest, 64 and 96"),
+        ("input", {"height": 32}, "no field 'input.smallest'"),
         ("classes", [{"id": 1, "name": "Road", "rgb": [0, 0, 0]}], "class ids are"),
         ("classes", [{"id": 0, "name": "Road", "rgb": [0, 0, 300]}], "classes: each needs"),
         ("classes", [{"id": i, "name": "Road", "rgb": [0, 0, 0]} for i in range(2)], "names repeat"),
-        ("conditions", ["fog"], "conditions are"),
-        ("conditions", ["clear", "fog\n"], r"the name 'fog\\n' is none"),
+        ("conditions", [], "conditions are"),
+        ("conditions", ["fog", "fog"], "conditions are"),
+        ("conditions", ["rain", "fog\n"], r"the name 'fog\\n' is none"),
         ("name", "\x1b[2J", r"the name '\\x1b\[2J' is none"),
         ("name", "x" * 101, "the name 'x{80}'… is none"),
         ("classes", [{"id": 0, "name": "a\0b", "rgb": [0, 0, 0]}], r"class name 'a\\x00b'"),
@@ -224,24 +243,50 @@ def test_tensor_names_of_the_manifest_are_checked(directory: Path) -> None:
 def test_class_list_that_disagrees_with_the_graphs(directory: Path) -> None:
     classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in CAMVID_CLASSES[:7]]
     edit_manifest(directory, classes=classes)
-    with pytest.raises(BundleError, match=r"'probabilities' is float32 \[any, 11, 24, 32\], expected .* for 7 classes"):
+    with pytest.raises(BundleError, match=r"'probabilities' is float32 \[any, 11, any, any\], .* for 7 classes"):
         open_pipeline(directory)
 
 
-def test_input_size_that_disagrees_with_the_graphs(directory: Path) -> None:
-    edit_manifest(directory, input={"height": 48, "width": 64})
-    with pytest.raises(BundleError, match=r"'image' is uint8 \[any, 24, 32, 3\], expected uint8 \[any, 48, 64, 3\]"):
+def test_sensor_view_that_disagrees_with_the_graphs(directory: Path) -> None:
+    edit_manifest(directory, input=SIDES | {"sensor": 64})
+    with pytest.raises(BundleError, match=r"'sensor' is uint8 \[any, 32, 32, 3\], expected uint8 \[any, 64, 64, 3\]"):
         open_pipeline(directory)
+
+
+def test_graph_of_one_size_alone(directory: Path) -> None:
+    model = onnx.load(directory / "segmenter.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = HEIGHT
+    rewrite_network(directory, "segmenter", model)
+    with pytest.raises(BundleError, match=r"'image' is uint8 \[any, 32, any, 3\], expected uint8 \[any, any, any, 3\]"):
+        open_pipeline(directory)
+
+
+@pytest.mark.parametrize(
+    ("frame", "height", "expected"),
+    [
+        ((480, 640), 0, (352, 480)),
+        ((720, 1280), 0, (352, 640)),
+        ((1080, 1920), 720, (704, 1248)),
+        ((370, 1224), 0, (352, 1152)),
+        ((1280, 720), 0, (352, 192)),
+        ((100, 100), 20, (96, 96)),
+        ((10, 8000), 0, (352, 2048)),
+    ],
+)
+def test_the_networks_image_follows_the_frames_shape(
+    frame: tuple[int, int], height: int, expected: tuple[int, int]
+) -> None:
+    assert network_size(InputSizes(height=352, smallest=96, largest=2048, sensor=192), *frame, height) == expected
 
 
 def test_graph_without_a_tensor_of_the_contract(directory: Path) -> None:
-    spec = helper.make_tensor_value_info("picture", TensorProto.UINT8, ["N", HEIGHT, WIDTH, 3])
-    out = helper.make_tensor_value_info("restored", TensorProto.UINT8, ["N", HEIGHT, WIDTH, 3])
+    spec = helper.make_tensor_value_info("picture", TensorProto.UINT8, ["N", "h", "w", 3])
+    out = helper.make_tensor_value_info("restored", TensorProto.UINT8, ["N", "h", "w", 3])
     graph = helper.make_graph([helper.make_node("Identity", ["picture"], ["restored"])], "g", [spec], [out])
     rewrite_network(
         directory, "restoration", helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     )
-    with pytest.raises(BundleError, match=r"restoration has no input 'image'; its inputs are \['picture'\]"):
+    with pytest.raises(BundleError, match=r"restoration has no input 'frame'; its inputs are \['picture'\]"):
         open_pipeline(directory)
 
 
@@ -252,7 +297,7 @@ def test_file_that_is_no_onnx(directory: Path) -> None:
 
 
 def frame(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 11, (height, width, 3), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def test_outputs_are_the_networks(directory: Path) -> None:
@@ -263,10 +308,9 @@ def test_outputs_are_the_networks(directory: Path) -> None:
     np.testing.assert_array_equal(result.confidence, image[..., 2])
     np.testing.assert_array_equal(result.restored, 255 - image)
     assert result.condition is not None
-    assert result.condition.tolist() == pytest.approx(
-        [1 - image[..., 0].mean() / 255, image[..., 0].mean() / 255], abs=1e-6
-    )
-    assert result.strength == pytest.approx(image[..., 1].mean() / 255, abs=1e-6)
+    assert result.condition.presence == pytest.approx(image[..., ::2].mean((0, 1)) / 255, abs=1e-6)
+    assert result.condition.strength == pytest.approx([image[..., 1].mean() / 255] * 2, abs=1e-6)
+    assert result.condition.familiarity == pytest.approx(sensor_view(image, SENSOR)[..., 1].mean() / 255, abs=1e-6)
     assert list(result.stages_ms) == ["segmenter", "refinement", "restoration"]
 
 
@@ -290,8 +334,11 @@ def test_batch_gives_what_single_frames_give(directory: Path) -> None:
     frames = [frame(seed=1), frame(50, 70, seed=2), frame(seed=3)]
     for batched, image in zip(pipeline.run(frames, OUTPUTS), frames, strict=True):
         (single,) = pipeline.run([image], OUTPUTS)
-        for name in OUTPUTS:
+        for name in ("mask_raw", "mask", "confidence", "restored"):
             np.testing.assert_array_equal(getattr(batched, name), getattr(single, name))
+        assert batched.condition is not None
+        assert single.condition is not None
+        np.testing.assert_array_equal(batched.condition.presence, single.condition.presence)
 
 
 @pytest.mark.parametrize("factor", [2, 3])

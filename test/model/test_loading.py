@@ -18,7 +18,7 @@ from coop_perception.model.bundle import MANIFEST, BundleError, load_bundle
 from coop_perception.model.loading import load_pipeline
 from coop_perception.model.pipeline import OUTPUTS
 
-load = partial(load_pipeline, settings=EngineSettings("onnxruntime"), fused=False, cameras=1, say=lambda _: None)
+load = partial(load_pipeline, settings=EngineSettings("onnxruntime"), cameras=1, say=lambda _: None)
 
 
 @pytest.fixture
@@ -66,6 +66,13 @@ def test_errors_name_the_bundles_own_files(directory: Path) -> None:
     for limit_s in (None, 60.0):
         with pytest.raises(EngineError, match=rf"{directory}/segmenter\.onnx: ONNX Runtime .* cannot load it"):
             load(directory, limit_s=limit_s)
+
+
+def test_so_do_errors_of_frames(directory: Path) -> None:
+    pipeline = load(directory)
+    for name, engine in pipeline.engines.items():
+        with pytest.raises(EngineError, match=rf"^{directory}/{name}\.onnx: run failed on"):
+            engine.run({"nothing": np.zeros(1, np.uint8)}, ())
 
 
 def test_a_network_that_never_ends_is_given_up(directory: Path) -> None:

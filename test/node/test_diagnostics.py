@@ -19,6 +19,7 @@ NAN = float("nan")
 RUNNING = Summary(
     received=300,
     processed=290,
+    clear=0,
     dropped={"superseded": 10},
     recently_dropped={},
     input_rate=20.0,
@@ -27,6 +28,7 @@ RUNNING = Summary(
     stages_ms={"segmenter": 8.0},
     silence_s=0.05,
     age_s=0.02,
+    present=(),
 )
 NOTHING = Missing()
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -78,11 +80,23 @@ def test_statistics_know_silence_age_and_recent_drops() -> None:
     assert (dict(summary.recently_dropped), dict(summary.dropped)) == ({}, {"malformed": 1})
 
 
+@pytest.mark.parametrize(("present", "said"), [(None, None), ((), "none"), (("fog", "rain"), "fog, rain")])
+def test_a_cameras_entry_names_the_conditions_that_are_there(
+    bundle: Path, present: tuple[str, ...] | None, said: str | None
+) -> None:
+    summary = replace(RUNNING, clear=7, present=present)
+    stages = {"refinement": True, "restoration": True}
+    camera, _ = diagnostics("/node", {"front": (summary, NOTHING)}, open_pipeline(bundle), stages, Time()).status
+    values = {pair.key: pair.value for pair in camera.values}
+    assert (values["frames not restored, being clear"], values.get("conditions")) == ("7", said)
+
+
 def test_the_engines_entry_tells_gpu_memory_where_there_is_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = open_pipeline(bundle)
 
-    def values() -> dict[str, str]:
-        (engines,) = diagnostics("/node", {}, pipeline, {"refinement": True}, Time()).status
+    def values(refinement: bool = True) -> dict[str, str]:
+        stages = {"refinement": refinement, "restoration": True}
+        (engines,) = diagnostics("/node", {}, pipeline, stages, Time()).status
         return {pair.key: pair.value for pair in engines.values}
 
     assert values() == {
@@ -92,7 +106,9 @@ def test_the_engines_entry_tells_gpu_memory_where_there_is_a_gpu(bundle: Path, m
         "device": pipeline.engines["segmenter"].device,
         "precision": "fp32",
         "refinement": "on",
+        "restoration": "on",
     }
+    assert values(refinement=False)["restoration"] == "on, but without effect while refinement is off"
     FakeCuda().stand_in(monkeypatch)
     pipeline.engines["segmenter"].device = "Fake GPU"
     assert values()["GPU memory in use (MiB)"] == "0 of 1024"

@@ -37,7 +37,10 @@ from coop_perception.ros.lifecycle_client import bring_up
 END_S = 2.0
 LOADED_MACHINE_S = 3.0
 """How much later a test still takes it where the machine is busy with other things than the node."""
-CYCLES = 20
+THIRD = 8
+"""Of the cycles in which a node is configured, activated, deactivated and cleaned up."""
+ADDED_MB = {"onnxruntime": 3.0, "openvino": 16.0}
+"""By how much a third of them may raise what is held in all of it. What OpenVINO's allocators keep is chance."""
 ENDLESS = 2**40
 
 
@@ -141,7 +144,7 @@ def test_a_signal_while_networks_warm_up(tmp_path: Path, number: signal.Signals,
             assert service.wait_for_service(30)
             ours.spin()
             service.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
-        wait_for(log, "loaded cooperative in", process, ours)
+        wait_for(log, "loaded restoration in", process, ours)
         ends_in_time(process, number, log)
     assert "loaded segmenter in" in log.read_text()  # progress was said
     assert "warmed up" not in log.read_text()
@@ -214,15 +217,17 @@ def resident_mb(process: subprocess.Popen[bytes]) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) / 1024
 
 
-def test_cleanup_gives_back_memory_threads_and_files(tmp_path: Path) -> None:
-    """The first cycle brings what libraries keep for good; from then on nothing is added."""
-    bundle = write_toy_bundle(tmp_path / "toy", 360, 480)
-    with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", bundle=str(bundle), **RELIABLE) as process:
+@pytest.mark.parametrize("backend", ADDED_MB)
+def test_cleanup_gives_back_memory_threads_and_files(tmp_path: Path, backend: str) -> None:
+    """The first third of the cycles brings what libraries keep; caches fill and empty above that. From one third to the
+    next the least that is held does not grow."""
+    parameters = {"bundle": str(write_toy_bundle(tmp_path / "toy", 352)), "backend": backend, **RELIABLE}
+    with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", **parameters) as process:
         ours.spin()
         masks = ours.listen(Image, "/front/coop/mask")
         publisher = ours.node.create_publisher(Image, "/front/image_raw", 10)
         memory, others = [], []
-        for second in range(1, CYCLES + 1):
+        for second in range(1, 3 * THIRD + 1):
             assert change_state(ours, Transition.TRANSITION_CONFIGURE)
             assert change_state(ours, Transition.TRANSITION_ACTIVATE)
             message = image_message(pixels(second, 480, 640), second)
@@ -233,5 +238,5 @@ def test_cleanup_gives_back_memory_threads_and_files(tmp_path: Path) -> None:
             assert change_state(ours, Transition.TRANSITION_CLEANUP)
             memory.append(resident_mb(process))
             others.append([len(list(Path(f"/proc/{process.pid}/{kind}").iterdir())) for kind in ("task", "fd")])
-    assert memory[-1] < 1.05 * memory[0], memory
-    assert others[-1] == others[0], others
+    assert min(memory[-THIRD:]) < min(memory[THIRD:-THIRD]) + ADDED_MB[backend], memory
+    assert others[-1] == others[THIRD], others

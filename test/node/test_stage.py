@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +32,8 @@ class Told(CameraStatistics):
         super().__init__()
         self._changed = threading.Condition()
 
-    def processed(self, latency_ms: float, stages_ms: Mapping[str, float]) -> None:
-        super().processed(latency_ms, stages_ms)
+    def processed(self, latency_ms: float, stages_ms: Mapping[str, float], *others: Any) -> None:
+        super().processed(latency_ms, stages_ms, *others)
         with self._changed:
             self._changed.notify_all()
 
@@ -76,7 +77,7 @@ class Networks:
     def __init__(self) -> None:
         self.on_run: Callable[[int], None] = lambda number: None
 
-    def run(self, frames: Sequence[np.ndarray], wanted: Collection[str], stages: Collection[str]) -> list[Result]:
+    def run(self, frames: Sequence[np.ndarray], *others: object) -> list[Result]:
         self.on_run(int(frames[0][0, 0, 1]))
         return [Result(mask=frame[..., 0]) for frame in frames]
 

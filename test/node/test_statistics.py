@@ -24,11 +24,12 @@ def test_window_slides_and_counts_stay() -> None:
         clock.now = 100.0 + 0.5 * index
         statistics.received()
         if index % 2:
-            statistics.processed(float(index), {"segmenter": index / 2})
+            statistics.processed(float(index), {"segmenter": index / 2}, index % 4 == 1, ("fog",))
         else:
             statistics.dropped("superseded")
     summary = statistics.summary()
     assert (summary.received, summary.processed, dict(summary.dropped)) == (40, 20, {"superseded": 20})
+    assert (summary.clear, summary.present) == (10, ("fog",))
     # The window holds the arrivals of the last 10 s: 109.5, 110.0, ... 119.5.
     assert summary.input_rate == pytest.approx(21 / WINDOW_S)
     assert summary.output_rate == pytest.approx(11 / WINDOW_S)

@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from coop_perception.image_files import DatasetError
-from coop_training.data import Sample
 from coop_training.interrupt import ignore_interrupts
 
 Batch = dict[str, Tensor]
-"""Fields of `Sample` with a leading N."""
+"""Fields of a data set's samples with a leading N."""
 
 MAX_WORKERS = 16
 
@@ -31,7 +30,7 @@ def share(step: int, batch: int, rank: int, processes: int) -> range:
 
 
 def batch_loader(
-    samples: Dataset[Sample], shares: Sequence[Sequence[int]], device: torch.device, processes: int
+    samples: Dataset[Any], shares: Sequence[Sequence[int]], device: torch.device, processes: int
 ) -> DataLoader[Any]:
     """Yields a `Batch` of the samples of each share in turn, or the DatasetError that one of them met: raised in a
     loading process, it would come with that one's traceback for a message. `processes`: those that this machine's
@@ -57,23 +56,24 @@ def worker_count(device: torch.device, processes: int) -> int:
     return min(max(1, cores // 4 if device.type == "cpu" else cores - 1), MAX_WORKERS)
 
 
-class _Checked(Dataset[Sample | DatasetError]):
+class _Checked(Dataset[Any]):
     """Samples, or why there is none."""
 
-    def __init__(self, samples: Dataset[Sample]) -> None:
+    def __init__(self, samples: Dataset[Any]) -> None:
         self.samples = samples
 
-    def __getitem__(self, index: int) -> Sample | DatasetError:
+    def __getitem__(self, index: int) -> Any:
         try:
             return self.samples[index]
         except DatasetError as error:
             return error
 
 
-def collate(samples: Sequence[Sample | DatasetError]) -> Batch | DatasetError:
+def collate(samples: Sequence[Any]) -> Batch | DatasetError:
+    """Of dataclasses of one kind, or the first error among them."""
     for sample in samples:
         if isinstance(sample, DatasetError):
             return sample
-    names = [field.name for field in fields(Sample)]
+    names = [field.name for field in fields(samples[0])]
     batch: Batch = default_collate([{name: getattr(sample, name) for name in names} for sample in samples])
     return batch

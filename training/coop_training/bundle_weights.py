@@ -18,15 +18,15 @@ from coop_training.config import TrainConfig
 from coop_training.model import Cooperative
 from coop_training.onnx_graphs import HALVED
 
-_CONSTANT = "lifted_tensor_"
-"""What the exporter calls a tensor that a module makes while it runs, such as a table; no weight."""
+_GRAPH_OF = {"calibration": "refinement"}
+"""In whose graph a network is that has none of its own."""
 
 
 def load_bundle_weights(directory: Path, model: Cooperative, config: TrainConfig) -> dict[str, list[str]]:
     """Give a configuration's networks the weights of a bundle, whose large ones are rounded to float16.
 
-    Batch normalisations are in the convolutions before them, as the exporter has put them there, and become identity
-    but for a shift. A user's own segmenter is left alone.
+    Batch normalisations come back as they were folded into the convolutions before them: these keep the scale, and the
+    normalisation becomes a shift. A user's own segmenter is left alone.
 
     Returns:
         By network the parameters that its graph does not hold, since nothing that it gives depends on them. They stay
@@ -37,7 +37,7 @@ def load_bundle_weights(directory: Path, model: Cooperative, config: TrainConfig
         CheckpointError: its classes, conditions or networks are not the configuration's.
     """
     bundle = load_bundle(directory)
-    of_bundle = {"classes": [c.name for c in bundle.classes], "conditions": list(bundle.conditions[1:])}
+    of_bundle = {"classes": [c.name for c in bundle.classes], "conditions": list(bundle.conditions)}
     wanted = {"classes": [c.name for c in config.data.class_list.classes], "conditions": list(config.conditions)}
     for what, names in wanted.items():
         if of_bundle[what] != names:
@@ -50,9 +50,8 @@ def load_bundle_weights(directory: Path, model: Cooperative, config: TrainConfig
         own = network.state_dict()
         if not own:
             continue
-        path, constants = bundle.networks[name].path, {key for key, _ in network.named_buffers()} - own.keys()
-        held = _with_normalisations(network, _weights(path, f"model.{name}."))
-        found = {key: tensor for key, tensor in held.items() if key not in constants}
+        path = bundle.networks[_GRAPH_OF.get(name, name)].path
+        found = _unfolded(network, _weights(path, f"model.{name}."))
         weights = {**own, **found}
         try:
             network.load_state_dict(weights)
@@ -68,26 +67,48 @@ def load_bundle_weights(directory: Path, model: Cooperative, config: TrainConfig
 
 
 def _weights(path: Path, prefix: str) -> dict[str, Tensor]:
-    """A graph's parameters by name in the network; the exporter keeps the names of what it does not fold away."""
+    """A graph's parameters and buffers by their names in the network, which exporting keeps."""
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     return {
         name.removeprefix(prefix).removesuffix(HALVED): torch.from_numpy(value.astype(np.float32))
         for name, value in held.items()
-        if name.startswith(prefix) and _CONSTANT not in name
+        if name.startswith(prefix)
     }
 
 
-def _with_normalisations(network: nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Folded batch normalisations taken apart: the convolution keeps their scale, they their shift."""
+def _unfolded(network: nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of `fold_normalisations`: a convolution keeps the scale, the normalisation behind it the shift."""
     weights = dict(found)
     for path, module in network.named_modules():
         if not isinstance(module, nn.Sequential):
             continue
-        for (convolution, _), (name, norm) in pairwise(module.named_children()):
-            shift = weights.pop(f"{path}.{convolution}.weight_bias", None)
-            if shift is None or not isinstance(norm, nn.BatchNorm2d):
+        for (place, convolution), (behind, norm) in pairwise(module.named_children()):
+            if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
                 continue
-            ones = torch.ones_like(shift)
-            values = {"weight": ones, "bias": shift, "running_mean": 0 * ones, "running_var": ones - norm.eps}
-            weights |= {f"{path}.{name}.{key}": tensor for key, tensor in values.items()}
+            shift = weights.pop(f"{path}.{place}.bias", None)
+            if shift is not None:
+                ones = torch.ones_like(shift)
+                values = {"weight": ones, "bias": shift, "running_mean": 0 * ones, "running_var": ones - norm.eps}
+                weights |= {f"{path}.{behind}.{key}": tensor for key, tensor in values.items()}
     return weights
+
+
+def put_weights(path: Path, prefix: str, network: nn.Module) -> onnx.ModelProto:
+    """A graph with a network's parameters and buffers in the place of its own; what the graph does not hold, since
+    nothing that it gives depends on it, is left out. The reverse of `load_bundle_weights` of a network without batch
+    normalisations that were folded since.
+
+    Args:
+        path: of the graph.
+        prefix: of the network's parameters in the graph.
+        network: whose shapes are the graph's.
+    """
+    proto = onnx.load(path)
+    weights = network.state_dict()
+    for tensor in proto.graph.initializer:
+        key = tensor.name.removeprefix(prefix).removesuffix(HALVED)
+        if tensor.name.startswith(prefix) and key in weights:
+            held = numpy_helper.to_array(tensor)
+            value = weights[key].detach().numpy().astype(held.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(value.reshape(held.shape), tensor.name))
+    return proto

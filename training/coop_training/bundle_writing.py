@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,16 @@ from typing import Any
 import onnx
 import yaml
 from rich.console import Console
-from torch import Tensor
 
-from coop_perception.contracts import CONTRACTS, FUSED, STAGES
+from coop_perception.contracts import CONTRACTS, STAGES
 from coop_perception.documents import read_yaml
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.model.bundle import MANIFEST, load_bundle, sha256
 from coop_perception.model.pipeline import Pipeline
 from coop_perception.replacing import replacement
 from coop_training.adapters import OnnxSegmenter
-from coop_training.export_check import ExportError, compare
-from coop_training.onnx_graphs import save_graph, share_weights
-
-WEIGHTS = "weights.bin"
-"""What the graphs of a bundle refer to, the joined one to the same as the three."""
+from coop_training.export_check import ExportError, Values, compare
+from coop_training.onnx_graphs import save_graph
 
 
 def check_replaceable(out: Path, force: bool) -> None:
@@ -49,40 +45,46 @@ def new_bundle(out: Path, force: bool, console: Console) -> Iterator[Path]:
         made.mkdir()
         yield made
         bundle = load_bundle(made)
-        Pipeline(bundle, load_engines(bundle, (*STAGES, FUSED), EngineSettings("onnxruntime"))).warm_up()
+        Pipeline(bundle, load_engines(bundle, STAGES, EngineSettings("onnxruntime"))).warm_up()
     console.print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
 
 
 def write_graphs(
-    graphs: Mapping[str, onnx.ModelProto], values: Mapping[str, Tensor], directory: Path, console: Console
+    graphs: Mapping[str, onnx.ModelProto], values: Sequence[Values], directory: Path, console: Console
 ) -> dict[str, Any]:
-    """Write the graphs and the weights that they share, each compared with what is expected of it.
+    """Write the graphs, each compared with what is expected of it.
 
     Args:
         graphs: by name, those of `CONTRACTS`.
-        values: every tensor of the contracts, on the frames of the check.
+        values: of each frame of the check, every tensor of the contracts.
         directory: where they go.
         console: for one line per graph.
 
     Returns:
-        `networks` and `weights` of the manifest.
+        `networks` of the manifest.
 
     Raises:
         ExportError: a graph's results differ by more than rounding.
     """
-    share_weights(graphs.values(), directory / WEIGHTS)
     entries = {}
     for name, contract in CONTRACTS.items():
         path = directory / f"{name}.onnx"
         save_graph(graphs[name], path)
-        console.print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {compare(name, path, values)}")
+        size, nodes = path.stat().st_size / 1e6, computing(graphs[name])
+        console.print(f"{name}: {nodes} nodes, {size:.1f} MB, {compare(name, path, values)}")
         entries[name] = {
             "file": path.name,
             "sha256": sha256(path),
             "inputs": list(contract.inputs),
             "outputs": list(contract.outputs),
         }
-    return {"networks": entries, "weights": {"file": WEIGHTS, "sha256": sha256(directory / WEIGHTS)}}
+    return entries
+
+
+def computing(proto: onnx.ModelProto) -> int:
+    """How many of a graph's nodes are no casts of stored weights, which runtimes do away with at load."""
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    return sum(node.op_type != "Cast" or node.input[0] not in stored for node in proto.graph.node)
 
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:

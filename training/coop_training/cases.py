@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,22 @@ from coop_training.layouts.frame import Item, LabelledFrame
 CLEAR = "clear"
 PUBLISHED = "published"
 READY_MADE = "ready_made"
+MIXED = "mixed"
 SUITE_NAMES = (PUBLISHED, *SUITES)
 Pixels = NDArray[np.uint8]
+_BROADER: Mapping[str, str] = {
+    **dict.fromkeys(("gaussian_blur", "motion_blur", "defocus", "anisotropic_blur", "motion"), "blur"),
+    **dict.fromkeys(("aberration_radial", "aberration_shift", "aberration"), "chromatic_aberration"),
+    **dict.fromkeys(("gaussian_noise", "noise_poisson", "noise_bayer", "noise_grey", "bayer"), "noise"),
+    "impulses_random": "impulse_noise",
+    **dict.fromkeys(("jpeg", "jpeg_offset", "jpeg_twice", "jpeg_scaled", "webp", "JPEG", "WebP"), "compression"),
+    "haze": "fog",
+    "rain_streaks": "rain",
+    **dict.fromkeys(("lens_drops", "lens_dirt", "drops", "dirt"), "soiling"),
+    **dict.fromkeys(("night", "low light"), "low_light"),
+    "reflection_street": "reflection",
+}
+"""By published condition, family of a suite or part of a mixture: the condition that a bundle may know it as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,7 @@ class Case:
 
     @property
     def strength(self) -> float:
-        """0 for clear, 1 at a published condition's last level: what the condition head is trained to say."""
+        """0 for clear, 1 at a published condition's last level: what the estimate is fitted to say."""
         return self.level / len(CONDITIONS[self.condition].levels) if self.published else 0.0
 
     @property
@@ -51,6 +65,16 @@ class Case:
     def clear(self) -> bool:
         """Whether its images are clear ones, in which nothing is to be mended."""
         return self.level == 0 or (self.variant is not None and self.variant.clear)
+
+    def applied(self, known: Sequence[str]) -> tuple[str, ...]:
+        """Which of the conditions that a bundle knows it puts images under: those of its own names, else broader ones;
+        none where the bundle knows none of them."""
+        if self.clear:
+            return ()
+        mixed = self.variant is not None and self.variant.family == MIXED
+        parts = self.variant.name.split(", ") if mixed and self.variant else [self.condition]
+        names = [part if part in known else _BROADER.get(part, part) for part in parts]
+        return tuple(dict.fromkeys(name for name in names if name in known))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass, parse_classes
+from coop_perception.contracts import STRIDE, InputSizes, network_size
 from coop_perception.degradations import CONDITIONS
 from coop_perception.documents import DocumentError, parse_yaml, read_yaml
 from coop_perception.shown import shown
 from coop_training.layouts import LAYOUTS, SAMPLE_DRIVE
 from coop_training.layouts.class_lists import ClassList, class_list, published, read_class_file
 from coop_training.layouts.depth import street_ids
+from coop_training.mixtures import KINDS
 from coop_training.problems import problems
 
-Pixels = Annotated[int, Field(ge=32, multiple_of=4)]
-"""A size that a quarter-resolution trunk divides evenly, and that has differences at every scale of its spectrum."""
+Pixels = Annotated[int, Field(ge=STRIDE, multiple_of=STRIDE)]
+"""A size that the networks' coarsest scale divides."""
 
 
 class _Section(BaseModel):
@@ -54,7 +56,7 @@ class DataConfig(_Section):
     ignore: tuple[int, ...] = ()
     """Label ids that carry no label besides 255, likewise."""
     max_height: int | None = Field(None, gt=0)
-    """Pixels: higher frames are scaled down to it as they are read. Give the network's height."""
+    """Pixels: higher frames are scaled down to it as they are read."""
     memory_gb: float = Field(4.0, ge=0)
     """A data set that takes no more is held in memory; of a larger one, frames are read as they are needed."""
     sample_drives: int = Field(40, ge=0)
@@ -142,7 +144,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class LossesConfig(_Section):
-    """Weights of the terms of equations 1 and 4, and of the condition head; a term of weight 0 is not computed.
+    """Weights of the terms of equations 1 and 4, and of what is not the paper's; a term of weight 0 is not computed.
 
     The cross-entropy has weight 1: equation 1 divided by its λ. Adversarial, perceptual and style weights are those of
     EdgeConnect, whose losses these look like; the paper gives none.
@@ -152,6 +154,8 @@ class LossesConfig(_Section):
     """λ1. EdgeConnect's is 1; 10 brings it level with the refinement's cross-entropy in joint training."""
     class_weights: bool = True
     """Whether rare classes weigh more in the cross-entropy (1/log(1.1 + share), ENet's); equation 2 has no weights."""
+    harm: Weight = 0.0
+    """Of the decibels that images lose which come out worse than they went in; not the paper's."""
     jaccard: Weight = 0.0
     """Of the soft Jaccard loss beside every cross-entropy; not the paper's."""
     log_mse: Weight = 0.0
@@ -166,7 +170,7 @@ class LossesConfig(_Section):
     tv: Weight = 1e-4
     """Of the total variation, which is a mean over pixels."""
     condition: Weight = 0.1
-    """Of the condition head's loss."""
+    """Of the presence and strength of the conditions that refinement estimates."""
     features: Literal["none", "vgg19", "segmenter"] = "none"
     """What perceptual and style losses look through. `none`: both are off. `segmenter`: the trained segmenter's encoder
     stands in for VGG-19 in the perceptual loss, and the style loss is off."""
@@ -199,13 +203,42 @@ class StageConfig(_Section):
 
 
 class EstimatorConfig(_Section):
-    """How the condition estimate is fitted when refinement has been trained: to `frames` whole frames, a share of them
-    `clear`, in `steps` of 128 of them. On a vehicle clear images are the rule: the larger the share, the fewer of them
-    are called adverse, and the more of the lightest conditions clear."""
+    """How the conditions' estimate is fitted when refinement has been trained: to `frames` whole frames, a share of
+    them `clear`, in `steps` of 128 of them. On a vehicle clear images are the rule: the larger the share, the fewer of
+    them are called adverse, and the more of the lightest conditions clear."""
 
     frames: int = Field(6000, gt=1)
-    clear: float = Field(0.25, ge=0, lt=1)
+    clear: float = Field(1 / 3, ge=0, lt=1)
     steps: int = Field(8000, gt=0)
+    cameras: tuple[Path, ...] = ()
+    """Folders of other cameras' clear frames, which need no labels, as another camera has other noise and colours."""
+    cameras_share: float = Field(0.25, gt=0, lt=1)
+    """Of the frames that the estimate is fitted to."""
+
+
+class InputConfig(_Section):
+    """Sizes of what the networks receive, in pixels, as a bundle tells them: the image's height unless another one is
+    asked for, between which sizes its sides may lie, and the side of the sensor view."""
+
+    height: Pixels = 352
+    smallest: Pixels = 128
+    largest: Pixels = 2048
+    sensor: Pixels = 192
+
+    @model_validator(mode="after")
+    def _in_order(self) -> InputConfig:
+        if not self.smallest <= self.height <= self.largest:
+            raise ValueError(f"height is {self.height}; give one from smallest, {self.smallest}, to {self.largest}")
+        return self
+
+    @property
+    def sizes(self) -> InputSizes:
+        return InputSizes(self.height, self.smallest, self.largest, self.sensor)
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """Height and width of the image of a camera of 4:3."""
+        return network_size(self.sizes, 3, 4)
 
 
 class StagesConfig(_Section):
@@ -224,27 +257,35 @@ class StagesConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """One run: data, conditions, networks, losses and the four stages. `guidance` is what restoration sees in its own
-    stage: S_gt as Algorithm 1 feeds it, S_r as its text says, or either at random. With `none` it has no guidance in
-    any stage, nor as deployed: a peer."""
+    """One run: data, conditions, networks, losses and the four stages."""
 
     name: str
     seed: int = Field(0, ge=0, lt=2**63)
-    height: Pixels = 360
-    width: Pixels = 480
+    input: InputConfig = InputConfig()
     data: DataConfig = DataConfig()
+    mixtures: bool = False
+    """Whether the conditions are those of `mixtures.KINDS`, of which several may be there at once, each in many forms,
+    on frames of varied cameras; else published ones, one at a time."""
     conditions: tuple[str, ...] = ("fog", "gaussian_noise")
+    """Their names, in the order of the networks' outputs; with `mixtures` all of its kinds."""
     clear: float = Field(0.2, ge=0, le=1)
     """Share of samples that stay clear."""
-    guidance: Literal["gt", "refined", "mixed", "none"] = "mixed"
-    variant: Literal["fast", "lite", "paper", "nafnet"] = "fast"
-    """Refinement and restoration: our own at quarter resolution, or EdgeConnect's generator as the paper has it; or
-    our refinement with NAFNet for restoration, a peer."""
+    guidance: Literal["gt", "refined", "mixed", "uniform", "none"] = "mixed"
+    """What restoration receives as S_r in its own stage: S_gt as Algorithm 1 feeds it, S_r as its text says, or for
+    each sample one of them or nothing. With `uniform` it has no guidance in any stage, nor as deployed, only the
+    estimate of the conditions; with `none` not that either: a peer."""
+    refined_share: float = Field(0.25, ge=0, le=1)
+    """Of mixed guidance: samples that are guided by S_r."""
+    variant: Literal["fast", "paper", "nafnet"] = "fast"
+    """Refinement and restoration: our own; or EdgeConnect's generator as the paper has it; or our refinement with
+    NAFNet for restoration, a peer."""
     segmenter: Path | None = None
     """Description of a segmenter that exists already (docs/own_segmenter.md), which takes the reference one's place."""
     segmenter_from: Path | None = None
     """Checkpoint of another run, whose reference segmenter this one takes; beside `segmenter`, only as what refinement
     starts from."""
+    refinement_from: Path | None = None
+    """Checkpoint of another run, whose refinement this one takes, and with it the conditions' estimate."""
     start_from: Path | None = None
     """Bundle whose networks this run begins with, all three: to train them further, or on other data of the same
     classes and conditions."""
@@ -262,18 +303,22 @@ class TrainConfig(_Section):
     data_licence: str = ""
     """Terms of the data trained on."""
 
-    @property
-    def all_conditions(self) -> tuple[str, ...]:
-        """In the order of the networks' outputs."""
-        return ("clear", *self.conditions)
-
-    @field_validator("conditions")
+    @model_validator(mode="before")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        wrong = [name for name in names if name not in CONDITIONS or names.count(name) > 1]
-        if wrong:
-            raise ValueError(f"{wrong} unknown or repeated; known: {', '.join(CONDITIONS)}")
-        return names
+    def _conditions_of_mixtures(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping) or raw.get("mixtures") is not True:
+            return raw
+        kinds = tuple(kind.name for kind in KINDS)
+        if tuple(raw.get("conditions", kinds)) != kinds:
+            raise ValueError(f"mixtures has conditions of its own, {', '.join(kinds)}: leave out conditions")
+        return {**raw, "conditions": kinds}
+
+    @model_validator(mode="after")
+    def _known_conditions(self) -> TrainConfig:
+        wrong = [name for name in self.conditions if name not in CONDITIONS or self.conditions.count(name) > 1]
+        if wrong and not self.mixtures:
+            raise ValueError(f"conditions: {wrong} unknown or repeated; known: {', '.join(CONDITIONS)}")
+        return self
 
     @model_validator(mode="after")
     def _shares_of_conditions(self) -> TrainConfig:
@@ -287,14 +332,16 @@ class TrainConfig(_Section):
         return self
 
     @model_validator(mode="after")
-    def _tells_restoration_the_condition(self) -> TrainConfig:
-        conditioned = self.variant == "fast" and self.guidance != "none"
-        if conditioned and self.stages.refinement is None and self.start_from is None:
+    def _conditions_restoration_on_something(self) -> TrainConfig:
+        if self.refinement_from is not None and self.stages.refinement is not None:
+            raise ValueError("refinement_from names one that is trained: leave out stages.refinement")
+        estimates = any(given is not None for given in (self.stages.refinement, self.refinement_from, self.start_from))
+        if self.variant == "fast" and self.guidance != "none" and not estimates:
             for name in ("restoration", "joint"):
                 if getattr(self.stages, name) is not None:
                     raise ValueError(
                         f"stages.{name} is conditioned on the estimate of the refinement, which nothing trains: give "
-                        "stages.refinement, or start_from, or guidance: none"
+                        "stages.refinement, refinement_from or start_from, or guidance: none"
                     )
         return self
 
@@ -315,7 +362,7 @@ class TrainConfig(_Section):
 
     @model_validator(mode="after")
     def _depth_for_conditions(self) -> TrainConfig:
-        impossible = [name for name in self.conditions if not self.data.can_show(name)]
+        impossible = [name for name in self.conditions if not self.mixtures and not self.data.can_show(name)]
         if impossible:
             raise ValueError(
                 f"conditions {', '.join(impossible)} need depth, which the layout {self.data.layout} has not; "

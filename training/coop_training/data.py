@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from coop_training.layouts.frame import LabelledFrame, scaled
 from coop_training.mixtures import Scene, mixture, other_camera
 from coop_training.strength import strength_of
 
-__all__ = ["AdverseCrops", "LabelledFrame", "Sample", "load_frames"]
+__all__ = ["AdverseCrops", "Conditions", "LabelledFrame", "Sample", "load_frames"]
 
 CROP_GRID = 16
 """Crops start at multiples of it, so that a JPEG's blocks, 16x16 in its chroma, lie in a crop as in a whole frame."""
@@ -27,9 +27,9 @@ CROP_GRID = 16
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training sample, or a batch of them with a leading N.
+    """One training sample, or a batch of them with a leading N, at a camera's own resolution.
 
-    clear, degraded uint8 [3,H,W]; mask int64 [H,W], indices of `DataConfig.label_sets`, or 255; strengths float32 [K],
+    clear, degraded uint8 [3,h,w]; mask int64 [h,w], indices of `DataConfig.label_sets`, or 255; strengths float32 [K],
     of each condition in 0..1, 0 where it is not there.
     """
 
@@ -38,89 +38,81 @@ class Sample:
     mask: Tensor
     strengths: Tensor
 
-    @property
-    def strength(self) -> Tensor:
-        """Of the one condition that is there. [] or [N]"""
-        return self.strengths.sum(-1)
 
-    @property
-    def condition(self) -> Tensor:
-        """Which one that is, counted from 1; 0: clear. int64 [] or [N]"""
-        numbers = torch.arange(1, self.strengths.shape[-1] + 1, device=self.strengths.device)
-        return ((self.strengths > 0) * numbers).sum(-1)
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What befalls frames.
+
+    names: of the conditions. mixed: whether they are those of `mixtures.KINDS`, of which several may show at once, on
+    frames of other cameras too; else each is a published one. clear: the share of frames that stay so. shares: how
+    often each condition is met, against 1 for those left out.
+    """
+
+    names: Sequence[str]
+    clear: float
+    mixed: bool = False
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
-class AdverseCrops(Dataset[Sample]):
-    """Sample i is a function of (seed, i) alone: a resumed run sees what the uninterrupted one would have seen."""
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """A view of a frame, what has become of its image (uint8 [h,w,3]), and the strengths [K] of the conditions."""
+
+    view: LabelledFrame
+    image: NDArray[np.uint8]
+    strengths: NDArray[np.float32]
+
+
+class DegradedFrames:
+    """Views of frames under conditions, whole.
+
+    Args:
+        frames: drawn evenly, or by their `weights` where they have some.
+        conditions: that they are put under.
+        scales: of the views against the frames, the smallest and the largest.
+        at_least: height and width of a view in pixels.
+    """
 
     def __init__(
         self,
         frames: Sequence[LabelledFrame],
-        length: int,
-        crop: tuple[int, int],
-        conditions: Sequence[str],
-        clear: float,
-        seed: int,
+        conditions: Conditions,
         scales: tuple[float, float],
-        shares: Mapping[str, float] | None = None,
-        mixed: bool = False,
+        at_least: tuple[int, int] = (1, 1),
     ) -> None:
-        """frames: drawn evenly, or by their `weights` where they have some. shares: how often each condition is met,
-        against 1 for those left out. mixed: whether conditions are `mixtures.KINDS`, of which several may show at once,
-        on frames of other cameras too; else each is a published one."""
-        self.frames, self.length, self.crop, self.conditions = frames, length, crop, conditions
+        self.frames, self.conditions, self.scales, self.at_least = frames, conditions, scales, at_least
         self.weights = frames.weights if isinstance(frames, TrainingFrames) else np.ones(len(frames))
-        self.clear, self.seed, self.scales, self.mixed = clear, seed, scales, mixed
-        self._none = np.zeros(len(conditions), np.float32)
-        self.holding = [(label, np.array(indices)) for label, indices in frames_by_class(frames).items()]
         self.all = np.arange(len(frames))
-        of_conditions = np.array([(shares or {}).get(name, 1.0) for name in conditions])
-        self.probabilities = of_conditions / of_conditions.sum()
+        shares = np.array([conditions.shares.get(name, 1.0) for name in conditions.names])
+        self.probabilities = shares / shares.sum()
+        self._none = np.zeros(len(conditions.names), np.float32)
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < len(self):
-            raise IndexError(index)  # which ends an iteration
-        rng = np.random.default_rng((self.seed, index))
-        wanted, among = None, self.all
-        if self.holding and rng.random() < 0.5:
-            # Half of the crops show a class drawn evenly, so that rare ones are met more often (Zhu et al., "Improving
-            # semantic segmentation via video propagation and label relaxation", CVPR 2019).
-            wanted, among = self.holding[rng.integers(len(self.holding))]
+    def draw(self, among: NDArray[np.int64], rng: np.random.Generator) -> Degraded:
+        """One of the frames with these indices."""
         frame = self.frames[self._drawn(among, rng)]
-        view_seed, crop_seed = rng.integers(2**63, size=2)
-        view = random_view(frame, self.crop, self.scales, np.random.default_rng(view_seed))
-        adverse = bool(self.conditions) and rng.random() >= self.clear
-        if self.mixed:
+        view_seed = int(rng.integers(2**63))
+        view = random_view(frame, self.at_least, self.scales, np.random.default_rng(view_seed))
+        if self.conditions.mixed:
             view = replace(view, image=other_camera(view.image, rng))
-            degraded, strengths = self._mixture(view, rng) if adverse else (view.image, self._none)
-        else:
-            degraded, strengths = self._single(frame, view, view_seed, rng) if adverse else (view.image, self._none)
-        # Of a seed of its own: the same crop whatever the condition, which draws as many numbers as it likes.
-        top, left = place_crop(view.mask, self.crop, wanted, np.random.default_rng(crop_seed))
-        window = (slice(top, top + self.crop[0]), slice(left, left + self.crop[1]))
-        return Sample(
-            torch.from_numpy(np.ascontiguousarray(view.image[window].transpose(2, 0, 1))),
-            torch.from_numpy(np.ascontiguousarray(degraded[window].transpose(2, 0, 1))),
-            torch.from_numpy(view.mask[window].astype(np.int64)),
-            torch.from_numpy(strengths),
-        )
+        if not self.conditions.names or rng.random() < self.conditions.clear:
+            return Degraded(view, view.image, self._none)
+        if self.conditions.mixed:
+            return Degraded(view, *self._mixture(view, rng))
+        return Degraded(view, *self._single(frame, view, view_seed, rng))
 
     def _single(
         self, frame: LabelledFrame, view: LabelledFrame, view_seed: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """A view of a frame under one condition, and its strengths [K]."""
         strengths = self._none.copy()
-        index = int(rng.choice(len(self.conditions), p=self.probabilities))
-        name = self.conditions[index]
+        index = int(rng.choice(len(self.conditions.names), p=self.probabilities))
+        name = self.conditions.names[index]
         ready_made = [one for one in frame.ready_made if one.condition == name]
         if ready_made:
             chosen = ready_made[rng.integers(len(ready_made))]
             other = replace(frame, image=chosen.read(*frame.mask.shape))
             strengths[index] = chosen.strength
-            return random_view(other, self.crop, self.scales, np.random.default_rng(view_seed)).image, strengths
+            return random_view(other, self.at_least, self.scales, np.random.default_rng(view_seed)).image, strengths
         # The whole frame is degraded, then cropped: airlight is a property of the whole scene.
         degraded, strengths[index] = degrade_randomly(view, name, rng, self._reflected(name, rng))
         return degraded, strengths
@@ -142,6 +134,52 @@ class AdverseCrops(Dataset[Sample]):
         if name != "reflection" or rng.random() < 0.5:
             return None
         return self.frames[int(rng.integers(len(self.frames)))].image
+
+
+class AdverseCrops(Dataset[Sample]):
+    """Sample i is a function of (seed, i) alone: a resumed run sees what the uninterrupted one would have seen."""
+
+    def __init__(
+        self,
+        frames: Sequence[LabelledFrame],
+        length: int,
+        crop: tuple[int, int],
+        conditions: Conditions,
+        seed: int,
+        scales: tuple[float, float],
+    ) -> None:
+        """crop: height and width in pixels; the others as `DegradedFrames`'."""
+        self.length, self.crop, self.seed = length, crop, seed
+        self.degraded = DegradedFrames(frames, conditions, scales, crop)
+        self.holding = [(label, np.array(indices)) for label, indices in frames_by_class(frames).items()]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # which ends an iteration
+        rng = np.random.default_rng((self.seed, index))
+        crop_seed = int(rng.integers(2**63))  # the same crop whatever the condition, which draws as many as it likes
+        wanted, among = None, self.degraded.all
+        if self.holding and rng.random() < 0.5:
+            # Half of the crops show a class drawn evenly, so that rare ones are met more often (Zhu et al., "Improving
+            # semantic segmentation via video propagation and label relaxation", CVPR 2019).
+            wanted, among = self.holding[rng.integers(len(self.holding))]
+        drawn = self.degraded.draw(among, rng)
+        top, left = place_crop(drawn.view.mask, self.crop, wanted, np.random.default_rng(crop_seed))
+        window = (slice(top, top + self.crop[0]), slice(left, left + self.crop[1]))
+        return Sample(
+            planes(drawn.view.image[window]),
+            planes(drawn.image[window]),
+            torch.from_numpy(drawn.view.mask[window].astype(np.int64)),
+            torch.from_numpy(drawn.strengths),
+        )
+
+
+def planes(image: NDArray[np.uint8]) -> Tensor:
+    """uint8 [H,W,3] → [3,H,W]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def place_crop(

@@ -1,21 +1,29 @@
-"""Fitting the condition estimate: to statistics of many images, each of which costs one pass through the networks."""
+"""Fitting the conditions' estimate: to statistics of many frames, each of which costs one pass through the encoder."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.utils.data import Dataset
 
+from coop_perception.contracts import InputSizes, network_size
 from coop_perception.image_files import DatasetError
+from coop_perception.views import scene_view, sensor_view
 from coop_training.batches import batch_loader
-from coop_training.data import AdverseCrops, Sample
-from coop_training.guidance import degraded_segmentation, to_image
+from coop_training.data import DegradedFrames, planes
+from coop_training.frames import with_cameras
+from coop_training.guidance import to_image
 from coop_training.interrupt import Interrupt
-from coop_training.losses import condition_loss
-from coop_training.networks.condition import Estimator
+from coop_training.losses import strength_loss
+from coop_training.networks.estimate import Estimator
 from coop_training.networks.refinement import Refinement
 from coop_training.run import Run, TrainingInterrupted
 from coop_training.step import in_any_process
@@ -26,7 +34,51 @@ WEIGHT_DECAY = 0.1
 JITTER = 0.05
 """Standard deviation of what is added to standardised statistics: a few thousand images are learnt by heart else."""
 LEAST_SPREAD = 1e-3
-IMAGES_AT_ONCE = 4
+SURE, ABSENT = 0.97, 0.01
+"""What presences are fitted to instead of 1 and 0, for nothing is certain; but what is called present in a clear frame
+changes it."""
+LEAST_CUTOUT = 0.7
+"""Of a frame's sides, that half of the views show: cameras differ in aspect ratio and field of view."""
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The two views of a frame as the networks see them, and the truth.
+
+    scene uint8 [3,H,W]; sensor uint8 [3,T,T]; strengths float32 [K], 0 where a condition is not there.
+    """
+
+    scene: Tensor
+    sensor: Tensor
+    strengths: Tensor
+
+
+class FrameViews(Dataset[Views]):
+    """Views of whole frames under conditions; item i is a function of (seed, i) alone."""
+
+    def __init__(self, frames: DegradedFrames, length: int, sizes: InputSizes, seed: int) -> None:
+        self.frames, self.length, self.sizes, self.seed = frames, length, sizes, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Views:
+        rng = np.random.default_rng((self.seed, index))
+        drawn = self.frames.draw(self.frames.all, rng)
+        frame = cutout(drawn.image, rng) if rng.random() < 0.5 else drawn.image
+        scene = scene_view(frame, network_size(self.sizes, *frame.shape[:2]))
+        sensor = sensor_view(frame, self.sizes.sensor)
+        return Views(planes(scene), planes(sensor), torch.from_numpy(drawn.strengths))
+
+
+def cutout(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A random part of an image [H,W,3], of at least LEAST_CUTOUT of each side."""
+    window = []
+    for length in image.shape[:2]:
+        kept = int(rng.integers(round(LEAST_CUTOUT * length), length + 1))
+        start = int(rng.integers(length - kept + 1))
+        window.append(slice(start, start + kept))
+    return image[tuple(window)]
 
 
 def fit_estimator(run: Run, stage: str, interrupt: Interrupt) -> None:
@@ -39,59 +91,60 @@ def fit_estimator(run: Run, stage: str, interrupt: Interrupt) -> None:
         DatasetError: a file of the data set cannot be used.
     """
     refinement, config = run.model.refinement, run.config
-    if not isinstance(refinement, Refinement):
+    if not isinstance(refinement, Refinement) or not config.conditions:
         return
     seed = run.seed(stage, run.settings(stage).steps)  # as if it were the step after the last
     torch.manual_seed(seed)
     settings = config.estimator
-    samples = run.adverse_crops(settings.frames, (config.height, config.width), seed, settings.clear)
-    fit(refinement.estimator, *collect(run, samples, interrupt), settings.steps)
+    known = with_cameras(run.frames, settings.cameras, settings.cameras_share)
+    frames = DegradedFrames(known, run.conditions(settings.clear), run.scales)
+    views = FrameViews(frames, settings.frames, config.input.sizes, seed)
+    fit(refinement.estimator, *collect(run, refinement, views, interrupt), settings.steps)
 
 
 @torch.no_grad()
-def collect(run: Run, samples: AdverseCrops, interrupt: Interrupt) -> tuple[Tensor, Tensor, Tensor]:
-    """Statistics [N,S], conditions [N] and strengths [N] of samples.
+def collect(run: Run, refinement: Refinement, views: FrameViews, interrupt: Interrupt) -> tuple[Tensor, Tensor]:
+    """Statistics [N,S] and strengths [N,K] of views. One by one, for frames differ in their size.
 
     Raises:
         TrainingInterrupted, DatasetError: as `fit_estimator`.
     """
-    model, fabric = run.model.eval(), run.fabric
-    shares = [
-        range(first, min(first + IMAGES_AT_ONCE, len(samples))) for first in range(0, len(samples), IMAGES_AT_ONCE)
-    ]
+    fabric = run.fabric
+    refinement.eval()
     loader = fabric.setup_dataloaders(
-        batch_loader(samples, shares, fabric.device, fabric.world_size), use_distributed_sampler=False
+        batch_loader(views, [[index] for index in range(len(views))], fabric.device, fabric.world_size),
+        use_distributed_sampler=False,
     )
     rows = []
-    for fields in track(loader, "statistics of the condition", total=len(shares), console=run.console):
+    for fields in track(loader, "statistics of the conditions", total=len(views), console=run.console):
         if isinstance(fields, DatasetError):
             raise fields
         if in_any_process(fabric, interrupt.requested):
-            raise TrainingInterrupted("stopped while the condition estimate was fitted, which is begun anew")
-        batch = Sample(**fields)
-        degraded = to_image(batch.degraded)
-        with fabric.autocast():
-            refined = model.refine(degraded, degraded_segmentation(model, degraded))[0]
-        assert isinstance(model.refinement, Refinement)
-        rows.append((model.refinement.statistics(degraded, refined), batch.condition, batch.strength.float()))
-    statistics, conditions, strengths = (torch.cat(column) for column in zip(*rows, strict=True))
-    return statistics, conditions, strengths
+            raise TrainingInterrupted("stopped while the conditions' estimate was fitted, which is begun anew")
+        batch = Views(**fields)
+        rows.append((refinement.statistics(to_image(batch.scene), to_image(batch.sensor)), batch.strengths))
+    statistics, strengths = (torch.cat(column) for column in zip(*rows, strict=True))
+    return statistics, strengths
 
 
-def fit(estimator: Estimator, statistics: Tensor, conditions: Tensor, strengths: Tensor, steps: int) -> None:
-    """Fit it from where it is to statistics [N,S] of images whose conditions [N] and strengths [N] are known."""
+def fit(estimator: Estimator, statistics: Tensor, strengths: Tensor, steps: int) -> None:
+    """Fit presence and strength from where they are to statistics [N,S] of images whose conditions' strengths [N,K] are
+    known, 0 where one is not there."""
     estimator.centre.copy_(statistics.mean(0))
     estimator.spread.copy_(statistics.std(0, correction=0).clamp(min=LEAST_SPREAD))
-    estimator.requires_grad_(True).train()
-    optimizer = AdamW(estimator.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    fitted = [*estimator.presence.parameters(), *estimator.strength.parameters()]
+    for parameter in fitted:
+        parameter.requires_grad_(True)
+    estimator.train()
+    optimizer = AdamW(fitted, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = CosineAnnealingLR(optimizer, steps)
+    presences = torch.where(strengths > 0, SURE, ABSENT)
     for _ in range(steps):
         chosen = torch.randint(len(statistics), (BATCH,)).to(statistics.device)
         seen = statistics[chosen]
-        logits, by_condition = estimator(seen + JITTER * torch.randn_like(seen) * estimator.spread)
-        with_clear = F.pad(by_condition, (1, 0))  # whose strength is 0
-        strength = with_clear.gather(1, conditions[chosen, None]).squeeze(1)
-        loss = condition_loss(logits, strength, conditions[chosen], strengths[chosen])
+        presence, strength = estimator(seen + JITTER * torch.randn_like(seen) * estimator.spread)
+        of_presence = F.binary_cross_entropy_with_logits(presence, presences[chosen])
+        loss = of_presence + strength_loss(strength, strengths[chosen])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

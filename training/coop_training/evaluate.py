@@ -33,7 +33,7 @@ from coop_training.layouts.folders import paired_items
 from coop_training.layouts.frame import Item, LabelledFrame, ReadyMade
 from coop_training.panels import write_panels
 from coop_training.results import write_results
-from coop_training.tables import absent, report, summary
+from coop_training.tables import absent, harm, report, summary
 
 FILES = ("results.json", "results.md", "panels")
 
@@ -139,6 +139,8 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
     with replacement(panels) as made:  # of this evaluation's conditions only
         write_panels(made, evaluation.samples, bundle.classes)
     print(summary(evaluation.results))
+    if evaluation.results.harm is not None:
+        print(f"\n{harm(evaluation.results.harm)}\n")
     print(arguments.out / tables.name)
 
 

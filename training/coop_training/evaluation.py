@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,9 @@ from coop_perception.metrics import (
     segmentation_scores,
     ssim,
 )
-from coop_perception.model.pipeline import Pipeline, Result
+from coop_perception.model.clear_weather import needs_restoration
+from coop_perception.model.conditions import Conditions
+from coop_perception.model.pipeline import OUTPUTS, Pipeline, Result
 from coop_perception.shown import plain
 from coop_training.cases import CLEAR, PUBLISHED, Case, Entry, Pixels
 from coop_training.layouts.frame import Item
@@ -32,6 +35,7 @@ from coop_training.results import (
     CHANGED_DB,
     EXACT,
     HARM_DB,
+    PRESENT,
     Calibration,
     ConditionScores,
     Harm,
@@ -39,6 +43,7 @@ from coop_training.results import (
     MaskScores,
     Results,
     Scores,
+    harm_summary,
     mean_scores,
     with_won_back,
 )
@@ -46,25 +51,23 @@ from coop_training.results import (
 _CLEAR_SAMPLES = 4
 Method = Callable[[Pixels, Case], Result]
 """What is scored: (degraded image uint8 [H,W,3], what was done to it) -> a result with mask_raw, mask and restored, and
-with confidence, condition and strength where the method has them. Called from several threads at a time."""
+with confidence and condition where the method has them. Called from several threads at a time."""
 Merge = NDArray[np.uint8]
 """uint8 [256]: the label that each of the bundle's class ids counts as, where labels are coarser than its classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """One image in one case: its name, confusion matrices, counts of confidences, (PSNR, SSIM), most likely condition
-    and strength (None: no estimate), and the pictures where they are to be looked at."""
+    """One image in one case: its name, confusion matrices, counts of confidences, (PSNR, SSIM), the estimate (None: no
+    such), and the pictures where they are to be looked at."""
 
     name: str
-
     raw: NDArray[np.int64]
     refined: NDArray[np.int64]
     confidences: NDArray[np.int64] | None
     degraded: tuple[float, float]
     restored: tuple[float, float]
-    condition: int | None
-    strength: float | None
+    estimate: Conditions | None
     sample: Sample | None
 
 
@@ -77,8 +80,13 @@ class Evaluation:
 
 
 def cooperative(pipeline: Pipeline) -> Method:
-    """Masks refined and images restored by a bundle."""
-    return lambda image, case: pipeline.run([image], ("mask_raw", "mask", "confidence", "restored", "condition"))[0]
+    """Masks refined and images restored by a bundle, each image as the node treats the first that a camera sends."""
+    return lambda image, case: pipeline.run([image], OUTPUTS, decide=as_first_frame)[0]
+
+
+def as_first_frame(index: int, estimate: Conditions) -> Conditions | None:
+    """What restoration of a camera's first frame is conditioned on: `coop_perception.model.pipeline.Decide`."""
+    return estimate if needs_restoration(estimate.presence, restored_before=False) else None
 
 
 def restore_then_segment(pipeline: Pipeline, restore: Callable[[Pixels, Case], Pixels] | None = None) -> Method:
@@ -87,7 +95,7 @@ def restore_then_segment(pipeline: Pipeline, restore: Callable[[Pixels, Case], P
 
     def method(image: Pixels, case: Case) -> Result:
         wanted = ("mask_raw",) if restore else ("mask_raw", "restored", "condition")
-        (result,) = pipeline.run([image], wanted)
+        (result,) = pipeline.run([image], wanted, decide=as_first_frame)
         if restore:
             result.restored = restore(image, case)
         assert result.restored is not None
@@ -131,7 +139,7 @@ def evaluate(
         bundle: name of the bundle whose segmenter is used.
         method_name: how refined and restored came about, in words.
         suite: name of the cases together.
-        known: the conditions that `Result.condition` tells apart, in its order.
+        known: the conditions that `Result.condition` is of, in its order.
         merge: where labels are coarser than classes.
 
     Raises:
@@ -176,19 +184,20 @@ def evaluate(
         mean_without_exact=_mean_over(
             [of for name, of in by_condition.items() if name in adverse and name not in EXACT]
         ),
+        harm=harm_summary(by_condition),
     )
     return Evaluation(results, samples)
 
 
 def _absent(clean: Sequence[_Score], classes: Sequence[SemanticClass]) -> list[str]:
     """Names of the classes of which the labels have no pixel; none without labels."""
-    pixels = sum(one.raw for one in clean).sum(1)
+    pixels = np.sum([one.raw for one in clean], axis=(0, 2))
     return [c.name for c in classes if pixels.any() and not pixels[c.id]]
 
 
 def _mean_over(conditions: Sequence[ConditionScores]) -> Scores | None:
-    """The mean of the estimates' shares says nothing."""
-    return mean_scores(conditions).model_copy(update={"estimates": None}) if conditions else None
+    """How often each condition is present in the mean over all of them says nothing."""
+    return mean_scores(conditions).model_copy(update={"present": None}) if conditions else None
 
 
 def _picked(case: Case, cases: Sequence[Case], images: int) -> list[int]:
@@ -231,18 +240,13 @@ def _score_image(
             confidences=None if confidence is None else confidence_counts(frame.mask, refined, confidence),
             degraded=image_scores(reference, degraded),
             restored=image_scores(reference, result.restored),
-            condition=None if result.condition is None else int(result.condition.argmax()),
-            strength=result.strength,
+            estimate=result.condition,
             sample=sample,
         )
 
 
 def _pool(scores: Sequence[_Score], case: Case, known: Sequence[str]) -> Scores:
     """Scores of one case over all images."""
-    estimates = [known[one.condition] for one in scores if one.condition is not None]
-    errors = [abs(one.strength - case.strength) for one in scores if one.strength is not None]
-    truth = CLEAR if case.clear else case.condition
-    judged = bool(estimates) and truth in known
     gains = [one.restored[0] - one.degraded[0] for one in scores]
     worst = int(np.argmin(gains))
     confidences = [one.confidences for one in scores if one.confidences is not None]
@@ -262,10 +266,26 @@ def _pool(scores: Sequence[_Score], case: Case, known: Sequence[str]) -> Scores:
             worst_image=scores[worst].name,
         ),
         changed=float(np.mean([one.restored[0] < CHANGED_DB for one in scores])) if case.clear else None,
-        estimates={name: estimates.count(name) / len(estimates) for name in known} if estimates else None,
-        recognised=estimates.count(truth) / len(estimates) if judged else None,
-        strength_error=float(np.mean(errors)) if judged and errors and not case.variant else None,
+        **_of_estimates([one.estimate for one in scores if one.estimate is not None], case, known),
     )
+
+
+def _of_estimates(estimates: Sequence[Conditions], case: Case, known: Sequence[str]) -> dict[str, Any]:
+    """What is said of the estimates, which may be none: fields of `Scores`."""
+    if not estimates:
+        return {}
+    found = np.stack([estimate.presence for estimate in estimates]) >= PRESENT
+    applied = [known.index(name) for name in case.applied(known)]
+    strengths = [estimate.strength[index] for estimate in estimates for index in applied]
+    return {
+        "false_alarms": float(found.any(1).mean()) if case.clear else None,
+        "present": dict(zip(known, found.mean(0).tolist(), strict=True)),
+        "recognised": float(found[:, applied].mean()) if applied else None,
+        "strength_error": float(np.mean(np.abs(np.subtract(strengths, case.strength))))
+        if applied and case.published
+        else None,
+        "familiarity": float(np.mean([estimate.familiarity for estimate in estimates])),
+    }
 
 
 def _mask_scores(matrices: Sequence[NDArray[np.int64]]) -> MaskScores | None:

@@ -8,14 +8,13 @@ import onnx
 import torch
 from rich.console import Console
 
-from coop_perception.contracts import CONTRACTS, FUSED, STAGES
+from coop_perception.contracts import CONTRACTS, network_size
 from coop_perception.documents import read_yaml
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.model.bundle import MANIFEST, load_bundle
 from coop_training.adapters import OnnxSegmenter
 from coop_training.bundle_writing import check_replaceable, described, new_bundle, write_graphs, write_manifest
-from coop_training.export_check import ExportError, check_frames, listed_images
-from coop_training.onnx_graphs import join
+from coop_training.export_check import ExportError, check_views, listed_images
 
 
 def exchange_segmenter(
@@ -52,23 +51,21 @@ def exchange_segmenter(
     if out == source.resolve():
         raise ExportError(f"{out}: is the bundle that is read; choose another --out")
     check_replaceable(out, force)
-    own = OnnxSegmenter(description, bundle.classes, bundle.height, bundle.width, segmenter)
-    size = (bundle.height, bundle.width)
-    frames = check_frames(bundle.conditions, size, listed_images(images) if images else [])
-    console.print(f"compared with its parts on {len(frames)} frames of {images or 'a sample drive'}")
+    own = OnnxSegmenter(description, bundle.classes, *network_size(bundle.input, 3, 4), segmenter)
+    views = check_views(bundle.conditions, bundle.input, listed_images(images) if images else [])
+    console.print(f"compared with its parts on {len(views)} frames of {images or 'a sample drive'}")
 
-    values = {"image": torch.from_numpy(frames)}
-    graphs = {"segmenter": own.graph(*size)}
-    values |= zip(CONTRACTS["segmenter"].outputs, own.segment(values["image"]), strict=True)
-    for name in STAGES[1:]:
-        contract, path = CONTRACTS[name], bundle.networks[name].path
-        graphs[name] = onnx.load(path)
-        found = OnnxRuntimeEngine(path).run({key: values[key].numpy() for key in contract.inputs}, contract.outputs)
-        values |= {key: torch.from_numpy(value) for key, value in found.items()}
-    graphs[FUSED] = join(FUSED, {name: graphs[name] for name in STAGES}, CONTRACTS[FUSED].outputs)
+    graphs = {name: onnx.load(network.path) for name, network in bundle.networks.items()} | {"segmenter": own.graph()}
+    others = {name: OnnxRuntimeEngine(bundle.networks[name].path) for name in ("refinement", "restoration")}
+    for view in views:
+        segmented = own.segment(torch.from_numpy(view["image"]))
+        view |= zip(CONTRACTS["segmenter"].outputs, (value.numpy() for value in segmented), strict=True)
+        for name, engine in others.items():
+            contract = CONTRACTS[name]
+            view |= engine.run({key: view[key] for key in contract.inputs}, contract.outputs)
     manifest = read_yaml(source / MANIFEST)
     with new_bundle(out, force, console) as directory:
-        manifest |= {"name": out.name, **write_graphs(graphs, values, directory, console)}
+        manifest |= {"name": out.name, "networks": write_graphs(graphs, views, directory, console)}
         manifest["training"] = {**manifest.get("training", {}), "segmenter": described(own)}
         manifest["figures"] = read_yaml(figures) if figures else {}
         write_manifest(directory, manifest)

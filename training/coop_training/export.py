@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from rich.console import Console
-from torch import Tensor
 
 from coop_perception.classes import IGNORE_ID
-from coop_perception.commands.build_engines import build_engines, compute_capabilities
-from coop_perception.contracts import CONTRACTS, FUSED, STAGES
+from coop_perception.commands.build_engines import compute_capabilities
+from coop_perception.contracts import CONTRACTS
 from coop_perception.documents import DocumentError, parse_json, read_yaml
 from coop_perception.engines import EngineError
+from coop_perception.engines.ahead import build_engines
 from coop_perception.engines.files import handed_over
 from coop_perception.engines.precisions import PRECISIONS
 from coop_perception.exit_codes import CANNOT, DONE, interrupted
@@ -31,10 +30,18 @@ from coop_training.bundle_writing import check_replaceable, described, new_bundl
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig
 from coop_training.exchange import exchange_segmenter
-from coop_training.export_check import ExportError, agreements, check_frames, listed_images, trained_images
-from coop_training.graphs import GRAPHS
+from coop_training.export_check import (
+    ExportError,
+    Values,
+    agreement,
+    check_views,
+    in_words,
+    listed_images,
+    trained_images,
+)
+from coop_training.graphs import GRAPHS, export_graphs
 from coop_training.model import Cooperative
-from coop_training.onnx_graphs import export_graph, halve_weights, join, store_weights_halved
+from coop_training.onnx_graphs import fold_normalisations, halve_weights
 from coop_training.problems import problems
 
 ENGINES = "tensorrt_rtx"
@@ -145,28 +152,30 @@ def export(
     made = config if segmenter is None else config.model_copy(update={"segmenter": None})
     model, classes = Cooperative(made), config.data.class_list.classes
     if segmenter is not None:
-        model.segmenter = OnnxSegmenter(segmenter[0], classes, config.height, config.width, segmenter[1])
+        model.segmenter = OnnxSegmenter(segmenter[0], classes, *config.input.image, segmenter[1])
     load_weights(checkpoint, model.deployed())
     model.eval()
     reads = listed_images(images) if images else trained_images(config)
-    frames = torch.from_numpy(check_frames(config.all_conditions, (config.height, config.width), reads))
+    views = check_views(config.conditions, config.input.sizes, reads)
     source = (images or config.data.root) if reads else "a sample drive"
-    console.print(f"compared with PyTorch on {len(frames)} frames of {source}")
-    trained = results(model, frames)
+    console.print(f"compared with PyTorch on {len(views)} frames of {source}")
+    trained = results(model, views)
+    fold_normalisations(model)
     halve_weights(model)
-    console.print(f"weights in float16 beside those trained: {agreements(results(model, frames), trained)}")
+    stored = results(model, views)
+    console.print(f"weights in float16 beside those trained: {in_words(agreement(stored, trained))}")
 
     with new_bundle(out, force, console) as directory:
-        written = write_networks(model, frames, directory, console)
+        networks = write_graphs(export_graphs(model, config.input.sensor), both(views, stored), directory, console)
         own = {"segmenter": described(model.segmenter)} if isinstance(model.segmenter, OnnxSegmenter) else {}
         manifest = {
             "format": FORMAT_VERSION,
             "name": out.name,
             "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in classes],
             "ignore_id": IGNORE_ID,
-            "input": {"height": config.height, "width": config.width},
-            "conditions": list(config.all_conditions),
-            **written,
+            "input": config.input.model_dump(),
+            "conditions": list(config.conditions),
+            "networks": networks,
             "training": {
                 "stage": facts["stage"],
                 "commit": facts.get("commit", "unknown"),
@@ -180,41 +189,22 @@ def export(
         write_manifest(directory, manifest)
 
 
-def results(model: Cooperative, frames: Tensor) -> dict[str, NDArray[np.generic]]:
-    """What all three networks make of frames uint8 [N,H,W,3], by PyTorch."""
-    with torch.no_grad():
-        values = GRAPHS[FUSED](model, *frames.shape[1:3]).eval()(frames)
-    return {name: value.numpy() for name, value in zip(CONTRACTS[FUSED].outputs, values, strict=True)}
+@torch.no_grad()
+def results(model: Cooperative, views: Sequence[Values]) -> list[dict[str, NDArray[np.generic]]]:
+    """What the networks, by PyTorch, make of frames, each in turn: all outputs of `CONTRACTS`."""
+    graphs = {name: GRAPHS[name](model).eval() for name in CONTRACTS}
+    found = []
+    for view in views:
+        values = {name: torch.from_numpy(value) for name, value in view.items()}
+        for name, contract in CONTRACTS.items():
+            given = graphs[name](*(values[key] for key in contract.inputs))
+            values |= zip(contract.outputs, given if isinstance(given, tuple) else (given,), strict=True)
+        found.append({name: value.numpy() for name, value in values.items() if name not in view})
+    return found
 
 
-def write_networks(model: Cooperative, frames: Tensor, directory: Path, console: Console) -> dict[str, Any]:
-    """Write the four graphs, each checked against PyTorch on the frames; `networks` and `weights` of the manifest.
-
-    Args:
-        model: in evaluation mode, on the CPU.
-        frames: uint8 [N,H,W,3] RGB.
-        directory: where they go.
-        console: for one line per graph.
-
-    Raises:
-        ExportError, AdapterError: as `export`.
-    """
-    graphs: dict[str, onnx.ModelProto] = {}
-    values = {"image": frames}
-    for name, contract in CONTRACTS.items():
-        network = GRAPHS[name](model, *frames.shape[1:3]).eval()
-        given = tuple(values[key] for key in contract.inputs)
-        with torch.no_grad():
-            result = network(*given)
-        values |= zip(contract.outputs, result if isinstance(result, tuple) else (result,), strict=True)
-        if name == "cooperative":
-            graphs[name] = join(name, {stage: graphs[stage] for stage in STAGES}, contract.outputs)
-        elif name == "segmenter" and isinstance(model.segmenter, OnnxSegmenter):
-            graphs[name] = model.segmenter.graph(*frames.shape[1:3])
-        else:
-            graphs[name] = export_graph(network, given, contract.inputs, contract.outputs)
-            store_weights_halved(graphs[name], [weight for weight, _ in network.named_parameters()])
-    return write_graphs(graphs, values, directory, console)
+def both(views: Sequence[Values], found: Sequence[Values]) -> list[Values]:
+    return [{**view, **outputs} for view, outputs in zip(views, found, strict=True)]
 
 
 if __name__ == "__main__":

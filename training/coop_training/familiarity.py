@@ -1,11 +1,11 @@
 """How far restoration is to be trusted: fitted to what it did to images, whether mended or spoilt.
 
-    python -m coop_training.familiarity --bundle models/street --config training/configs/street.yaml \\
-        --cameras DIR... --out out/street/familiar.safetensors
+    python -m coop_training.familiarity --checkpoint out/mine/restoration.safetensors \\
+        --config training/configs/street.yaml --cameras DIR... --out out/mine/familiar.safetensors
 
 takes frames of the configuration's data and of other cameras, which need no labels, clear, under its conditions, and
-changed otherwise (`unknown`), restores them by the bundle, and fits the estimate's third network to the outcomes. The
-result is a checkpoint for coop-export.
+changed otherwise (`unknown`), restores them, and fits the estimate's third network to the outcomes. The result is a
+checkpoint for coop-export.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -28,34 +27,43 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from coop_perception.camera import Intrinsics
-from coop_perception.classes import IGNORE_ID
-from coop_perception.degradations.depth import ground_plane_depth
+from coop_perception.contracts import InputSizes
 from coop_perception.documents import read_yaml
 from coop_perception.image_files import DatasetError, image_files, read_image
 from coop_perception.metrics import psnr
 from coop_perception.model.bundle import MANIFEST, BundleError
 from coop_perception.replacing import open_results
 from coop_training.bundle_weights import load_bundle_weights
-from coop_training.checkpoint import CheckpointError, save_weights
+from coop_training.checkpoint import CheckpointError, load_weights, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
-from coop_training.data import LabelledFrame, degrade_randomly, load_frames, random_view
-from coop_training.guidance import degraded_segmentation, to_image
+from coop_training.data import LabelledFrame, load_frames, random_view
+from coop_training.frames import unlabelled
 from coop_training.layouts.frame import scaled_image
+from coop_training.mixtures import other_camera
 from coop_training.model import Cooperative
-from coop_training.networks.condition import Estimate, Estimator, trust
-from coop_training.networks.refinement import Refinement
+from coop_training.networks.estimate import Estimator
+from coop_training.observed import (
+    NoEstimateError,
+    Pixels,
+    adverse,
+    observe,
+    refinement_of,
+    restored,
+    trusted,
+)
 from coop_training.record import commit
 from coop_training.unknown import unknown
 
-CLEAR, UNKNOWN, BOTH = 0.12, 0.42, 0.08
-"""Shares of samples; the rest are under one condition. BOTH: first changed otherwise, then under a condition."""
+CLEAR, UNKNOWN, BOTH = 0.12, 0.38, 0.1
+"""Shares of samples; the rest are under conditions. BOTH: first changed otherwise, then under conditions."""
 OTHER_CAMERAS = 0.5
 """Share of samples from other cameras, where there are any."""
 LARGEST_DB = 3.0
 """What a sample weighs at most, in dB gained or lost."""
-AVERSION = 3.0
+AVERSION = 5.0
 """How much heavier a loss weighs than a gain: never worse than the input comes before better."""
+LARGEST_HEIGHT = 720
+"""Pixels: of other cameras' frames that are restored."""
 SPOILT_DB = 0.1
 CHANGED_DB = 45.0
 """A clear image that comes back at less than this is spoilt."""
@@ -64,16 +72,19 @@ STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY, JITTER = 4000, 128, 1e-3, 0.1, 0.05
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Of N images: statistics [N,S], the estimate by them, and dB that restoration gained [N]."""
+    """Of N frames: statistics [N,S], presence and strength [N,K] by them, and dB that restoration gained [N]."""
 
     statistics: Tensor
-    estimate: Estimate
+    presence: Tensor
+    strength: Tensor
     gains: Tensor
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m coop_training.familiarity", description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, help="a stage's, whose networks restore")
+    source.add_argument("--bundle", type=Path, help="or a bundle")
     parser.add_argument("--config", type=Path, required=True, help="that the bundle was trained with")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides of the config")
     parser.add_argument("--cameras", type=Path, nargs="*", default=[], help="folders of other cameras' clear images")
@@ -87,28 +98,35 @@ def main() -> int:
         config = load_config(arguments.config, arguments.set)
         torch.manual_seed(config.seed)
         model = Cooperative(config).eval()
-        load_bundle_weights(arguments.bundle, model, config)
-        if not isinstance(model.refinement, Refinement):
-            raise ConfigError(f"{arguments.config}: variant {config.variant} estimates no condition")
+        facts = _read(arguments.bundle, arguments.checkpoint, model, config)
+        estimator = refinement_of(model).estimator
         own = load_frames(config.data, config.conditions)
         others = [path for folder in arguments.cameras for path in sorted(image_files(folder))]
         found = collect(model, own, others, config, arguments.samples, console)
-        report = fit(model.refinement.estimator, found)
+        report = fit(estimator, found, STEPS)
         console.print(report)
-        facts = {"stage": "familiarity", "config": config.model_dump_json(), "commit": commit()}
-        facts["record"] = json.dumps({"stages": _stages(arguments.bundle)})
         save_weights(arguments.out, model.parts(), facts)
-    except (BundleError, CheckpointError, ConfigError, DatasetError, OSError) as error:
+    except (BundleError, CheckpointError, ConfigError, DatasetError, NoEstimateError, OSError) as error:
         print(f"familiarity: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _stages(bundle: Path) -> object:
-    return read_yaml(bundle / MANIFEST)["training"]["stages"]
+def _read(bundle: Path | None, checkpoint: Path | None, model: Cooperative, config: TrainConfig) -> dict[str, str]:
+    """Weights into the model; the facts of the checkpoint, as it is or as it was before it became the bundle."""
+    if bundle is None:
+        assert checkpoint is not None
+        return load_weights(checkpoint, model.parts())
+    load_bundle_weights(bundle, model, config)
+    record = {"stages": read_yaml(bundle / MANIFEST)["training"]["stages"]}
+    return {
+        "stage": "familiarity",
+        "config": config.model_dump_json(),
+        "commit": commit(),
+        "record": json.dumps(record),
+    }
 
 
-@torch.no_grad()
 def collect(
     model: Cooperative,
     own: Sequence[LabelledFrame],
@@ -122,46 +140,42 @@ def collect(
     Raises:
         DatasetError: an image cannot be read.
     """
-    assert isinstance(model.refinement, Refinement)
-    statistics, posteriors, strengths, gains = [], [], [], []
+    rows = []
     for index in track(range(samples), "restoring samples", console=console):
         rng = np.random.default_rng((config.seed, index))
-        clear, degraded = sample(own, others, config, rng)
-        image = to_image(torch.from_numpy(np.ascontiguousarray(degraded.transpose(2, 0, 1)))[None])
-        refined = model.refine(image, degraded_segmentation(model, image))[0]
-        found = model.refinement.statistics(image, refined)
-        estimate = replace(model.refinement.estimator.estimate(found), familiarity=None)
-        restored = model.restore(image, refined, estimate)[0][0].clamp(0, 1)
-        pixels = np.rint(255 * restored.numpy()).astype(np.uint8).transpose(1, 2, 0)
-        statistics.append(found)
-        posteriors.append(estimate.posterior)
-        strengths.append(estimate.strength)
-        gains.append(gained(clear, degraded, pixels))
+        rows.append(outcome(model, *sample(own, others, config, rng), config.input.sizes))
+    return stacked(rows)
+
+
+def outcome(model: Cooperative, clear: Pixels, degraded: Pixels, sizes: InputSizes) -> Outcomes:
+    """Of one frame: what restoration makes of it by an estimate that is trusted wholly."""
+    seen = observe(model, degraded, sizes)
+    with torch.no_grad():
+        estimate = trusted(refinement_of(model).estimator.estimate(seen.statistics))
+    gain = gained(clear, degraded, restored(model, seen, estimate))
+    return Outcomes(seen.statistics, estimate.presence, estimate.strength, torch.tensor([gain]))
+
+
+def stacked(rows: Sequence[Outcomes]) -> Outcomes:
+    """Several as one."""
     return Outcomes(
-        torch.cat(statistics), Estimate(torch.cat(posteriors), torch.cat(strengths)), torch.tensor(gains).float()
+        torch.cat([row.statistics for row in rows]),
+        torch.cat([row.presence for row in rows]),
+        torch.cat([row.strength for row in rows]),
+        torch.cat([row.gains for row in rows]).float(),
     )
 
 
 def sample(
     own: Sequence[LabelledFrame], others: Sequence[Path], config: TrainConfig, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A clear image of the configuration's size, and what has become of it."""
-    size = (config.height, config.width)
+) -> tuple[Pixels, Pixels]:
+    """A clear frame, and what has become of it."""
     if others and rng.random() < OTHER_CAMERAS:
-        image = scaled_image(read_image(others[rng.integers(len(others))]), *size)
-        intrinsics = Intrinsics.from_fov(size[1], size[0])
-        depth = ground_plane_depth(intrinsics).astype(np.float16)
-        frame = LabelledFrame(image, np.full(size, IGNORE_ID, np.uint8), depth, intrinsics)
+        frame = unlabelled(_at_most(read_image(others[int(rng.integers(len(others)))]), rng))
     else:
-        frame = own[rng.integers(len(own))]
-    frame = random_view(frame, size, (1.0, 1.0), rng)
-    frame = replace(
-        frame,
-        image=frame.image[: size[0], : size[1]],
-        mask=frame.mask[: size[0], : size[1]],
-        depth=frame.depth[: size[0], : size[1]],
-        intrinsics=replace(frame.intrinsics, width=size[1], height=size[0]),
-    )
+        frame = own[int(rng.integers(len(own)))]
+    frame = random_view(frame, (1, 1), (1.0, 1.0), rng)
+    frame = replace(frame, image=other_camera(frame.image, rng))
     clear, kind = frame.image, rng.random()
     if kind < CLEAR:
         return clear, clear
@@ -169,48 +183,62 @@ def sample(
         return clear, unknown(clear, rng)
     if kind < CLEAR + UNKNOWN + BOTH:
         frame = replace(frame, image=unknown(clear, rng))
-    name = config.conditions[rng.integers(len(config.conditions))]
-    return clear, degrade_randomly(frame, name, rng)[0]
+    reflected = own[int(rng.integers(len(own)))].image
+    return clear, adverse(frame, reflected, config.conditions, config.mixtures, rng)[0]
 
 
-def gained(clear: NDArray[np.uint8], degraded: NDArray[np.uint8], restored: NDArray[np.uint8]) -> float:
+def _at_most(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Higher ones than LARGEST_HEIGHT are scaled to any height from half of it on: what counts is that cameras differ,
+    and full resolution takes its time."""
+    height, width = image.shape[:2]
+    if height <= LARGEST_HEIGHT:
+        return image
+    lower = int(rng.integers(LARGEST_HEIGHT // 2, LARGEST_HEIGHT + 1))
+    return scaled_image(image, lower, round(width * lower / height))
+
+
+def gained(clear: Pixels, degraded: Pixels, result: Pixels) -> float:
     """dB nearer to the clear image; of one that was clear, minus what it has been changed by above CHANGED_DB."""
     if np.array_equal(clear, degraded):
-        change = CHANGED_DB - psnr(degraded, restored)
+        change = CHANGED_DB - psnr(degraded, result)
         return -change / 3 if change > 0 else LARGEST_DB / 10
-    return psnr(clear, restored) - psnr(clear, degraded)
+    return psnr(clear, result) - psnr(clear, degraded)
 
 
-def fit(estimator: Estimator, outcomes: Outcomes) -> str:
-    """Fit `familiar` to whether restoration spoilt images, each as heavy as it gained or lost, losses
-    AVERSION times. Returns a line about it, on a tenth of the samples held out."""
-    good = (outcomes.gains > -SPOILT_DB).float()
-    weights = outcomes.gains.abs().clamp(max=LARGEST_DB) + SPOILT_DB
-    weights = torch.where(good > 0, weights, AVERSION * weights)
-    held = torch.arange(len(good)) % 10 == 0
+def loss(estimator: Estimator, outcomes: Outcomes, chosen: Tensor) -> Tensor:
+    """Cross-entropy of whether restoration spoilt the frames chosen, each as heavy as it gained or lost, losses
+    AVERSION times. Scalar."""
+    good = (outcomes.gains[chosen] > -SPOILT_DB).float()
+    weights = outcomes.gains[chosen].abs().clamp(max=LARGEST_DB) + SPOILT_DB
+    seen = outcomes.statistics[chosen]
+    noise = JITTER * torch.randn_like(seen) * estimator.spread
+    logits = estimator.outcome(seen + noise, outcomes.presence[chosen], outcomes.strength[chosen])
+    terms = F.binary_cross_entropy_with_logits(logits, good, reduction="none")
+    return (terms * torch.where(good > 0, weights, AVERSION * weights)).mean()
+
+
+def fit(estimator: Estimator, outcomes: Outcomes, steps: int) -> str:
+    """Fit `familiar`, from nothing, to whether restoration spoilt frames. Returns a line about it, on a tenth of the
+    samples held out."""
+    held = torch.arange(len(outcomes.gains)) % 10 == 0
     fitted = (~held).nonzero().squeeze(1)
+    estimator.requires_grad_(False)
     estimator.familiar.requires_grad_(True).train()
     for layer in estimator.familiar:
         if isinstance(layer, torch.nn.Linear):
             layer.reset_parameters()
     optimizer = AdamW(estimator.familiar.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS):
-        chosen = fitted[torch.randint(len(fitted), (BATCH,))]
-        seen = outcomes.statistics[chosen]
-        noise = JITTER * torch.randn_like(seen) * estimator.spread
-        estimate = Estimate(outcomes.estimate.posterior[chosen], outcomes.estimate.strength[chosen])
-        logits = estimator.outcome(seen + noise, estimate)
-        loss = (F.binary_cross_entropy_with_logits(logits, good[chosen], reduction="none") * weights[chosen]).mean()
+    schedule = CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss(estimator, outcomes, fitted[torch.randint(len(fitted), (BATCH,))]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     estimator.eval()
     with torch.no_grad():
-        found = Estimate(outcomes.estimate.posterior[held], outcomes.estimate.strength[held])
-        familiarity = trust(estimator.outcome(outcomes.statistics[held], found))
-    gains, spoilt = outcomes.gains[held], good[held] == 0
+        familiarity = estimator.estimate(outcomes.statistics[held]).familiarity
+    gains = outcomes.gains[held]
+    spoilt = gains <= -SPOILT_DB
     return (
         f"{int(held.sum())} samples held out: of {int(spoilt.sum())} that restoration spoilt familiarity is "
         f"{familiarity[spoilt].mean():.2f}, of the others {familiarity[~spoilt].mean():.2f}; mean gain "

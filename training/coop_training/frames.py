@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 from rich.progress import track
 
+from coop_perception.camera import Intrinsics
 from coop_perception.classes import IGNORE_ID
 from coop_perception.degradations import CONDITIONS
-from coop_perception.image_files import DatasetError
+from coop_perception.degradations.depth import ground_plane_depth
+from coop_perception.image_files import DatasetError, image_files, read_image
 from coop_perception.sample_scene.drive import SampleDrive
 from coop_perception.shown import plain
 from coop_training.config import CoarseData, DataConfig
@@ -58,6 +61,11 @@ class TrainingFrames(Sequence[LabelledFrame]):
         self.weights: NDArray[np.float64] = np.repeat(each, [len(part) for part in self.parts])
         """How often each frame is to be drawn, in sum 1."""
 
+    def shares(self) -> list[float]:
+        """How often a frame of each part is drawn, in sum 1."""
+        starts = [0, *self.ends[:-1].tolist()]
+        return [float(self.weights[start:end].sum()) for start, end in zip(starts, self.ends, strict=True)]
+
     def __len__(self) -> int:
         return len(self.weights)
 
@@ -66,6 +74,31 @@ class TrainingFrames(Sequence[LabelledFrame]):
             raise IndexError(index)
         part = int(np.searchsorted(self.ends, index, side="right"))
         return self.parts[part][index - int(self.ends[part])]  # counted from its end
+
+
+def with_cameras(frames: TrainingFrames, folders: Sequence[Path], share: float) -> TrainingFrames:
+    """Frames, and beside them clear images of other cameras, of which nothing else is known: on an empty, level street.
+
+    Args:
+        frames: drawn as before, but for the share.
+        folders: of the images; without any, `frames` are returned.
+        share: how often one of the images is to be drawn.
+
+    Raises:
+        DatasetError: a folder holds no image, or one cannot be read.
+    """
+    if not folders:
+        return frames
+    others = [unlabelled(read_image(path)) for folder in folders for path in sorted(image_files(folder))]
+    return TrainingFrames([*frames.parts, others], [*((1 - share) * part for part in frames.shares()), share])
+
+
+def unlabelled(image: NDArray[np.uint8]) -> LabelledFrame:
+    """A camera's frame, uint8 [h,w,3] RGB, without labels, its depth that of an empty, level street."""
+    height, width = image.shape[:2]
+    intrinsics = Intrinsics.from_fov(width, height)
+    depth = ground_plane_depth(intrinsics).astype(np.float16)
+    return LabelledFrame(image, np.full((height, width), IGNORE_ID, np.uint8), depth, intrinsics)
 
 
 def load_frames(config: DataConfig, conditions: Sequence[str] = tuple(CONDITIONS)) -> TrainingFrames:
@@ -103,7 +136,8 @@ def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
     if config.root is None:
         return []
     layout = LAYOUTS[config.layout]
-    needs_depth = any(CONDITIONS[name].needs_depth for name in conditions if name not in layout.ready_made)
+    published = [CONDITIONS[name] for name in conditions if name in CONDITIONS and name not in layout.ready_made]
+    needs_depth = any(condition.needs_depth for condition in published)
     try:
         items = layout.items(config.root, config.split, config.class_list, needs_depth)
     except DatasetError as error:

@@ -1,22 +1,32 @@
-"""Segmentations and condition estimates that networks are conditioned on while they are trained."""
+"""Segmentations and estimates of conditions that networks are conditioned on while they are trained."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coop_perception.contracts import STRIDE
 from coop_training.config import TrainConfig
-from coop_training.data import Sample
 from coop_training.model import Cooperative
-from coop_training.networks.condition import Estimate
+from coop_training.networks.blocks import resized
+from coop_training.networks.estimate import Estimate
 
 TRUTH_SMOOTHING = 0.1
-ESTIMATED_SHARE = 0.25
-"""Of mixed guidance: samples that are guided by the networks' own segmentation and estimate."""
-STRENGTH_ERRORS = {"clear": 0.0, "fog": 0.08, "rain": 0.08, "reflection": 0.19}
-LEAST_STRENGTH_ERROR = 0.015
-"""How far off, in the mean, strengths are as estimated of unseen whole frames: by condition, and of all others."""
+UNIFORM_SHARE = 0.15
+"""Of mixed guidance: samples whose guidance says nothing of the scene."""
+WRONG_SHARE = 0.1
+"""Samples whose estimate is wrong: restoration is not to trust it blindly."""
+UNSURE_SHARE, UNSURE_BY = 0.4, 0.35
+"""How often a condition that is there is estimated with a probability below 1, and how far below at most."""
+ALARM_SHARE, ALARM = 0.08, 0.3
+"""How often one that is not there is estimated with a probability above 0, and how high at most."""
+STRENGTH_ERROR = 0.07
+"""Standard deviation of estimated strengths from the true ones."""
+SMALLEST_SCALE = 0.5
+"""Of the image against the frame."""
 
 
 def to_image(image: Tensor) -> Tensor:
@@ -24,70 +34,108 @@ def to_image(image: Tensor) -> Tensor:
     return (image.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
+def image_of(frame: Tensor) -> Tensor:
+    """The image that the scene is seen in, of frames [N,3,h,w]: half of the time the frames themselves, else the frames
+    scaled down as those of a camera of more pixels than the networks see. Its sides are multiples of 32."""
+    if torch.rand(()) < 0.5:
+        return frame
+    scale = float(1 - (1 - SMALLEST_SCALE) * torch.rand(()))
+    size = [max(round(side * scale / STRIDE), 1) * STRIDE for side in frame.shape[-2:]]
+    return F.interpolate(frame, size=size, mode="area").contiguous(memory_format=torch.channels_last)
+
+
 def degraded_segmentation(model: Cooperative, degraded: Tensor) -> Tensor:
     """S_d: probabilities [N,C,h,w] of the segmenter, which no stage of Algorithm 1 changes."""
     with torch.no_grad():
-        return model.segmenter(degraded).float().softmax(1)
+        probabilities: Tensor = model.segmenter(degraded).float().softmax(1)
+    return probabilities
 
 
 @torch.no_grad()
 def restoration_guidance(
-    config: TrainConfig, model: Cooperative, degraded: Tensor, batch: Sample
-) -> tuple[Tensor, Estimate]:
-    """What the restoration is conditioned on in its own stage: S_gt and the true condition, S_r and the condition as it
-    is estimated, or for each sample one of the two.
-
-    Of a crop the condition is estimated far worse than of the whole frame, as deployed. So `mixed` is mostly the truth,
-    its strength as far off as estimates of whole frames are.
+    config: TrainConfig, model: Cooperative, image: Tensor, mask: Tensor, shares: Tensor
+) -> Tensor:
+    """What guides the restoration in its own stage: S_gt, S_r, for each sample one of them or nothing, or nothing.
 
     Args:
-        config: `guidance` says which.
-        model: whose S_r and estimate are taken.
-        degraded: float [N,3,H,W] in 0..1.
-        batch: the same samples.
+        config: `guidance` and `refined_share` say which.
+        model: whose S_r is taken.
+        image: float [N,3,H,W] in 0..1, as the networks see the frames.
+        mask: int64 [N,h,w], the frames'.
+        shares: of `label_shares`.
 
     Returns:
-        Probabilities [N,C,H/stride,W/stride], and the estimate.
+        Probabilities [N,C,h/stride,w/stride].
     """
-    guidance = smooth_one_hot(batch.mask, model.classes, degraded.shape[-2] // model.stride)
-    posterior = F.one_hot(batch.condition, model.conditions).float()
-    strength = batch.strength.float().clone()
-    if config.guidance == "mixed":
-        names = config.all_conditions
-        errors = strength.new_tensor([STRENGTH_ERRORS.get(name, LEAST_STRENGTH_ERROR) for name in names])
-        off = torch.randn(len(degraded)).to(degraded.device) * errors[batch.condition]
-        strength = (strength + off).clamp(0, 1)
-    # Each step has a seed of its own.
-    share = {"gt": 0.0, "none": 0.0, "mixed": ESTIMATED_SHARE, "refined": 1.0}[config.guidance]
-    refined = (torch.rand(len(degraded)) < share).nonzero().squeeze(1).to(degraded.device)
+    guidance = smooth_truth(mask, shares, model.stride)
+    drawn = torch.rand(len(mask))  # each step has a seed of its own
+    share = {"refined": 1.0, "mixed": config.refined_share}.get(config.guidance, 0.0)
+    refined = (drawn < share).nonzero().squeeze(1).to(image.device)
     if len(refined):
-        image = degraded[refined]
-        guidance[refined], estimate = model.refine(image, degraded_segmentation(model, image))
-        posterior[refined], strength[refined] = estimate.posterior.float(), estimate.strength.float()
-    return guidance, Estimate(posterior, strength)
+        seen = image[refined]
+        logits = model.refinement(seen, degraded_segmentation(model, seen))[0]
+        guidance[refined] = resized(logits.float().softmax(1), guidance)
+    if config.guidance == "mixed":
+        guidance[(drawn > 1 - UNIFORM_SHARE).to(image.device)] = 1 / model.classes
+    return guidance
 
 
-def smooth_one_hot(mask: Tensor, classes: int, height: int) -> Tensor:
-    """mask int64 [N,H,W] → probabilities [N,C,height,·], box-averaged; ignored pixels spread evenly over classes."""
-    shares = _class_shares(mask, classes, height)
-    return shares + (1 - shares.sum(1, keepdim=True)) / classes
+def rough_estimate(strengths: Tensor) -> Estimate:
+    """The conditions about as well as they are estimated of frames never seen, and for a tenth of the samples wrong.
+
+    Of crops they are estimated far worse than of whole frames, as deployed: so it is the truth that is made rough. A
+    wrong one calls a condition present that is not, or absent that is, or takes the strongest for another one.
+
+    Args:
+        strengths: [N,K], 0 where a condition is not there.
+    """
+
+    def drawn() -> Tensor:
+        return torch.rand(strengths.shape, device=strengths.device)
+
+    number, kinds = strengths.shape
+    there = strengths > 0
+    sure = 1 - UNSURE_BY * drawn() * (drawn() < UNSURE_SHARE)
+    presence = torch.where(there, sure, ALARM * drawn() * (drawn() < ALARM_SHARE))
+    near = (strengths + STRENGTH_ERROR * torch.randn(strengths.shape, device=strengths.device)).clamp(0, 1)
+    strength = torch.where(there, near, drawn())  # of a condition that is not there it means nothing
+
+    def one_condition() -> Tensor:
+        return F.one_hot(torch.randint(kinds, (number,), device=strengths.device), kinds).bool()
+
+    wrong = drawn()[:, :1] < WRONG_SHARE
+    presence = torch.where(wrong & one_condition(), 1 - presence, presence)
+    mistaken = wrong & (drawn()[:, :1] < 0.5) & there.any(1, keepdim=True)
+    presence = presence.where(~(mistaken & F.one_hot(strengths.argmax(1), kinds).bool()), presence.new_zeros(()))
+    presence = presence.where(~(mistaken & one_condition()), presence.new_ones(()))
+    return Estimate(presence, strength, torch.ones_like(strength[:, 0]))
+
+
+def label_shares(sets: Sequence[frozenset[int]], classes: int) -> Tensor:
+    """By label in masks, the probability of each class: evenly of those that a label of `DataConfig.label_sets` stands
+    for, of all where there is none. [256,C]"""
+    shares = torch.full((256, classes), 1 / classes)
+    for label, among in enumerate(sets):
+        shares[label] = 0
+        shares[label, list(among)] = 1 / len(among)
+    return shares
+
+
+def smooth_truth(mask: Tensor, shares: Tensor, stride: int) -> Tensor:
+    """S_gt: of masks int64 [N,H,W] and `label_shares`, averaged over boxes. Probabilities [N,C,H/stride,W/stride]."""
+    return F.avg_pool2d(shares[mask].permute(0, 3, 1, 2), stride)
 
 
 def plausible_truth(mask: Tensor, refined: Tensor) -> Tensor:
     """S_gt as D1 receives it: the truth box-averaged to the size of S_r [N,C,h,w], with a tenth of S_r mixed in.
 
     One-hot truth is trivially distinguished from the output of a softmax, and so is truth smoothed by a constant. With
-    S_r as what smooths it, both have the same fine structure (as in Luc et al., 2016). Ignored pixels hold S_r itself:
-    nothing can be learnt from them.
+    S_r as what smooths it, both have the same fine structure (as in Luc et al., 2016). Pixels without the label of one
+    class hold S_r itself: nothing can be learnt from them.
     """
-    shares = _class_shares(mask, refined.shape[1], refined.shape[-2])
-    truth = shares + (1 - shares.sum(1, keepdim=True)) * refined
-    return (1 - TRUTH_SMOOTHING) * truth + TRUTH_SMOOTHING * refined
-
-
-def _class_shares(mask: Tensor, classes: int, height: int) -> Tensor:
-    """Share of each class among the pixels of each box; less than 1 in sum where pixels have no label, or one that
-    stands for several classes. [N,C,height,·]"""
+    classes = refined.shape[1]
     valid = mask < classes
     one_hot = F.one_hot(mask.where(valid, torch.zeros_like(mask)), classes).permute(0, 3, 1, 2)
-    return F.avg_pool2d(one_hot.float() * valid[:, None], mask.shape[-2] // height)
+    shares = F.avg_pool2d(one_hot.float() * valid[:, None], mask.shape[-2] // refined.shape[-2])
+    truth = shares + (1 - shares.sum(1, keepdim=True)) * refined
+    return (1 - TRUTH_SMOOTHING) * truth + TRUTH_SMOOTHING * refined

@@ -253,13 +253,16 @@ def mixture(scene: Scene, shares: NDArray[np.float64], rng: Rng) -> tuple[UInt8A
         rng: the only source of randomness.
 
     Returns:
-        uint8 [H,W,3] RGB, and by kind float32 [K] the strength, 0 where it is not there.
+        uint8 [H,W,3] RGB, and by kind float32 [K] the strength, 0 where it is not there: nowhere, if of what is to be
+        drawn nothing can be shown without depth.
     """
     possible = [
         [form for form in kind.forms if scene.depth is not None or form not in kind.needs_depth] for kind in KINDS
     ]
     weights = np.array([share * bool(forms) for share, forms in zip(shares, possible, strict=True)])
     number = min(1 + int(rng.choice(len(NUMBERS), p=NUMBERS)), int((weights > 0).sum()))
+    if not number:
+        return scene.frame.image, np.zeros(len(KINDS), np.float32)
     chosen = rng.choice(len(KINDS), number, replace=False, p=weights / weights.sum())
     image, strengths = scene.frame.image, np.zeros(len(KINDS), np.float32)
     for index in sorted(chosen.tolist()):

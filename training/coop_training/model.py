@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from coop_training.adapters import OnnxSegmenter
 from coop_training.config import TrainConfig
-from coop_training.networks import lite
-from coop_training.networks.condition import Estimate
+from coop_training.networks.calibration import Calibration
 from coop_training.networks.discriminator import Discriminator
+from coop_training.networks.estimate import Estimate
 from coop_training.networks.nafnet import NafNet
 from coop_training.networks.paper import PaperRefinement, PaperRestoration
 from coop_training.networks.refinement import Refinement
@@ -23,7 +23,6 @@ from coop_training.networks.segmenter import Segmenter
 class Variant:
     """Networks of a variant; `stride`: of S_r, in pixels of the image; `widths`: of the discriminators."""
 
-    segmenter: type[Segmenter | lite.Segmenter]
     refinement: type[Refinement | PaperRefinement]
     restoration: type[Restoration | PaperRestoration | NafNet]
     stride: int
@@ -32,30 +31,16 @@ class Variant:
 
 VARIANTS: dict[str, Variant] = {
     # A quarter of the paper's widths: a fifteenth of the MACs.
-    "fast": Variant(Segmenter, Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
-    "lite": Variant(lite.Segmenter, Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
-    "nafnet": Variant(Segmenter, Refinement, NafNet, 4, (16, 32, 64, 64, 64, 64)),
-    "paper": Variant(Segmenter, PaperRefinement, PaperRestoration, 1, (64, 128, 256, 256, 256, 256)),
+    "fast": Variant(Refinement, Restoration, 4, (16, 32, 64, 64, 64, 64)),
+    "nafnet": Variant(Refinement, NafNet, 4, (16, 32, 64, 64, 64, 64)),
+    "paper": Variant(PaperRefinement, PaperRestoration, 1, (64, 128, 256, 256, 256, 256)),
 }
 """By name in the configuration."""
 
 
-class Unguided(nn.Module):
-    """A restoration whose guidance says nothing of the scene: all classes are equally likely. Called as it is."""
-
-    def __init__(self, restoration: nn.Module) -> None:
-        super().__init__()
-        self.restoration = restoration
-
-    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        result: tuple[Tensor, Tensor, Tensor] = self.restoration(
-            image, torch.full_like(probabilities, 1 / probabilities.shape[1])
-        )
-        return result
-
-
 class Cooperative(nn.Module):
-    """Segmenter, refinement (G1) and restoration (G2), for the classes and conditions of a configuration.
+    """Segmenter, refinement (G1) and restoration (G2), for the classes and conditions of a configuration, and the
+    calibration of what refinement says of its own certainty.
 
     Where the configuration has an adversarial loss also their discriminators: `d1` of {S, I_d}, `d2` of I.
 
@@ -65,48 +50,65 @@ class Cooperative(nn.Module):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        classes, conditions = len(config.data.class_list.classes), config.all_conditions
+        classes, conditions = len(config.data.class_list.classes), len(config.conditions)
         variant = VARIANTS[config.variant]
-        self.classes, self.conditions, self.stride = classes, len(conditions), variant.stride
+        self.classes, self.conditions, self.stride = classes, conditions, variant.stride
         self.segmenter = (
-            variant.segmenter(classes)
+            Segmenter(classes)
             if config.segmenter is None
-            else OnnxSegmenter(config.segmenter, config.data.class_list.classes, config.height, config.width)
+            else OnnxSegmenter(config.segmenter, config.data.class_list.classes, *config.input.image)
         )
         self.refinement = variant.refinement(classes, conditions)
-        restoration = variant.restoration(classes, conditions)
-        self.restoration = Unguided(restoration) if config.guidance == "none" else restoration
+        self.calibration = Calibration(classes, conditions)
+        self.restoration = variant.restoration(classes, conditions)
+        self.guidance = config.guidance
         if config.losses.adversarial:
             # Made last: the others then start from the same weights with and without them.
             self.d1 = Discriminator(classes + 3, variant.widths)
             self.d2 = Discriminator(3, variant.widths)
 
-    def refine(self, image: Tensor, given: Tensor) -> tuple[Tensor, Estimate]:
-        """Refinement as deployed: S_r of an image [N,3,H,W] in 0..1 and its S_d, both probabilities, and the condition,
-        estimated from S_r too where the variant can."""
-        logits, condition, strength, _ = self.refinement(image, given)
-        refined = logits.float().softmax(1)
-        if isinstance(self.refinement, Refinement):
-            return refined, self.refinement.estimate(image, refined)
-        return refined, Estimate(condition.float().softmax(1), strength.float())
+    def refine(self, image: Tensor, given: Tensor, sensor: Tensor) -> tuple[Tensor, Estimate]:
+        """Refinement as deployed.
 
-    def restore(
-        self, image: Tensor, refined: Tensor, estimate: Estimate | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Restoration as deployed: conditioned on the refinement's estimate, which knows the classes and has been
-        fitted to whole frames, or on the one given. Arguments and results as `Restoration`'s.
+        Args:
+            image: [N,3,H,W] in 0..1, H and W divisible by 32.
+            given: S_d, probabilities [N,C,h,w].
+            sensor: views [N,3,T,T] in 0..1 at the camera's own resolution.
 
-        Restorations that know no conditions, and one without guidance, receive no estimate.
+        Returns:
+            S_r, probabilities [N,C,H/stride,W/stride], and the conditions.
         """
-        if not isinstance(self.restoration, Restoration):
-            result: tuple[Tensor, Tensor, Tensor] = self.restoration(image, refined)
-            return result
-        assert isinstance(self.refinement, Refinement)  # of the same variant
-        estimate = estimate or self.refinement.estimate(image, refined)
-        restored, condition, strength = self.restoration(image, refined, estimate)
-        if estimate.familiarity is not None:
-            restored = image + estimate.familiarity[:, None, None, None] * (restored - image)
-        return restored, condition, strength
+        if isinstance(self.refinement, Refinement):
+            logits, _, _, statistics = self.refinement(image, given)
+            return logits.float().softmax(1), self.refinement.estimate(statistics, sensor)
+        logits, presence, strength = self.refinement(image, given)
+        known = Estimate(presence.float().sigmoid(), strength.float(), torch.ones_like(presence[:, 0].float()))
+        return logits.float().softmax(1), known
+
+    def restore(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
+        """Restoration as deployed: [N,3,h,w], the frame itself to the last bit where the estimate has no condition.
+
+        Args:
+            frame: [N,3,h,w] in 0..1, of any h, w.
+            image: the same [N,3,H,W], scaled so that H and W are divisible by 32.
+            refined: S_r, probabilities [N,C,·,·].
+            estimate: what it is conditioned on.
+        """
+        restored = self.restored(frame, image, refined, estimate)
+        if isinstance(self.restoration, Restoration) and self.guidance != "none":
+            return restored  # which changes a frame by no more than the estimate says
+        return frame + estimate.weight[:, None, None, None] * (restored - frame)
+
+    def restored(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
+        """Restoration as it is trained: peers that know of no condition change clear frames too. Arguments as
+        `restore`'s; of S_r and estimate it receives what the configuration's `guidance` lets it."""
+        if self.guidance in ("uniform", "none"):
+            refined = torch.full_like(refined, 1 / self.classes)
+        if self.guidance == "none":
+            ones = torch.ones_like(estimate.presence)
+            estimate = Estimate(ones, ones / 2, torch.ones_like(estimate.familiarity))
+        result: Tensor = self.restoration(frame, image, refined, estimate)
+        return result
 
     def parts(self) -> dict[str, nn.Module]:
         """All networks by name, as checkpoints hold them."""
@@ -114,4 +116,4 @@ class Cooperative(nn.Module):
 
     def deployed(self) -> dict[str, nn.Module]:
         """The networks that a bundle is made of."""
-        return {name: self.parts()[name] for name in ("segmenter", "refinement", "restoration")}
+        return {name: self.parts()[name] for name in ("segmenter", "refinement", "calibration", "restoration")}

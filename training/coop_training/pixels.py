@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+QUARTER = 4
+"""Stride of segmentations between networks, in pixels of the image."""
+
 
 def to_float(image: Tensor) -> Tensor:
     """uint8 [N,H,W,3] RGB → float [N,3,H,W] in 0..1."""
@@ -14,14 +17,20 @@ def to_float(image: Tensor) -> Tensor:
 
 def to_bytes(image: Tensor) -> Tensor:
     """float [N,3,H,W] in about 0..1 → uint8 [N,H,W,3]; clamped and rounded before the cast, which would wrap."""
-    return (image.permute(0, 2, 3, 1) * 255).clamp(0, 255).round().to(torch.uint8)
+    return level(image.permute(0, 2, 3, 1) * 255)
 
 
-def to_mask(probabilities: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """float [N,C,h,w] → mask and confidence uint8 [N,H,W] (255 = certain), from bilinearly upsampled probabilities."""
-    full = F.interpolate(probabilities, size=(height, width), mode="bilinear", align_corners=False)
-    confidence, mask = largest(full)
-    return mask.to(torch.uint8), (confidence * 255).clamp(0, 255).round().to(torch.uint8)
+def level(values: Tensor) -> Tensor:
+    """Numbers of about 0..255 → uint8."""
+    return values.clamp(0, 255).round().to(torch.uint8)
+
+
+def to_mask(probabilities: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """float [N,C,h,w] → mask uint8 [N,h·stride,w·stride], and how probable its class is at each pixel, in 0..1."""
+    if stride > 1:
+        probabilities = F.interpolate(probabilities, scale_factor=stride, mode="bilinear", align_corners=False)
+    probability, mask = largest(probabilities)
+    return mask.to(torch.uint8), probability
 
 
 def largest(scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,18 +71,43 @@ class Scores(_Record):
     harm: Harm | None = None
     changed: float | None = None
     """Share of clear images that come back at less than CHANGED_DB of what they were; None of adverse ones."""
-    estimates: dict[str, float] | None = None
-    """Share of images for which each condition was the most likely one."""
+    false_alarms: float | None = None
+    """Share of clear images in which any condition counts as present; None of adverse ones."""
+    present: dict[str, float] | None = None
+    """Share of images in which each of the bundle's conditions counts as present: with a presence of PRESENT."""
     recognised: float | None = None
-    """Share of images for which that was the true one; None where the model does not know the condition."""
+    """Share of images in which the condition that was applied does; of several, the mean of their shares. None where
+    the bundle knows none of them."""
     strength_error: float | None = None
-    """Mean absolute error of the estimated strength, level/levels being the truth; None likewise."""
+    """Mean absolute error of that condition's estimated strength, level/levels being the truth; None of variants, whose
+    strengths have no common scale."""
+    familiarity: float | None = None
+    """Mean over images."""
 
 
 class ConditionScores(Scores):
     """Averaged over levels, but `won_back`, which is that of the averages, and `harm`, which is of all."""
 
     levels: list[Scores]
+
+
+class HarmSummary(_Record):
+    """What became worse, over all variants (a condition at a level is one) together."""
+
+    variants: int
+    """Adverse ones, in which something could be mended."""
+    worse: int
+    """How many of them have restored images that are in the mean further from the references than the inputs, by more
+    than HARM_DB."""
+    worse_variants: list[str]
+    worst: float
+    """dB by which the worst image of all was changed; above 0 where none was made worse."""
+    worst_variant: str
+    worst_image: str
+    masks_below: int | None = None
+    """How many variants, also of clear images, have refined masks whose mIoU is more than HARM_POINTS below that of the
+    raw ones; None without labels."""
+    masks_below_variants: list[str] = []
 
 
 class Results(_Record):
@@ -101,9 +126,13 @@ class Results(_Record):
     """Over conditions; None without any. Not over clear images of other cameras."""
     mean_without_exact: Scores | None = None
     """Over those that no filter undoes exactly: without chromatic aberration and impulses."""
+    harm: HarmSummary | None = None
+    """None without an adverse variant."""
 
 
+PRESENT = 0.5
 HARM_DB = 0.3
+HARM_POINTS = 0.5
 CHANGED_DB = 40.0
 EXACT = ("chromatic_aberration", "impulse_noise", "aberration_shift", "aberration_radial", "impulses_random")
 """Conditions and families whose undoing is a filter's, of up to infinite gain: they would rule any mean."""
@@ -139,6 +168,36 @@ def won_back(clean: MaskScores | None, scores: Scores) -> float | None:
 def with_won_back(clean: Scores, scores: Scores) -> Scores:
     shares = {"won_back": won_back(clean.raw, scores), "won_back_of_refined": won_back(clean.refined, scores)}
     return scores.model_copy(update=shares)
+
+
+def harm_summary(conditions: Mapping[str, ConditionScores]) -> HarmSummary | None:
+    """Over all levels of all conditions, named `<condition> <level>`; None where nothing is adverse."""
+    variants = {
+        name if level.name == name else f"{name} {level.name}": level
+        for name, scores in conditions.items()
+        for level in scores.levels
+    }
+    harms = {name: level.harm for name, level in variants.items() if level.harm is not None}
+    if not harms:
+        return None
+    worst = min(harms, key=lambda name: harms[name].worst)
+    masks = {
+        name: 100 * (level.refined.miou - level.raw.miou)
+        for name, level in variants.items()
+        if level.refined is not None and level.raw is not None
+    }
+    worse = [name for name in harms if variants[name].restored.psnr - variants[name].degraded.psnr < -HARM_DB]
+    below = [name for name, gain in masks.items() if gain < -HARM_POINTS]
+    return HarmSummary(
+        variants=len(harms),
+        worse=len(worse),
+        worse_variants=worse,
+        worst=harms[worst].worst,
+        worst_variant=worst,
+        worst_image=harms[worst].worst_image,
+        masks_below=len(below) if masks else None,
+        masks_below_variants=below,
+    )
 
 
 def write_results(path: Path, results: Results) -> None:

@@ -11,13 +11,15 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from coop_training.config import StageConfig, StagesConfig, TrainConfig
-from coop_training.data import AdverseCrops, LabelledFrame
+from coop_training.data import AdverseCrops, Conditions, LabelledFrame
 from coop_training.model import Cooperative
 from coop_training.progress_panels import Panels
 from coop_training.stages import Stage
 
 STAGES = tuple(StagesConfig.model_fields)
 """Names, in order."""
+CLEAR_SCALES, PUBLISHED_SCALES, MIXED_SCALES = (0.6, 2.0), (0.9, 1.3), (0.62, 1.7)
+"""The smallest and the largest of views against frames."""
 
 
 def result_file(out: Path, stage: str) -> Path:
@@ -55,14 +57,18 @@ class Run:
         settings = self.settings(name)
         length, crop, seed = settings.steps * settings.batch, settings.crop or self.config.data.crop, self.seed(name)
         if stage.adverse:
-            return self.adverse_crops(length, crop, seed, self.config.clear, settings.shares)
-        return AdverseCrops(self.frames, length, crop, (), self.config.clear, seed, (0.6, 2.0))
+            conditions = self.conditions(self.config.clear, settings.shares)
+            return AdverseCrops(self.frames, length, crop, conditions, seed, self.scales)
+        return AdverseCrops(self.frames, length, crop, Conditions((), 1.0), seed, CLEAR_SCALES)
 
-    def adverse_crops(
-        self, length: int, crop: tuple[int, int], seed: int, clear: float, shares: Mapping[str, float] | None = None
-    ) -> AdverseCrops:
-        """Samples under the run's conditions, each as often as `shares` says, or all alike; a share clear."""
-        return AdverseCrops(self.frames, length, crop, self.config.conditions, clear, seed, (0.9, 1.3), shares=shares)
+    def conditions(self, clear: float, shares: Mapping[str, float] | None = None) -> Conditions:
+        """The run's, each as often as `shares` says, or all alike; a share of frames stays clear."""
+        return Conditions(self.config.conditions, clear, self.config.mixtures, shares or {})
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Of frames under conditions: the published ones are known at their data's resolution."""
+        return MIXED_SCALES if self.config.mixtures else PUBLISHED_SCALES
 
     def seed(self, stage: str, *place: int) -> int:
         """A seed of its own for each stage, and for each place in it."""

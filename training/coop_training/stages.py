@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coop_training.config import TrainConfig
 from coop_training.data import Sample
-from coop_training.guidance import restoration_guidance, to_image
+from coop_training.guidance import image_of, label_shares, restoration_guidance, rough_estimate, to_image
 from coop_training.model import Cooperative
 from coop_training.terms import Criteria, Fakes, Losses, weighted_sum
 
@@ -41,7 +41,7 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
     """
     classes, sets = len(config.data.class_list.classes), config.data.label_sets
     coarse = torch.tensor([[c in among for c in range(classes)] for among in sets[classes:]], dtype=torch.bool)
-    step = StageLosses(config, Criteria(config.losses, weights, coarse))
+    step = StageLosses(config, Criteria(config.losses, weights, coarse), label_shares(sets, classes).to(weights.device))
     critics = step.criteria.critics
     d1, d2 = (("d1",), ("d2",)) if config.losses.adversarial else ((), ())
     return {
@@ -53,10 +53,13 @@ def stages(config: TrainConfig, weights: Tensor) -> dict[str, Stage]:
 
 
 class StageLosses:
-    """The generators' losses of each stage on a batch, and what the discriminators are to judge of it."""
+    """The generators' losses of each stage on a batch, and what the discriminators are to judge of it.
 
-    def __init__(self, config: TrainConfig, criteria: Criteria) -> None:
-        self.config, self.criteria = config, criteria
+    shares: [256,C] by label, the classes that it stands for.
+    """
+
+    def __init__(self, config: TrainConfig, criteria: Criteria, shares: Tensor) -> None:
+        self.config, self.criteria, self.shares = config, criteria, shares
 
     def segmenter(self, model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
         """Of `batch.degraded`, which is the clear image in a stage that is not adverse."""
@@ -64,18 +67,20 @@ class StageLosses:
         return weighted_sum(self.criteria.segmentation(logits, batch.mask)), {}
 
     def refinement(self, model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
-        _, terms, fakes = self.criteria.refinement(model, batch, to_image(batch.degraded))
+        _, terms, fakes = self.criteria.refinement(model, to_image(batch.degraded), batch.mask, batch.strengths)
         return weighted_sum(terms), fakes
 
     def restoration(self, model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
-        degraded = to_image(batch.degraded)
-        guidance, estimate = restoration_guidance(self.config, model, degraded, batch)
-        terms, fakes = self.criteria.restoration(model, batch, degraded, guidance, estimate)
+        frame, clear = to_image(batch.degraded), to_image(batch.clear)
+        image, estimate = image_of(frame), rough_estimate(batch.strengths)
+        guidance = restoration_guidance(self.config, model, image, batch.mask, self.shares)
+        terms, fakes = self.criteria.restoration(model, frame, clear, image, guidance, estimate)
         return weighted_sum(terms), fakes
 
     def joint(self, model: Cooperative, batch: Sample) -> tuple[Losses, Fakes]:
         """S_r stays differentiable: restoration's errors reach the refinement, which is the point of this stage."""
-        degraded = to_image(batch.degraded)
-        refined, terms, fakes = self.criteria.refinement(model, batch, degraded)
-        of_restoration, also = self.criteria.restoration(model, batch, degraded, refined)
+        frame, clear = to_image(batch.degraded), to_image(batch.clear)
+        refined, terms, fakes = self.criteria.refinement(model, frame, batch.mask, batch.strengths)
+        estimate = rough_estimate(batch.strengths)
+        of_restoration, also = self.criteria.restoration(model, frame, clear, frame, refined, estimate)
         return weighted_sum([*terms, *of_restoration]), {**fakes, **also}

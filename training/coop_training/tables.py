@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from coop_training.results import HARM_DB, ImageScores, MaskScores, Results, Scores
+from coop_training.results import HARM_DB, HARM_POINTS, HarmSummary, ImageScores, MaskScores, Results, Scores
 
 DASH = "–"
 CLEAN = "clean"
+_NAMES = 5
 
 
 def report(results: Results) -> str:
@@ -20,6 +21,7 @@ def report(results: Results) -> str:
         "## Summary",
         *([absent(results)] if results.absent else []),
         summary(results),
+        *([harm(results.harm)] if results.harm else []),
         "Won back: the share of the mIoU lost to the condition that refinement regains, "
         "(refined − raw) / (clean raw − raw); behind the stroke against the clean image's refined mask. Harmed: the "
         f"share of images whose restored one is more than {HARM_DB} dB further from the reference than the input, and "
@@ -29,7 +31,7 @@ def report(results: Results) -> str:
         "## Restoration (the paper's Table 2)",
         restoration({"restored": [results]}),
         *(["## Confidence of refined masks", calibration(results)] if results.clean.calibration else []),
-        *(["## Condition estimate", estimates(results)] if results.clean.estimates else []),
+        *(["## Condition estimate", estimates(results)] if results.clean.present else []),
         *(["## Levels", levels(results)] if results.conditions else []),
     ]
     return "\n\n".join(sections) + "\n"
@@ -49,14 +51,15 @@ def summary(results: Results) -> str:
             _won_back(scores),
             *_gain(scores.degraded.psnr, scores.restored.psnr, 2, input_is_perfect=scores.changed is not None),
             _harm(scores),
-            percent(scores.recognised),
+            _recognised(scores),
+            number(scores.familiarity, 2),
         ]
         for name, scores in _rows(results)
     ]
     return markdown(
         [
             *("condition", "mIoU raw, %", "refined", "gain", "won back"),
-            *("PSNR degraded", "restored", "gain", "harmed, worst", "recognised"),
+            *("PSNR degraded", "restored", "gain", "harmed, worst", "recognised", "familiarity"),
         ],
         rows,
     )
@@ -95,17 +98,44 @@ def restoration(by_method: Mapping[str, Sequence[Results]]) -> str:
     return markdown(header, rows)
 
 
-def estimates(results: Results) -> str:
-    """A confusion matrix: how often each condition was taken for which, and how far off its strength was."""
-    names = list(results.clean.estimates or ())
+def harm(found: HarmSummary) -> str:
+    """How many variants became worse, and which."""
     rows = [
-        [name, *(percent((scores.estimates or {})[other]) for other in names), number(scores.strength_error, 3)]
+        [
+            f"worse by more than {HARM_DB} dB in the mean",
+            f"{found.worse} of {found.variants}",
+            _listed(found.worse_variants),
+        ],
+        ["worst frame", f"{found.worst:+.1f} dB", f"{found.worst_variant}, {found.worst_image}"],
+    ]
+    if found.masks_below is not None:
+        masks = f"refined masks below raw by more than {HARM_POINTS} points"
+        rows.append([masks, str(found.masks_below), _listed(found.masks_below_variants)])
+    return markdown(["harm over all variants", "", ""], rows)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of them; all are in results.json."""
+    more = [f"and {len(names) - _NAMES} more"] if len(names) > _NAMES else []
+    return "; ".join([*names[:_NAMES], *more]) or DASH
+
+
+def estimates(results: Results) -> str:
+    """How often each of the bundle's conditions counts as present under which, how far off its strength was, and the
+    mean familiarity."""
+    names = list(results.clean.present or ())
+    rows = [
+        [
+            name,
+            *(percent((scores.present or {})[other]) for other in names),
+            number(scores.strength_error, 3),
+            number(scores.familiarity, 2),
+        ]
         for name, scores in ((CLEAN, results.clean), *results.conditions.items())
     ]
-    called = 1 - (results.clean.recognised or 0)
     return (
-        markdown(["condition \\ estimate", *names, "strength error"], rows)
-        + f"\n\nClean images called adverse: {percent(called)}."
+        markdown(["condition \\ present", *names, "strength error", "familiarity"], rows)
+        + f"\n\nFalse alarms, clean images in which any is: {percent(results.clean.false_alarms)}."
     )
 
 
@@ -122,13 +152,14 @@ def levels(results: Results) -> str:
             f"{scores.restored.ssim:.4f}",
             _harm(scores),
             _ece(scores),
-            percent(scores.recognised),
+            _recognised(scores),
+            number(scores.familiarity, 2),
         ]
         for name, condition in results.conditions.items()
         for scores in condition.levels
     ]
     header = ["condition", "level", "mIoU raw, %", "refined", "gain", "won back", "PSNR degraded", "restored", "gain"]
-    return markdown([*header, "SSIM degraded", "restored", "harmed, worst", "ECE", "recognised"], rows)
+    return markdown([*header, "SSIM degraded", "restored", "harmed, worst", "ECE", "recognised", "familiarity"], rows)
 
 
 def calibration(results: Results) -> str:
@@ -192,6 +223,12 @@ def _harm(scores: Scores) -> str:
     if scores.changed is not None:
         return f"{scores.changed:.0%} changed"
     return DASH if scores.harm is None else f"{scores.harm.share:.0%}, {scores.harm.worst:+.1f} dB"
+
+
+def _recognised(scores: Scores) -> str:
+    if scores.false_alarms is not None:
+        return f"{scores.false_alarms:.0%} false"
+    return percent(scores.recognised)
 
 
 def _ece(scores: Scores) -> str:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.config import LossesConfig
-from coop_training.data import Sample
-from coop_training.guidance import degraded_segmentation, plausible_truth, to_image
+from coop_training.guidance import degraded_segmentation, plausible_truth
 from coop_training.losses import (
     ADVERSARIAL,
     condition_loss,
     cross_entropy,
     feature_extractor,
+    harm,
     l1,
     log_mse,
     perceptual,
@@ -26,7 +26,7 @@ from coop_training.losses import (
     total_variation,
 )
 from coop_training.model import Cooperative
-from coop_training.networks.condition import Estimate
+from coop_training.networks.estimate import Estimate
 
 Losses = dict[str, Tensor]
 """Named terms, each a scalar, and `total`, their weighted sum."""
@@ -80,34 +80,40 @@ class Criteria:
         if self._config.jaccard:
             yield Term("jaccard", self._config.jaccard, soft_jaccard(logits, mask))
 
-    def refinement(self, model: Cooperative, batch: Sample, degraded: Tensor) -> tuple[Tensor, list[Term], Fakes]:
-        """S_r of degraded images [N,3,H,W] in 0..1 as probabilities, and the terms of equation 1."""
-        logits, condition, strength, seen = model.refinement(degraded, degraded_segmentation(model, degraded))
+    def refinement(
+        self, model: Cooperative, image: Tensor, mask: Tensor, strengths: Tensor
+    ) -> tuple[Tensor, list[Term], Fakes]:
+        """S_r of degraded images [N,3,H,W] in 0..1 as probabilities, and the terms of equation 1.
+
+        mask int64 [N,H,W] and strengths [N,K] are the truth.
+        """
+        logits, presence, strength, *_ = model.refinement(image, degraded_segmentation(model, image))
         refined = logits.float().softmax(1)
-        terms = [*self.segmentation(logits, batch.mask), self._condition(condition, strength, batch)]
-        if self._config.log_mse:
-            # What makes an image clear makes it legible: the cross-entropy alone is slow to find the filters.
-            terms.append(Term("log_mse_seen", self._config.log_mse, log_mse(seen, to_image(batch.clear))))
+        terms = [*self.segmentation(logits, mask)]
+        if self._config.condition and strengths.shape[1]:
+            terms.append(Term("condition", self._config.condition, condition_loss(presence, strength, strengths)))
         fakes: Fakes = {}
         if self._config.adversarial:
-            image = F.avg_pool2d(degraded, degraded.shape[-1] // refined.shape[-1])
-            fake = torch.cat([refined, image], 1)
-            real = torch.cat([plausible_truth(batch.mask, refined.detach()), image], 1)
+            small = F.avg_pool2d(image, image.shape[-1] // refined.shape[-1])
+            fake = torch.cat([refined, small], 1)
+            real = torch.cat([plausible_truth(mask, refined.detach()), small], 1)
             terms.append(self._generator("d1", model.d1, fake))
             fakes["d1"] = (real, fake.detach())
         return refined, terms, fakes
 
     def restoration(
-        self, model: Cooperative, batch: Sample, degraded: Tensor, guidance: Tensor, estimate: Estimate | None = None
+        self, model: Cooperative, frame: Tensor, clear: Tensor, image: Tensor, guidance: Tensor, estimate: Estimate
     ) -> tuple[list[Term], Fakes]:
-        """The terms of equation 4, of degraded images [N,3,H,W] in 0..1 restored under the guidance [N,C,h,w] and the
-        estimate; without one, under the refinement's."""
-        clear = to_image(batch.clear)
-        restored, condition, strength = model.restore(degraded, guidance, estimate)
-        restored = restored.float()
-        terms = [Term("l1", self._config.l1, l1(restored, clear)), self._condition(condition, strength, batch)]
+        """The terms of equation 4, of degraded frames [N,3,h,w] in 0..1 against clear ones.
+
+        image [N,3,H,W], guidance [N,C,·,·] and estimate: what else the restoration receives.
+        """
+        restored = model.restored(frame, image, guidance, estimate).float()
+        terms = [Term("l1", self._config.l1, l1(restored, clear))]
         if self._config.log_mse:
             terms.append(Term("log_mse", self._config.log_mse, log_mse(restored, clear)))
+        if self._config.harm:
+            terms.append(Term("harm", self._config.harm, harm(restored, frame, clear)))
         if self._config.tv:
             terms.append(Term("tv", self._config.tv, total_variation(restored)))
         terms += self._of_features(model.segmenter, restored, clear)
@@ -124,10 +130,6 @@ class Criteria:
             scores = model.get_submodule(name)(torch.cat([real, fake]))  # one pass: one step of the power iteration
             terms.append(Term(name, 1.0, self._adversarial.critic(*scores.chunk(2))))
         return weighted_sum(terms)
-
-    def _condition(self, logits: Tensor, strength: Tensor, batch: Sample) -> Term:
-        loss = condition_loss(logits, strength, batch.condition, batch.strength)
-        return Term("condition", self._config.condition, loss)
 
     def _of_features(self, segmenter: nn.Module, restored: Tensor, clear: Tensor) -> Iterator[Term]:
         if self._features is None:

@@ -24,6 +24,7 @@ from coop_training.interrupt import Interrupt
 from coop_training.label_survey import check_labels, class_weights, label_counts
 from coop_training.loop import PROGRESS, run_stage
 from coop_training.model import Cooperative
+from coop_training.networks.encoder import load_pretrained
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.segmenter import Segmenter
 from coop_training.progress_panels import Panels
@@ -100,6 +101,8 @@ def train(
                 console.print(f"{config.start_from} does not hold {', '.join(weights)} of {network}: these begin anew")
     if config.segmenter_from is not None and config.segmenter is None:
         load_weights(config.segmenter_from, {"segmenter": model.segmenter})
+    if config.refinement_from is not None:
+        load_weights(config.refinement_from, {"refinement": model.refinement})
     costs = deployed_costs(model)
     console.print(cost_table(model, costs))
     frames = load_frames(config.data, config.conditions)
@@ -134,13 +137,15 @@ def train(
 
 
 def start_refinement(refinement: Refinement, segmenter: nn.Module, config: TrainConfig) -> None:
-    """From the reference segmenter's features: the run's own or another's. Without one it learns them from nothing."""
+    """From the reference segmenter's features: the run's own or another's. Without one it begins with ImageNet's."""
     if isinstance(segmenter, Segmenter):
         refinement.start_from(segmenter)
     elif config.segmenter_from is not None:
         reference = Segmenter(len(config.data.class_list.classes))
         load_weights(config.segmenter_from, {"segmenter": reference})
         refinement.start_from(reference)
+    else:
+        load_pretrained(refinement.encoder)
 
 
 def stages_before(name: str, config: TrainConfig) -> tuple[str, ...]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
-from coop_training import export, monitor, train
+from coop_training import monitor, train, training
+from coop_training.model import Cooperative
+from coop_training.networks.cost import Cost
+from coop_training.summary import deployed_costs
 from once import once
+from random_model import save_random_model
 from smoke_run import run, write_config, write_frames
 
 
@@ -22,7 +27,9 @@ def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def share_of_the_cores() -> None:
     """Workers side by side would otherwise each compute on all of them."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +40,23 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config_file(root: Path, tmp_path: Path) -> Path:
     return write_config(tmp_path / "smoke.yaml", root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def costs_counted_once() -> Iterator[None]:
+    """Of networks of one kind: counting takes a second or two."""
+    counted: dict[tuple[object, ...], dict[str, Cost]] = {}
+
+    def costs(model: Cooperative) -> dict[str, Cost]:
+        kinds = tuple(type(part) for part in model.parts().values())
+        key = (*kinds, model.classes, model.conditions)
+        if key not in counted:
+            counted[key] = deployed_costs(model)
+        return counted[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "deployed_costs", costs)
+        yield
 
 
 @pytest.fixture
@@ -59,6 +83,8 @@ def exported(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of all stages, `run`, and of the bundle that coop-export makes of it, `bundle`. An export takes
     a minute; not to be changed."""
 
+    from coop_training import export  # which takes long to import
+
     def make(directory: Path) -> None:
         config = write_config(directory / "smoke.yaml", root)
         # Such steps that the segmenter's classes are apart by more than an export rounds.
@@ -68,3 +94,17 @@ def exported(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run(export.main, "--checkpoint", checkpoint, "--out", directory / "bundle") == 0
 
     return once(tmp_path_factory, "exported", make)
+
+
+@pytest.fixture(scope="session")
+def random_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a checkpoint of random weights, `joint.safetensors`, and of its bundle, `random`. Not to be changed."""
+
+    from coop_training import export
+
+    def make(directory: Path) -> None:
+        save_random_model(directory / "joint.safetensors")
+        arguments = ("--checkpoint", directory / "joint.safetensors", "--out", directory / "random")
+        assert run(export.main, *arguments) == 0
+
+    return once(tmp_path_factory, "random", make)

@@ -30,8 +30,7 @@ def write_config(path: Path, root: Path) -> Path:
     stage = {"steps": 3, "batch": 2}
     config = {
         "name": "smoke",
-        "height": HEIGHT,
-        "width": WIDTH,
+        "input": {"height": HEIGHT, "smallest": 32, "sensor": 64},
         "data": {"root": str(root), "exclude": ["held"], "sample_drives": 0, "crop": [64, 96]},
         "estimator": {"frames": 6, "steps": 5},
         "stages": dict.fromkeys(("segmenter", "refinement", "restoration", "joint"), stage),

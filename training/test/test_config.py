@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from coop_training.config import ConfigError, LossesConfig, load_config
+from coop_training.config import ConfigError, LossesConfig, TrainConfig, load_config
+from coop_training.mixtures import KINDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,12 @@ PEERS = [file for file in (STREET.parent / "peers").iterdir() if file.stem != "c
         ({"guidance": "truth"}, "guidance: Input should be .*, found 'truth'"),
         ({"learning_rate": 1}, "learning_rate: Extra inputs are not permitted"),
         ({"conditions": ["mist"]}, "conditions: .*'mist'.* known: .*fog"),
-        ({"height": 90}, "height: Input should be a multiple of 4"),
+        ({"input": {"height": 90}}, "input.height: Input should be a multiple of 32"),
+        ({"input": {"height": 96, "smallest": 128}}, "input: .*height is 96; give one from smallest, 128, to 2048"),
+        (
+            {"mixtures": True, "conditions": ["fog"]},
+            "mixtures has conditions of its own, fog, .*: leave out",
+        ),
         (
             {"conditions": ["fog"], "stages": {"refinement": {"steps": 1, "shares": {"rain": 1}}}, "start_from": "x"},
             r"stages.refinement.shares: \['rain'\] not among conditions \['fog'\]",
@@ -32,7 +38,8 @@ PEERS = [file for file in (STREET.parent / "peers").iterdir() if file.stem != "c
             {"conditions": ["fog"], "stages": {"refinement": {"steps": 1, "shares": {"fog": 0}}}, "start_from": "x"},
             "stages.refinement.shares: all are 0",
         ),
-        ({"height": 28}, "height: Input should be greater than or equal to 32"),
+        ({"input": {"sensor": 0}}, "input.sensor: Input should be greater than or equal to 32"),
+        ({"refinement_from": "x"}, "refinement_from names one that is trained"),
     ],
 )
 def test_configurations_that_cannot_be(config_file: Path, edit: dict[str, object], says: str) -> None:
@@ -58,6 +65,12 @@ def test_fields_can_be_set_over_the_files(config_file: Path) -> None:
     assert config.data.crop == (32, 64)
     assert config.data.root is None
     assert config.ema == 0.1
+
+
+def test_conditions_of_mixtures_are_all_its_kinds(config_file: Path) -> None:
+    config = load_config(config_file, ["mixtures=true"])
+    assert config.conditions == tuple(kind.name for kind in KINDS)
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
 
 
 @settings(deadline=None, max_examples=25)
@@ -112,7 +125,7 @@ def test_configurations_that_come_along_load(file: Path) -> None:
 
 def test_documented_losses_are_those_of_the_configurations() -> None:
     """In the table's order, which is that of the equations, behind the cross-entropy."""
-    terms = ("adversarial", "l1", "perceptual", "style", "tv", "jaccard", "log_mse", "condition")
+    terms = ("adversarial", "l1", "perceptual", "style", "tv", "jaccard", "log_mse", "harm", "condition")
     text = (STREET.parents[2] / "docs/training.md").read_text().partition("## Losses")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")][2:] for line in text.splitlines() if line[:2] == "| "]
     header, _, _, *documented = rows

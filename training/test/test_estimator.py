@@ -1,4 +1,4 @@
-"""The condition estimate: what is read from statistics, and its fitting after a stage."""
+"""The conditions' estimate: what it is fitted to, what it learns, and its fitting after a stage."""
 
 from __future__ import annotations
 
@@ -6,54 +6,103 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from coop_training import estimator as fitting
-from coop_training.estimator import fit
-from coop_training.networks.condition import Estimator
+from coop_training.data import Conditions, DegradedFrames
+from coop_training.estimator import ABSENT, LEAST_CUTOUT, SURE, FrameViews, cutout, fit
+from coop_training.layouts.frame import LabelledFrame
+from coop_training.networks.estimate import Estimator
 from safetensors.torch import load_file
+from smoke_run import HEIGHT, WIDTH
 
-SIZE, CONDITIONS = 8, ("clear", "gaussian_blur", "fog")
+from coop_perception.contracts import InputSizes
+from coop_perception.sample_scene.drive import SampleDrive
+
+CONDITIONS = 2
 
 
-def images(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Statistics that tell everything: the first four which condition, for none may be relied on alone, the fifth how
-    strong; the others nothing, the last being the same in all images."""
+def images(estimator: Estimator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Statistics that tell everything: thirty of each condition whether it is there, for none may be relied on alone,
+    others how strong it is; the rest nothing, the last being the same in all images. And the strengths."""
     generator = torch.Generator().manual_seed(count)
-    condition = torch.arange(count) % len(CONDITIONS)
-    strength = torch.rand(count, generator=generator) * (condition > 0)
-    statistics = torch.randn(count, SIZE, generator=generator)
-    statistics[:, :4] = 30.0 * (condition.float()[:, None] - 1) + 100
-    statistics[:, 4] = 0.01 * strength
+    strengths = torch.rand(count, CONDITIONS, generator=generator)
+    strengths *= torch.rand(count, CONDITIONS, generator=generator) > 0.5
+    statistics = torch.randn(count, len(estimator.centre), generator=generator)
+    for condition in range(CONDITIONS):
+        there = (strengths[:, condition, None] > 0).float()
+        statistics[:, 200 * condition : 200 * condition + 30] = 30 * there + 100
+        statistics[:, 200 * condition + 30 : 200 * condition + 200] = 0.01 * strengths[:, condition, None]
     statistics[:, -1] = 7
-    return statistics, condition, strength
+    return statistics, strengths
 
 
-def test_it_learns_what_the_statistics_tell() -> None:
+@pytest.fixture(scope="module")
+def fitted() -> Estimator:
     torch.manual_seed(0)
-    estimator = Estimator(SIZE, CONDITIONS)
-    fit(estimator, *images(600), steps=600)
-    statistics, condition, strength = images(90)
-    found = estimator.estimate(statistics)
-    assert torch.equal(found.posterior.argmax(1), condition)
-    assert (found.strength - strength).abs().mean() < 0.05
-    assert found.posterior.max(1).values.min() > 0.9
+    estimator = Estimator(CONDITIONS)
+    fit(estimator, *images(estimator, 600), steps=150)
+    return estimator
 
 
-def test_strength_is_the_expected_one() -> None:
-    torch.manual_seed(0)
-    estimator, statistics = Estimator(SIZE, CONDITIONS).eval(), torch.randn(4, SIZE)
-    logits, strengths = estimator(statistics)
-    found = estimator.estimate(statistics)
-    torch.testing.assert_close(found.strength, (logits.softmax(1)[:, 1:] * strengths.clamp(0, 1)).sum(1))
+def test_it_learns_what_the_statistics_tell(fitted: Estimator) -> None:
+    statistics, strengths = images(fitted, 90)
+    with torch.no_grad():
+        found = fitted.estimate(statistics)
+    there = strengths > 0
+    assert torch.equal(found.presence > 0.5, there)
+    assert (found.strength - strengths).abs()[there].mean() < 0.1
 
 
-def test_an_image_unlike_all_others_is_not_told_the_more_surely() -> None:
-    torch.manual_seed(0)
-    estimator = Estimator(SIZE, CONDITIONS)
-    fit(estimator, *images(90), steps=1)
-    far = estimator.centre + 1e3 * estimator.spread
-    torch.testing.assert_close(estimator(far[None])[0], estimator(far[None] + 1e6 * estimator.spread)[0])
+def test_it_is_never_certain(fitted: Estimator) -> None:
+    with torch.no_grad():
+        presence = fitted.estimate(images(fitted, 90)[0]).presence
+    assert presence[presence > 0.5].median() < (1 + SURE) / 2
+    assert presence[presence < 0.5].median() > ABSENT / 2
+    assert presence.max() < 0.995
+
+
+def test_an_image_unlike_all_others_is_not_told_the_more_surely(fitted: Estimator) -> None:
+    far = fitted.centre + 1e3 * fitted.spread
+    with torch.no_grad():
+        torch.testing.assert_close(fitted(far[None])[0], fitted(far[None] + 1e6 * fitted.spread)[0])
+
+
+def test_fitting_leaves_familiarity_alone() -> None:
+    estimator = Estimator(CONDITIONS)
+    before = {name: tensor.clone() for name, tensor in estimator.familiar.state_dict().items()}
+    fit(estimator, *images(estimator, 90), steps=1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in estimator.familiar.state_dict().items())
+
+
+def views(length: int = 30) -> FrameViews:
+    drive = SampleDrive(4, WIDTH, HEIGHT)
+    shown = drive.frame(0)
+    frame = LabelledFrame(shown.image, shown.mask, shown.depth.astype(np.float16), drive.intrinsics)
+    frames = DegradedFrames([frame], Conditions(("fog", "jpeg"), 1 / 3), (0.6, 1.7))
+    return FrameViews(frames, length, InputSizes(96, 64, 256, 64), seed=3)
+
+
+def test_views_are_of_whole_frames_of_many_sizes() -> None:
+    items = views()
+    found = [items[index] for index in range(30)]
+    assert len({item.scene.shape for item in found}) > 1  # of several aspect ratios
+    assert {item.scene.shape[1] for item in found} == {96}
+    assert {item.scene.shape[2] % 32 for item in found} == {0}
+    assert {tuple(item.sensor.shape) for item in found} == {(3, 64, 64)}
+    assert 4 < sum(not item.strengths.any() for item in found) < 16
+    again = items[17]
+    assert torch.equal(again.scene, found[17].scene)
+    assert torch.equal(again.sensor, found[17].sensor)
+
+
+def test_cutouts_keep_most_of_a_frame() -> None:
+    image = np.zeros((100, 200, 3), np.uint8)
+    shapes = [cutout(image, np.random.default_rng(seed)).shape for seed in range(50)]
+    assert min(shape[0] for shape in shapes) >= LEAST_CUTOUT * 100
+    assert max(shape[1] for shape in shapes) <= 200
+    assert len({shape[0] / shape[1] for shape in shapes}) > 20
 
 
 def test_it_is_fitted_when_refinement_has_been_trained(trained: Path) -> None:
@@ -61,7 +110,7 @@ def test_it_is_fitted_when_refinement_has_been_trained(trained: Path) -> None:
         name: {key: value for key, value in load_file(trained / f"{name}.safetensors").items() if "estimator" in key}
         for name in ("segmenter", "refinement", "restoration", "joint")
     }
-    weight = "refinement.estimator.condition.1.weight"
+    weight = "refinement.estimator.presence.1.weight"
     assert not fitted["segmenter"]["refinement.estimator.centre"].any()
     assert fitted["refinement"]["refinement.estimator.centre"].any()
     assert not torch.equal(fitted["segmenter"][weight], fitted["refinement"][weight])

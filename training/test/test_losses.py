@@ -11,8 +11,10 @@ from coop_training.checkpoint import CheckpointError
 from coop_training.config import LossesConfig
 from coop_training.losses import (
     ADVERSARIAL,
+    condition_loss,
     cross_entropy,
     gram,
+    harm,
     l1,
     log_mse,
     perceptual,
@@ -337,3 +339,28 @@ def test_log_mse_counts_equal_ratios_equally() -> None:
     errors = torch.tensor([0.1, 0.2]).view(2, 1, 1, 1)
     gain = log_mse(clear + errors, clear) - log_mse(clear + errors / 2, clear)
     torch.testing.assert_close(gain, torch.tensor(4.0).log(), atol=0.02, rtol=0)
+
+
+def test_cross_entropy_ignores_unlabelled_pixels() -> None:
+    logits = torch.randn(1, 5, 4, 4)
+    mask = torch.zeros(1, 4, 4, dtype=torch.long)
+    mask[0, 0] = 255
+    expected = -logits.log_softmax(1)[0, 0, 1:].mean()
+    torch.testing.assert_close(cross_entropy(logits, mask), expected)
+
+
+def test_condition_loss_vanishes_at_the_truth_and_asks_no_strength_of_what_is_not_there() -> None:
+    truth = torch.tensor([[0.0, 0.7], [0.2, 0.5], [0.0, 0.0]])
+    presence = torch.where(truth > 0, 50.0, -50.0)
+    strength = torch.where(truth > 0, truth, 0.9)
+    assert condition_loss(presence, strength, truth) < 1e-6
+    assert condition_loss(presence, strength + 0.1, truth).item() == pytest.approx(0.1)
+    assert condition_loss(-presence, strength, truth) > 10
+
+
+def test_harm_counts_decibels_lost_and_none_gained() -> None:
+    clear = torch.zeros(2, 3, 4, 4)
+    degraded = torch.full((2, 3, 4, 4), 0.1)
+    restored = torch.stack([degraded[0] * 10**0.5, degraded[1] / 10])  # 10 dB worse, 20 dB better
+    assert harm(restored, degraded, clear).item() == pytest.approx(5, abs=0.01)
+    assert harm(clear + 1e-5, clear, clear).item() < 0.01  # less than a byte can show

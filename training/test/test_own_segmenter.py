@@ -12,12 +12,12 @@ import torch.nn.functional as F  # noqa: N812
 import yaml
 from coop_training import export
 from coop_training.onnx_graphs import export_graph, save_graph
-from smoke_run import HEIGHT, WIDTH
+from smoke_run import HEIGHT, WIDTH, run
 from torch import Tensor, nn
+from torch.export import Dim
 from toy_bundle import open_pipeline
 
 from coop_perception.classes import CAMVID_CLASSES
-from coop_perception.contracts import FUSED, STAGES
 from coop_perception.model.pipeline import OUTPUTS
 from coop_perception.sample_scene.drive import SampleDrive
 
@@ -25,29 +25,19 @@ NAMES = [c.name for c in CAMVID_CLASSES]
 FRAME = SampleDrive(2, WIDTH, HEIGHT).frame(5).image
 
 
-def bundle_of(
-    exported: Path,
-    segmenter: Path,
-    adapter: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Path:
+def bundle_of(random_export: Path, segmenter: Path, adapter: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     out = segmenter.parent / "bundle"
-    own = ["--segmenter", str(segmenter), "--adapter", str(adapter)]
-    monkeypatch.setattr("sys.argv", ["coop-export", "--bundle", str(exported / "bundle"), *own, "--out", str(out)])
-    assert export.main() == 0, capsys.readouterr().err
+    own = ("--segmenter", segmenter, "--adapter", adapter)
+    assert run(export.main, "--bundle", random_export / "random", *own, "--out", out) == 0, capsys.readouterr().err
     return out
 
 
 def check(bundle: Path, logits: Tensor) -> None:
-    """mask_raw is the network's; all stages run on it, fused or not, refinement on or off."""
+    """mask_raw is the network's, and all stages run on it."""
     full = F.interpolate(logits.softmax(1), size=(HEIGHT, WIDTH), mode="bilinear", align_corners=False)
-    for networks in (STAGES, (*STAGES, FUSED)):
-        pipeline = open_pipeline(bundle, networks=networks)
-        for stages in (STAGES, ("segmenter", "restoration")):
-            (result,) = pipeline.run([FRAME], OUTPUTS, stages)
-            assert result.restored is not None
-            assert (result.mask_raw == full[0].argmax(0).numpy()).mean() > 0.999
+    (result,) = open_pipeline(bundle).run([FRAME], OUTPUTS)
+    assert result.restored is not None
+    assert (result.mask_raw == full[0].argmax(0).numpy()).mean() > 0.999
 
 
 def normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -58,9 +48,7 @@ def normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_segformer(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_segformer(random_export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     from coop_training.adapters.segformer import convert
 
@@ -73,7 +61,7 @@ def test_segformer(
     adapter = convert(tmp_path / "checkpoint", segmenter)
     with torch.no_grad():
         logits = network(normalised(*IMAGENET)).logits
-    check(bundle_of(exported, segmenter, adapter, monkeypatch, capsys), logits)
+    check(bundle_of(random_export, segmenter, adapter, capsys), logits)
 
 
 class DeepLabv3(nn.Module):
@@ -97,14 +85,13 @@ class DeepLabv3(nn.Module):
         return tuple(F.interpolate(y, size=x.shape[2:], mode="bilinear") for y in (out, auxiliary))
 
 
-def test_deeplabv3(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_deeplabv3(random_export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     network = DeepLabv3().eval()
     segmenter, adapter = tmp_path / "deeplabv3.onnx", tmp_path / "adapter.yaml"
     example = torch.zeros(2, 3, HEIGHT, WIDTH)
-    save_graph(export_graph(network, (example,), ("input",), ("out", "aux"), any_size=True), segmenter)
+    any_size = dict.fromkeys((0, 2, 3), Dim.DYNAMIC)
+    save_graph(export_graph(network, (example,), {"input": any_size}, ("out", "aux")), segmenter)
     description = {
         "input": {"mean": list(IMAGENET[0]), "std": list(IMAGENET[1])},
         "output": {"kind": "logits", "name": "out"},
@@ -114,4 +101,4 @@ def test_deeplabv3(
     adapter.write_text(yaml.safe_dump(description))
     with torch.no_grad():
         logits = network(normalised(*IMAGENET))[0]
-    check(bundle_of(exported, segmenter, adapter, monkeypatch, capsys), logits)
+    check(bundle_of(random_export, segmenter, adapter, capsys), logits)

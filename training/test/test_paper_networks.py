@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from coop_training.config import TrainConfig
+from coop_training.model import Cooperative
 from coop_training.networks.cost import Cost, cost
+from coop_training.networks.estimate import Estimate
 from coop_training.networks.paper import Generator, PaperRefinement, PaperRestoration
+from coop_training.summary import deployed_costs
 from torch import nn
 
-CLASSES, NAMES = 11, ("clear", "fog", "rain")
-CONDITIONS = len(NAMES)
+CLASSES, CONDITIONS = 11, 2
 
 
 @pytest.fixture(autouse=True)
@@ -17,32 +20,40 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+def known() -> Estimate:
+    ones = torch.ones(1, CONDITIONS)
+    return Estimate(ones, ones, ones[:, 0])
+
+
 def test_contract() -> None:
     image, probabilities = torch.rand(2, 3, 40, 64), torch.rand(2, CLASSES, 10, 16).softmax(1)
+    frame = torch.rand(2, 3, 41, 66)
     with torch.inference_mode():
-        logits, condition, strength, _ = PaperRefinement(CLASSES, NAMES)(image, probabilities)
+        logits, presence, strength = PaperRefinement(CLASSES, CONDITIONS)(image, probabilities)
         assert logits.shape == (2, CLASSES, 40, 64)
-        assert (condition.shape, strength.shape) == ((2, CONDITIONS), (2,))
-        restored, condition, strength = PaperRestoration(CLASSES, NAMES)(image, logits.softmax(1))
-        assert restored.shape == image.shape
-        assert (condition.shape, strength.shape) == ((2, CONDITIONS), (2,))
+        assert presence.shape == strength.shape == (2, CONDITIONS)
+        restored = PaperRestoration(CLASSES, CONDITIONS)(frame, image, logits.softmax(1), known())
+        assert restored.shape == frame.shape
         assert 0 <= restored.min() < restored.max() <= 1
 
 
 def test_both_inputs_count() -> None:
     image, probabilities = torch.rand(1, 3, 32, 32), torch.rand(1, CLASSES, 8, 8).softmax(1)
+    refinement, restoration = PaperRefinement(CLASSES, CONDITIONS), PaperRestoration(CLASSES, CONDITIONS)
     with torch.inference_mode():
-        for network in (PaperRefinement(CLASSES, NAMES), PaperRestoration(CLASSES, NAMES)):
-            result = network(image, probabilities)[0]
-            assert not torch.allclose(network(1 - image, probabilities)[0], result, atol=1e-4)
-            assert not torch.allclose(network(image, probabilities.flip(1))[0], result, atol=1e-4)
+        for results in (
+            [refinement(x, p)[0] for x, p in ((image, probabilities), (1 - image, probabilities))],
+            [refinement(x, p)[0] for x, p in ((image, probabilities), (image, probabilities.flip(1)))],
+            [restoration(x, image, p, known()) for x, p in ((image, probabilities), (1 - image, probabilities))],
+            [restoration(x, image, p, known()) for x, p in ((image, probabilities), (image, probabilities.flip(1)))],
+        ):
+            assert not torch.allclose(*results, atol=1e-4)
 
 
 def test_generator_is_edgeconnects() -> None:
     """10.77 million parameters where EdgeConnect has 4 inputs and 3 outputs; normalised per image."""
-    generator = Generator(1, 3, CONDITIONS)
-    own = sum(parameter.numel() for parameter in generator.head.parameters())
-    assert sum(parameter.numel() for parameter in generator.parameters()) - own == 10_774_595
+    generator = Generator(1, 3)
+    assert sum(parameter.numel() for parameter in generator.parameters()) == 10_774_595
     assert sum(isinstance(module, nn.InstanceNorm2d) for module in generator.modules()) == 5 + 2 * 8
     assert sum(isinstance(m, nn.Conv2d) and m.dilation == (2, 2) for m in generator.modules()) == 8
     image, probabilities = torch.rand(2, 3, 16, 16), torch.rand(2, 1, 4, 4)
@@ -52,10 +63,10 @@ def test_generator_is_edgeconnects() -> None:
 
 def test_condition_head_sees_brightness_and_contrast() -> None:
     """Which instance normalisation takes from the generator itself."""
-    generator, image = Generator(1, 3, CONDITIONS), torch.rand(1, 3, 16, 16)
-    probabilities = torch.ones(1, 1, 4, 4)
+    refinement, image = PaperRefinement(2, CONDITIONS), torch.rand(1, 3, 16, 16)
+    probabilities = torch.full((1, 2, 4, 4), 0.5)
     with torch.inference_mode():
-        estimates = [generator(x, probabilities)[1] for x in (image, image + 0.3, 0.5 + (image - 0.5) / 2)]
+        estimates = [refinement(x, probabilities)[1] for x in (image, image + 0.3, 0.5 + (image - 0.5) / 2)]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (estimates[one] - estimates[other]).abs().max() > 1e-4
 
@@ -71,8 +82,11 @@ def test_cost_of_a_known_network() -> None:
 @pytest.mark.parametrize(("classes", "gmacs"), [(11, 825), (19, 864)])
 def test_cost_of_the_pair(classes: int, gmacs: float) -> None:
     """At 512x1024, CamVid's and Cityscapes' classes: about twice 419 GMACs."""
-    inputs = torch.empty(1, 3, 512, 1024), torch.empty(1, classes, 128, 256)
-    pair = PaperRefinement(classes, NAMES), PaperRestoration(classes, NAMES)
-    total = sum(cost(network, inputs).macs for network in pair)
-    assert total / 1e9 == pytest.approx(gmacs, rel=0.005)
-    assert total / 1e9 == pytest.approx(838, rel=0.04)
+    config = TrainConfig(name="test", variant="paper", stages={"segmenter": {"steps": 1}})
+    model = Cooperative(config)
+    model.refinement, model.restoration = PaperRefinement(classes, CONDITIONS), PaperRestoration(classes, CONDITIONS)
+    model.classes, model.conditions = classes, CONDITIONS
+    costs = deployed_costs(model)
+    total = (costs["refinement"].macs + costs["restoration"].macs) / 1e9
+    assert total == pytest.approx(gmacs, rel=0.005)
+    assert total == pytest.approx(838, rel=0.04)

@@ -171,7 +171,7 @@ def test_classical_restoration_then_segmentation(
     impulses = results.conditions["impulse_noise"]
     assert impulses.refined.pa > 0.99 > impulses.raw.pa
     assert impulses.restored.psnr > impulses.degraded.psnr + 10
-    assert impulses.estimates is None
+    assert impulses.present is None
 
 
 def test_classical_without_settings_ends_in_one_line(

@@ -12,25 +12,37 @@ import pytest
 import torch
 import trees
 from coop_training.config import DataConfig
-from coop_training.data import AdverseCrops, LabelledFrame, load_frames
+from coop_training.data import AdverseCrops, Conditions, LabelledFrame, Sample, load_frames
+from coop_training.frames import TrainingFrames, unlabelled, with_cameras
 from coop_training.label_survey import check_labels, class_weights, label_counts
 from coop_training.layouts.frame import NO_DEPTH
 from coop_training.mixtures import KINDS
-from coop_training.strength import bends, parameter_of, strength_of
-from hypothesis import given
-from hypothesis import strategies as st
+from coop_training.strength import strength_of
 from pydantic import ValidationError
 
 from coop_perception.camera import Intrinsics
 from coop_perception.degradations import CONDITIONS
 from coop_perception.image_files import DatasetError
+from coop_perception.sample_scene.drive import SampleDrive
 
 HEIGHT, WIDTH = CROP = (16, 24)
 
 
-def crops(frames: Sequence[LabelledFrame], conditions: tuple[str, ...], **settings: object) -> AdverseCrops:
-    fields = {"length": 40, "clear": 0.25, "seed": 0, "scales": (0.9, 1.5), **settings}
-    return AdverseCrops(frames, crop=CROP, conditions=conditions, **fields)  # type: ignore[arg-type]
+def crops(
+    frames: Sequence[LabelledFrame],
+    conditions: tuple[str, ...],
+    *,
+    length: int = 40,
+    clear: float = 0.25,
+    scales: tuple[float, float] = (0.9, 1.5),
+    **settings: object,
+) -> AdverseCrops:
+    return AdverseCrops(frames, length, CROP, Conditions(conditions, clear, **settings), 0, scales)  # type: ignore[arg-type]
+
+
+def condition(sample: Sample) -> int:
+    """Which one shows, counted from 1; 0: none."""
+    return int(sample.strengths.argmax()) + 1 if sample.strengths.any() else 0
 
 
 def blank(mask: np.ndarray) -> LabelledFrame:
@@ -43,13 +55,13 @@ def test_ready_made_images_are_seen_as_their_clear_ones(tmp_path: Path) -> None:
     so the two must vary together."""
     frames = load_frames(DataConfig(layout="foggy_cityscapes", root=trees.foggy_cityscapes(tmp_path)), ("fog",))
     samples = list(crops(frames, ("gaussian_noise", "fog"), length=60))
-    foggy = [sample for sample in samples if int(sample.condition) == 2]
-    assert {round(3 * float(sample.strength)) for sample in foggy} == {1, 2, 3}
+    foggy = [sample for sample in samples if condition(sample) == 2]
+    assert {round(3 * float(sample.strengths.sum())) for sample in foggy} == {1, 2, 3}
     for sample in foggy:
         clear, degraded = (np.asarray(image, float).reshape(3, -1) for image in (sample.clear, sample.degraded))
         assert min(np.corrcoef(c, d)[0, 1] for c, d in zip(clear, degraded, strict=True)) > 0.9
-    noisy = [sample for sample in samples if int(sample.condition) == 1]
-    assert all(0 < float(sample.strength) <= 1 for sample in noisy)  # made, as the data has none
+    noisy = [sample for sample in samples if condition(sample) == 1]
+    assert all(0 < float(sample.strengths.sum()) <= 1 for sample in noisy)  # made, as the data has none
     assert len(noisy) > 10
 
 
@@ -82,6 +94,18 @@ def test_each_data_set_is_drawn_as_often_as_is_asked_for(tmp_path: Path) -> None
     drawn = [sample.mask.max() == 11 for sample in crops(frames, (), length=200)]
     # Half of the crops show a label drawn evenly: the only one of the coarse data set is one among several.
     assert 0.3 < np.mean(drawn) < 0.6
+
+
+def test_other_cameras_frames_are_drawn_as_often_as_is_asked_for(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((48, 64, 3), 9, np.uint8))
+    frame = SampleDrive(3, 64, 48).frame(0)
+    known = unlabelled(frame.image)
+    joined = with_cameras(TrainingFrames([[known], [known, known]], [0.7, 0.3]), [tmp_path], 0.25)
+    np.testing.assert_allclose(joined.weights, [0.525, 0.1125, 0.1125, 0.25])
+    np.testing.assert_array_equal(joined[3].image, np.full((48, 64, 3), 9))
+    assert (joined[3].mask == 255).all()
+    with pytest.raises(DatasetError):
+        with_cameras(TrainingFrames([[known]], [None]), [tmp_path / "none"], 0.25)
 
 
 @pytest.mark.parametrize(
@@ -136,20 +160,8 @@ def test_conditions_are_met_as_often_as_their_shares_say() -> None:
     mask = np.zeros(CROP, np.uint8)
     names = ("gaussian_noise", "jpeg", "gaussian_blur")
     samples = crops([blank(mask)], names, length=400, clear=0.2, shares={"jpeg": 2.0, "gaussian_blur": 0.0})
-    met = np.bincount([int(sample.condition) for sample in samples], minlength=4) / 400
+    met = np.bincount([condition(sample) for sample in samples], minlength=4) / 400
     np.testing.assert_allclose(met, [0.2, 0.8 / 3, 2 * 0.8 / 3, 0.0], atol=0.07)
-
-
-@given(st.sampled_from([c.levels for c in CONDITIONS.values()]), st.floats(0, 1))
-def test_a_parameter_has_the_strength_that_it_was_made_for(levels: tuple[float, ...], strength: float) -> None:
-    assert strength_of(parameter_of(strength, levels), levels) == pytest.approx(strength, abs=1e-9)
-
-
-@given(st.sampled_from([c.levels for c in CONDITIONS.values()]), st.floats(-1, 1))
-def test_a_strength_is_the_sum_of_its_bends(levels: tuple[float, ...], place: float) -> None:
-    parameter = levels[0] * (levels[-1] / levels[0]) ** place
-    summed = sum(turn * max(place - bend, 0) for bend, turn in zip(*bends(levels), strict=True))
-    assert summed == pytest.approx(strength_of(parameter, levels), abs=1e-9)
 
 
 def test_levels_have_evenly_spaced_strengths() -> None:
@@ -176,7 +188,7 @@ def test_ready_made_rain_needs_no_depth(tmp_path: Path) -> None:
     config = DataConfig(layout="rain_cityscapes", root=trees.rain_cityscapes(tmp_path))
     assert config.can_show("rain")
     samples = list(crops(load_frames(config, ("rain",)), ("rain",), clear=0.0))
-    assert {round(3 * float(sample.strength)) for sample in samples} == {1, 2, 3}
+    assert {round(3 * float(sample.strengths.sum())) for sample in samples} == {1, 2, 3}
 
 
 def test_a_condition_that_needs_depth_is_refused_where_there_is_none() -> None:

@@ -13,7 +13,7 @@ from coop_training import evaluate, export
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import load_weights, read_facts
 from coop_training.config import TrainConfig, load_config
-from coop_training.data import AdverseCrops, LabelledFrame, load_frames, random_view
+from coop_training.data import AdverseCrops, Conditions, LabelledFrame, load_frames, random_view
 from coop_training.model import Cooperative
 from safetensors.torch import load_file
 from smoke_run import run
@@ -29,7 +29,7 @@ HEIGHT, WIDTH = 96, 128
 
 def test_the_papers_networks_train_and_run_as_a_bundle(coop_train: Callable[..., int], tmp_path: Path) -> None:
     out, bundle = tmp_path / "run", tmp_path / "bundle"
-    size = ("--set=height=64", "--set=width=64", "--set=data.crop=[32,32]")
+    size = ("--set=input.height=64", "--set=data.crop=[32,32]")
     steps = [
         f"--set=stages.{stage}={{steps: 1, batch: 2}}" for stage in ("segmenter", "refinement", "restoration", "joint")
     ]
@@ -114,7 +114,7 @@ def frames() -> list[LabelledFrame]:
 
 
 def crops(clear: float = 0.2, length: int = 12) -> AdverseCrops:
-    return AdverseCrops(frames(), length, (64, 96), ("fog", "gaussian_noise"), clear, 0, (0.9, 1.3))
+    return AdverseCrops(frames(), length, (64, 96), Conditions(("fog", "gaussian_noise"), clear), 0, (0.9, 1.3))
 
 
 def test_samples_depend_on_their_index_alone() -> None:
@@ -126,13 +126,14 @@ def test_samples_depend_on_their_index_alone() -> None:
 
 def test_conditions_are_balanced_and_say_what_was_done() -> None:
     samples = list(crops(length=90, clear=1 / 3))
-    counts = np.bincount([int(sample.condition) for sample in samples], minlength=3)
-    assert counts.min() > 15
+    there = torch.stack([sample.strengths for sample in samples]) > 0
+    assert min(*there.sum(0).tolist(), int((~there.any(1)).sum())) > 15
+    assert there.sum(1).max() == 1
     for sample in samples:
         same = np.array_equal(sample.clear, sample.degraded)
-        assert same == (int(sample.condition) == 0) == (float(sample.strength) == 0)
+        assert same == (not sample.strengths.any())
         assert sample.clear.shape == (3, 64, 96)
-        assert 0 <= float(sample.strength) <= 1
+        assert 0 <= sample.strengths.min() <= sample.strengths.max() <= 1
 
 
 def test_intrinsics_follow_the_view() -> None:

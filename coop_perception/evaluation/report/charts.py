@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 
@@ -49,11 +50,13 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
-    """When a condition is present, as (x, width)."""
+class Strip:
+    """Something over the drive that is more or less there: `cells` as (x, width, opacity), `marks` as (x, width) where
+    the recording says that it is there."""
 
     name: str
-    spans: tuple[tuple[float, float], ...]
+    cells: tuple[tuple[float, float, float], ...]
+    marks: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,9 @@ class Histogram:
 
 
 _BINS = 60
+_CELLS = 238
+"""Of a strip at most: an hour's is then no larger than a minute's."""
+_SHADES = 10
 
 
 def histogram(latencies: Sequence[float]) -> Histogram | None:
@@ -104,23 +110,55 @@ def histogram(latencies: Sequence[float]) -> Histogram | None:
     )
 
 
-def bands(series: Sequence[FrameScore]) -> list[Band]:
-    """When each condition is present, on the timelines' axis."""
+def strips(series: Sequence[FrameScore]) -> list[Strip]:
+    """How likely each condition is there, when it was applied, and which frames were restored, on the timelines' axis.
+    Mean values of the frames of a cell."""
     ordered = sorted(series, key=lambda score: score.time_s)
-    names = dict.fromkeys(name for score in ordered for name in score.conditions)
+    names = dict.fromkeys(name for score in ordered for name in score.presence)
     if not names:
         return []
+    count = min(_CELLS, len(ordered))
     begin, end = ordered[0].time_s, max(ordered[-1].time_s, ordered[0].time_s + 1e-3)
-    places = [round(LEFT + (score.time_s - begin) / (end - begin) * (RIGHT - LEFT), 1) for score in ordered]
-    found = []
-    for name in names:
-        spans = []
-        for present, run in groupby(zip(places, ordered, strict=True), key=lambda pair: name in pair[1].conditions):
-            of_run = [place for place, _ in run]
-            if present:
-                spans.append((of_run[0], round(max(1.0, of_run[-1] - of_run[0]), 1)))
-        found.append(Band(name, tuple(spans)))
-    return found
+    cells = np.array([min(int((score.time_s - begin) / (end - begin) * count), count - 1) for score in ordered])
+
+    def means(values: Sequence[float | None]) -> list[float | None]:
+        """By cell; one that no frame falls into is as the one before, one whose frames have no value has none."""
+        numbers = np.array([np.nan if value is None else value for value in values])
+        there = ~np.isnan(numbers)
+        frames, known = np.bincount(cells, minlength=count), np.bincount(cells[there], minlength=count)
+        sums = np.bincount(cells[there], numbers[there], count)
+        found: list[float | None] = []
+        for index in range(count):
+            empty = None if not found else found[-1]
+            found.append(empty if not frames[index] else float(sums[index] / known[index]) if known[index] else None)
+        return found
+
+    def of(name: str, values: Sequence[float | None], told: Sequence[float | None]) -> Strip:
+        shades = [None if mean is None else round(mean * _SHADES) / _SHADES for mean in means(values)]
+        levels = [mean is not None and mean > 0 for mean in means(told)]
+        return Strip(
+            name,
+            tuple((x, width, shade) for x, width, shade in _spans(shades) if shade),
+            tuple((x, width) for x, width, level in _spans(levels) if level),
+        )
+
+    found = [
+        of(name, [s.presence.get(name) for s in ordered], [s.applied.get(name) for s in ordered]) for name in names
+    ]
+    restored = [float(score.restored) if score.presence else None for score in ordered]
+    return [*found, of("restoration ran", restored, [None] * len(ordered))]
+
+
+V = TypeVar("V")
+
+
+def _spans(values: Sequence[V]) -> Iterator[tuple[float, float, V]]:
+    """Where equal values of neighbouring cells begin, how wide they are, and the value."""
+    wide, at = (RIGHT - LEFT) / len(values), 0
+    for value, run in groupby(values):
+        length = len(list(run))
+        yield round(LEFT + at * wide, 1), round(length * wide, 1), value
+        at += length
 
 
 def timelines(series: Sequence[FrameScore]) -> list[Timeline]:
@@ -153,6 +191,12 @@ def timelines(series: Sequence[FrameScore]) -> list[Timeline]:
                 ("refined flickers", "after", [_scaled(score.flicker, 100) for score in ordered]),
                 ("masks differ", "time", [_scaled(score.disagreement, 100) for score in ordered]),
             ],
+            from_zero=True,
+        ),
+        _timeline(
+            "Familiarity: how much a frame resembles what the estimate of conditions knows, %",
+            times,
+            [("familiarity", "time", [_scaled(score.familiarity, 100) for score in ordered])],
             from_zero=True,
         ),
         _timeline(

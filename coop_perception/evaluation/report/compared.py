@@ -9,21 +9,20 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from coop_perception.evaluation.measures import BETTER
 from coop_perception.evaluation.report import figures
 from coop_perception.evaluation.report.tables import Cell, Sheet, number_cell, write_tables
 from coop_perception.shown import plain
 
-_NEITHER = ("disagreement", "confidence", "sharpness", "contrast", "noise", "familiarity")
-_LOWER = ("ece", "flicker", "latency", "dropped", "failed")
 _STYLES = {"better": "green", "worse": "red", "": ""}
 
 
 def verdict(name: str, difference: Mapping[str, Any]) -> str:
     """better or worse where the whole interval says so, else nothing."""
     low, high = difference["low"], difference["high"]
-    if low is None or high is None or name.startswith(_NEITHER) or low <= 0 <= high:
+    if low is None or high is None or BETTER[name] == "neither" or low <= 0 <= high:
         return ""
-    return "better" if (low > 0) != name.startswith(_LOWER) else "worse"
+    return "better" if (low > 0) == (BETTER[name] == "higher") else "worse"
 
 
 def comparison_table(compared: Mapping[str, Any]) -> Table:

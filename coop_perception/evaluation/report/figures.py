@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -189,16 +189,48 @@ def _images(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _conditions(summary: Mapping[str, Any]) -> list[str]:
-    frames = summary.get("condition", {}).get("frames", {})
-    if not frames:
+    condition = summary.get("condition")
+    if not condition:
         return []
-    name = max(frames, key=lambda key: frames[key])
-    strength = number(summary["condition"].get("strength", {}).get(name))
-    return [
-        f"The networks' own estimate finds {name.replace('_', ' ')} in {frames[name]} of "
-        f"{summary['frames']['processed']} frames"
-        + ("." if strength is None else f", with a mean strength of {text(strength, 2)} of 1.")
-    ]
+    name, of = next(iter(condition["conditions"].items()), ("", {"frames": 0}))
+    clear = of["frames"] < max(1, condition["clear"])
+    what, frames = ("nothing adverse", condition["clear"]) if clear else (name.replace("_", " "), of["frames"])
+    said = f"The networks' own estimate finds {what} in {frames} of {condition['estimated']} frames"
+    strength = None if clear else number(of.get("strength"))
+    said += "" if strength is None else f", with a mean strength of {text(strength, 2)} of 1"
+    ran = number(condition.get("restoration_ran"))
+    return [f"{said}." if ran is None else f"{said}; restoration ran for {text(100 * ran, 0)} % of the frames."]
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionTable:
+    """Without rows where nothing was estimated. A row: the condition's name, and a text for each other heading."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def conditions_table(summary: Mapping[str, Any]) -> ConditionTable:
+    """What the networks find, and what that is worth where the recording says what was applied."""
+    conditions = summary.get("condition", {}).get("conditions", {})
+    told = any("applied" in of for of in conditions.values())
+    estimated = ("frames with it", "mean presence", "mean strength in these")
+    judged = ("applied to", "found of these", "found where not applied") if told else ()
+
+    def share(value: Any) -> str:
+        known = number(value)
+        return text(None if known is None else 100 * known, 1, "%")
+
+    def cells(of: Mapping[str, Any]) -> Iterator[str]:
+        yield f"{of['frames']}"
+        yield share(of.get("presence"))
+        yield text(number(of.get("strength")), 2)
+        if told:
+            yield str(of.get("applied", DASH))
+            yield share(of.get("recognised"))
+            yield share(of.get("false_alarms"))
+
+    return ConditionTable((*estimated, *judged), tuple((name, tuple(cells(of))) for name, of in conditions.items()))
 
 
 @dataclass(frozen=True, slots=True)

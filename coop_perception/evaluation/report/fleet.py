@@ -48,6 +48,10 @@ def write_fleet(path: Path, summary: Mapping[str, Any]) -> None:
         failed = [[Cell(plain(bag["name"])), Cell(plain(bag["error"], 500))] for bag in summary["failed_bags"]]
         sheets.append(Sheet("Recordings that could not be evaluated", "", ["recording", "why"], failed))
     sheets.append(_together(summary))
+    conditions = figures.conditions_table(summary)
+    if conditions.rows:
+        of = [[Cell(plain(name).replace("_", " ")), *map(Cell, cells)] for name, cells in conditions.rows]
+        sheets.append(Sheet("Conditions, as the networks estimate them", "", ["condition", *conditions.headings], of))
     warnings = figures.warnings(summary)
     write_tables(
         path,

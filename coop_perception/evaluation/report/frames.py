@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,5 +59,10 @@ class FrameScore:
     flicker: float | None = None
     lost: bool = False
     """Dropped, or failed."""
-    conditions: tuple[str, ...] = ()
-    """Those that are present in it."""
+    presence: Mapping[str, float] = field(default_factory=dict)
+    """Of each condition, 0..1; empty where it was not estimated."""
+    applied: Mapping[str, float] = field(default_factory=dict)
+    """The level of each condition that the recording says was applied, 0 where it was not."""
+    familiarity: float | None = None
+    restored: bool = False
+    """Whether restoration ran for it."""

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coop_perception.evaluation.report.figures import (
+    conditions_table,
     image_scores,
     mask_scores,
     number,
@@ -44,6 +45,12 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         f"{frames['processed']} of {frames['read']}",
         Text(f"{lost} unaccounted for", "red") if lost else f"{frames['dropped']} dropped",
     )
+    for name, cells in conditions_table(summary).rows:
+        if cells[0] != "0":
+            table.add_row(Text(f"{name.replace('_', ' ')} found in"), "", f"{cells[0]} frames")
+    ran = number(summary.get("condition", {}).get("restoration_ran"))
+    if ran is not None:
+        table.add_row("restoration ran in", "", text(100 * ran, 0, "% of frames"))
     table.add_row("rate", "", text(number(summary.get("fps")), 1, "frames/s"))
     latency = summary.get("latency_ms", {})
     for key in ("p50", "p95", "p99"):

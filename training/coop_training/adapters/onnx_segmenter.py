@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from coop_perception.classes import SemanticClass
 from coop_perception.contracts import CONTRACTS
 from coop_training.adapters.description import Adapter, AdapterError, class_table, load_adapter
-from coop_training.adapters.network import Network, first_line, session
+from coop_training.adapters.joining import join
+from coop_training.adapters.network import INPUT, Network, first_line, session
 from coop_training.adapters.surroundings import before, behind
-from coop_training.onnx_graphs import join
 from coop_training.pixels import to_bytes
 
 SIZE_STEP = 32
@@ -37,7 +37,7 @@ class OnnxSegmenter(nn.Module):
     Args:
         description: its YAML file.
         classes: the bundle's.
-        height: of whole frames, in pixels, a multiple of 4; likewise `width`.
+        height: of the image that a whole frame is scaled to, in pixels, a multiple of 4; likewise `width`.
         onnx: the network's file, instead of the one that the description names.
 
     Raises:
@@ -54,65 +54,63 @@ class OnnxSegmenter(nn.Module):
         self.classes = len(classes)
         self._table = class_table(description, self.adapter, classes)
         self._network = Network(self.adapter)
+        self._size = self._network.size or self.adapter.input.size
         noise = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
-        (images,) = session(self._before(*self.frame)).run(None, {"image": noise})
+        (images,) = session(self._before(self._size)).run([INPUT], {"image": noise})
         found = self._network.verify(images)
         _check_shape(description, self.adapter, max(self._table), found.shape)
         _check_values(description, self.adapter, found.astype(np.float32))
         self._rank = found.ndim
-        self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
+        self._sessions: dict[tuple[int, int] | None, ort.InferenceSession] = {}
 
     def forward(self, image: Tensor) -> Tensor:
         return self.segment(to_bytes(image))[0].clamp(min=SMALLEST_PROBABILITY).log()
 
     def segment(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """image uint8 [N,H,W,3] RGB → probabilities float [N,C,h,w] and mask_raw uint8 [N,H,W].
+        """image uint8 [N,H,W,3] RGB, H and W divisible by 4 → probabilities float [N,C,H/4,W/4] and mask_raw uint8
+        [N,H,W].
 
         Raises:
             AdapterError: the network does not run, or takes one size alone and the image is no whole frame.
         """
         height, width = image.shape[1:3]
+        fed = self._fed(height, width)
         try:
-            if (height, width) not in self._sessions:
-                self._sessions[height, width] = session(self.graph(height, width))
-            found = self._sessions[height, width].run(CONTRACTS["segmenter"].outputs, {"image": image.cpu().numpy()})
-        except AdapterError:
-            raise
+            if fed not in self._sessions:
+                self._sessions[fed] = session(self._graph(fed))
+            found = self._sessions[fed].run(CONTRACTS["segmenter"].outputs, {"image": image.cpu().numpy()})
         except Exception as error:  # ONNX Runtime's errors share no public base class
             raise AdapterError(f"{self.adapter.onnx}: fails on {height}x{width}: {first_line(error)}") from error
         probabilities, mask = (torch.from_numpy(array).to(image.device) for array in found)
         return probabilities, mask
 
-    def graph(self, height: int, width: int) -> onnx.ModelProto:
-        """The segmenter's graph of a bundle, for images of this size; the network's weights are as they were.
+    def graph(self) -> onnx.ModelProto:
+        """The segmenter's graph of a bundle, for images of any size; the network's weights are as they were."""
+        return self._graph(self._size)
 
-        Raises:
-            AdapterError: the network takes one size alone, and this is not a whole frame's.
-        """
+    def _graph(self, fed: tuple[int, int] | None) -> onnx.ModelProto:
         parts = {
-            "before": self._before(height, width),
+            "before": self._before(fed),
             "network": self._network.graph,
-            "behind": behind(self.adapter.output, self._rank, self._table, self.classes, (height, width)),
+            "behind": behind(self.adapter.output, self._rank, self._table, self.classes),
         }
         return join("segmenter", parts, CONTRACTS["segmenter"].outputs)
 
-    def _before(self, height: int, width: int) -> onnx.ModelProto:
-        return before(self.adapter.input, self._network.dtype, (height, width), self._fed(height, width))
+    def _before(self, fed: tuple[int, int] | None) -> onnx.ModelProto:
+        return before(self.adapter.input, self._network.dtype, fed)
 
-    def _fed(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that the network is fed an image of this size in: crops at the scale of whole frames."""
-        size = self._network.size or self.adapter.input.size or self.frame
-        if (height, width) == self.frame:
-            return size
+    def _fed(self, height: int, width: int) -> tuple[int, int] | None:
+        """Height and width that the network is fed an image of this size in, None for its own: crops, which are lower
+        than whole frames of whatever aspect ratio, at the scale of these."""
+        if self._size is None or height == self.frame[0]:
+            return self._size
         if self._network.size:
             raise AdapterError(
-                f"{self.adapter.onnx}: takes {size[0]}x{size[1]} alone, so it can see whole frames of "
-                f"{self.frame[0]}x{self.frame[1]}, but no crop of {height}x{width}; set data.crop to the frame's size, "
-                "or export the network with dynamic height and width"
+                f"{self.adapter.onnx}: takes {self._size[0]}x{self._size[1]} alone, so it can see whole frames of "
+                f"height {self.frame[0]}, but no crop of {height}x{width}; set data.crop to the frame's size, or "
+                "export the network with dynamic height and width"
             )
-        if size == self.frame:
-            return height, width
-        scaled = (new * part / whole for new, part, whole in zip(size, (height, width), self.frame, strict=True))
+        scaled = (new * part / whole for new, part, whole in zip(self._size, (height, width), self.frame, strict=True))
         height, width = (max(1, round(side / SIZE_STEP)) * SIZE_STEP for side in scaled)
         return height, width
 

@@ -10,6 +10,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.export import Dim
 
 from coop_training.adapters.description import AdapterError
 from coop_training.onnx_graphs import export_graph, save_graph
@@ -60,9 +61,9 @@ def convert(checkpoint: Path, out: Path, licence: str = "") -> Path:
         if path.exists():
             raise AdapterError(f"{path}: exists, and may have been edited; remove it, or choose another --out")
     network = _load(checkpoint)
-    pixels = torch.zeros(2, 3, 64, 96)
+    pixels, any_size = torch.zeros(2, 3, 64, 96), dict.fromkeys((0, 2, 3), Dim.DYNAMIC)
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_graph(export_graph(_Logits(network).eval(), (pixels,), ("pixels",), ("logits",), any_size=True), out)
+    save_graph(export_graph(_Logits(network).eval(), (pixels,), {"pixels": any_size}, ("logits",)), out)
     labels = network.config.id2label
     names = [labels[number] for number in range(len(labels))]
     keys = names if len(set(names)) == len(names) else range(len(names))

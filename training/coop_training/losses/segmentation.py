@@ -1,4 +1,4 @@
-"""What the refinement is trained for: the classes of the scene (equation 2), and beside them its condition."""
+"""What segmenter and refinement are trained for: the classes of the scene (equation 2)."""
 
 from __future__ import annotations
 
@@ -52,8 +52,3 @@ def soft_jaccard(logits: Tensor, mask: Tensor) -> Tensor:
     union = probabilities.sum((0, 2, 3)) + counts - intersection
     present = counts > 0
     return 1 - (intersection[present] / union[present]).mean()
-
-
-def condition_loss(logits: Tensor, strength: Tensor, condition: Tensor, true_strength: Tensor) -> Tensor:
-    """Cross-entropy of the condition plus L1 of its strength; not the paper's. logits [N,K]; the others [N]. Scalar."""
-    return F.cross_entropy(logits.float(), condition) + F.l1_loss(strength.float(), true_strength)

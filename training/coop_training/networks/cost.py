@@ -13,10 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Trainable or not, all parameters; multiply-accumulates of one forward pass."""
+    """Trainable or not, all parameters; multiply-accumulates of one forward pass, and of each further megapixel of a
+    camera's frame."""
 
     parameters: int
     macs: int
+    macs_per_megapixel: int = 0
 
 
 def cost(network: nn.Module, inputs: Sequence[Tensor]) -> Cost:

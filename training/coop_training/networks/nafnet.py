@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coop_training.networks.estimate import Estimate
+
 
 class ChannelNorm(nn.Module):
     """Layer normalisation over the channels of each pixel, with learned gain and offset. [N,C,h,w] → same."""
@@ -55,27 +57,25 @@ class NafNet(nn.Module):
     """A U-shaped network at full resolution, halving the size and doubling the width at each of its scales.
 
     Args:
-        classes: semantic classes; it does not hear of them.
-        conditions: names of the K conditions, `clear` included; it estimates none of them.
+        classes, conditions: how many there are; it makes nothing of them.
         width: channels at full resolution.
         encoder, middle, decoder: blocks at each scale; 19.5 GMACs at 512x1024, about what refinement and
             restoration cost together.
 
-    Inputs: image [N,3,H,W] RGB in 0..1; probabilities, ignored.
-    Outputs: restored image [N,3,H,W], not clamped; condition logits [N,K] and strength [N], all zero.
+    Inputs: frame [N,3,h,w] RGB in 0..1; all others are ignored.
+    Output: restored frame [N,3,h,w], not clamped.
     """
 
     def __init__(
         self,
         classes: int,
-        conditions: Sequence[str],
+        conditions: int,
         width: int = 16,
         encoder: Sequence[int] = (1, 1, 1, 12),
         middle: int = 1,
         decoder: Sequence[int] = (1, 1, 1, 1),
     ) -> None:
         super().__init__()
-        self.conditions = len(conditions)
         widths = [width << scale for scale in range(len(encoder) + 1)]
         self.intro = nn.Conv2d(3, width, 3, 1, 1)
         self.encoders = nn.ModuleList(blocks(w, n) for w, n in zip(widths, encoder, strict=False))
@@ -87,10 +87,11 @@ class NafNet(nn.Module):
         self.decoders = nn.ModuleList(blocks(w, n) for w, n in zip(reversed(widths[:-1]), decoder, strict=True))
         self.ending = nn.Conv2d(width, 3, 3, 1, 1)
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        height, width = image.shape[-2:]
+    def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
+        height, width = frame.shape[-2:]
         multiple = 1 << len(self.downs)
-        padded = F.pad(image, (0, -width % multiple, 0, -height % multiple))
+        rows, columns = (height + multiple - 1) // multiple, (width + multiple - 1) // multiple  # at the coarsest scale
+        padded = F.pad(frame, (0, multiple * columns - width, 0, multiple * rows - height))
         x, skips = self.intro(padded), []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
@@ -99,8 +100,7 @@ class NafNet(nn.Module):
         x = self.middle(x)
         for up, decoder, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             x = decoder(up(x) + skip)
-        nothing = image.new_zeros(image.shape[0], self.conditions + 1)
-        return (padded + self.ending(x))[..., :height, :width], nothing[:, 1:], nothing[:, 0]
+        return (padded + self.ending(x))[..., :height, :width]
 
 
 def blocks(width: int, count: int) -> nn.Sequential:

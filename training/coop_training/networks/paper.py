@@ -8,14 +8,16 @@ resolution, as section 3.2 says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coop_training.networks.estimate import Estimate
+
 RESIDUAL_BLOCKS = 8
 DILATION = 2
+STEM = 64
+"""Channels of the first convolution."""
 
 
 class DilatedResidualBlock(nn.Module):
@@ -32,75 +34,79 @@ class DilatedResidualBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """EdgeConnect's generator without its last activation, and a condition head beside it.
-
-    The head is ours, as the paper estimates no condition but the graphs' contract has one: mean and mean absolute
-    deviation over the image of what the first convolution sees, before normalisation takes just these away.
+    """EdgeConnect's generator without its last activation.
 
     Input: image [N,3,H,W], H and W divisible by 4, and probabilities [N,C,h,w] of any h, w.
-    Output: [N,outputs,H,W]; condition logits [N,K]; strength [N] in 0..1.
+    Outputs: [N,outputs,H,W]; what the first convolution sees, [N,STEM,H,W].
     """
 
-    def __init__(self, classes: int, outputs: int, conditions: int) -> None:
+    def __init__(self, classes: int, outputs: int) -> None:
         super().__init__()
-        self.stem = _same(3 + classes, 64, 7)
+        self.stem = _same(3 + classes, STEM, 7)
         self.body = nn.Sequential(
-            nn.InstanceNorm2d(64),
+            nn.InstanceNorm2d(STEM),
             nn.ReLU(),
-            *_normalised(nn.Conv2d(64, 128, 4, 2, 1)),
+            *_normalised(nn.Conv2d(STEM, 128, 4, 2, 1)),
             nn.ReLU(),
             *_normalised(nn.Conv2d(128, 256, 4, 2, 1)),
             nn.ReLU(),
             *(DilatedResidualBlock(256) for _ in range(RESIDUAL_BLOCKS)),
             *_normalised(nn.ConvTranspose2d(256, 128, 4, 2, 1)),
             nn.ReLU(),
-            *_normalised(nn.ConvTranspose2d(128, 64, 4, 2, 1)),
+            *_normalised(nn.ConvTranspose2d(128, STEM, 4, 2, 1)),
             nn.ReLU(),
-            _same(64, outputs, 7),
+            _same(STEM, outputs, 7),
         )
-        self.head = nn.Sequential(nn.Linear(2 * 64, 64), nn.ReLU(), nn.Linear(64, conditions + 1))
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         upsampled = F.interpolate(probabilities, size=image.shape[-2:], mode="bilinear", align_corners=False)
         maps = self.stem(torch.cat([image, upsampled], 1))
-        mean = maps.mean((2, 3), keepdim=True)
-        estimate = self.head(torch.cat([mean.flatten(1), (maps - mean).abs().mean((2, 3))], 1))
-        return self.body(maps), estimate[:, :-1], torch.sigmoid(estimate[:, -1])
+        return self.body(maps), maps
 
 
 class PaperRefinement(nn.Module):
     """G1: {S_d, I_d} → S_r.
 
+    The head is ours, as the paper estimates no condition but the graphs' contract has them: mean and mean absolute
+    deviation over the image of what the first convolution sees, before normalisation takes just these away.
+
     Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,h,w] of any h, w.
-    Outputs: refined logits [N,C,H,W]; condition logits [N,K]; strength [N] in 0..1; the image, as it came.
+    Outputs: refined logits [N,C,H,W]; logits of the conditions' presence [N,K] and their strengths [N,K].
     """
 
-    def __init__(self, classes: int, conditions: Sequence[str]) -> None:
+    def __init__(self, classes: int, conditions: int) -> None:
         super().__init__()
-        self.generator = Generator(classes, classes, len(conditions))
+        self.generator = Generator(classes, classes)
+        self.head = nn.Sequential(nn.Linear(2 * STEM, 64), nn.ReLU(), nn.Linear(64, 2 * conditions))
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return *self.generator(image, probabilities), image
+    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, maps = self.generator(image, probabilities)
+        mean = maps.mean((2, 3), keepdim=True)
+        presence, strength = self.head(torch.cat([mean.flatten(1), (maps - mean).abs().mean((2, 3))], 1)).chunk(2, 1)
+        return logits, presence, torch.sigmoid(strength)
 
 
 class PaperRestoration(nn.Module):
-    """G2: {I_d, S_r} → I_r.
+    """G2: {I_d, S_r} → I_r, at the frame's own resolution; it knows of no condition.
 
-    Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,h,w] of any h, w.
-    Outputs: restored image [N,3,H,W] in 0..1; condition logits [N,K]; strength [N] in 0..1.
+    Inputs: frame [N,3,h,w] RGB in 0..1; image and estimate, ignored; probabilities [N,C,·,·] of any size.
+    Output: restored frame [N,3,h,w] in 0..1.
     """
 
-    def __init__(self, classes: int, conditions: Sequence[str]) -> None:
+    def __init__(self, classes: int, conditions: int) -> None:
         super().__init__()
-        self.generator = Generator(classes, 3, len(conditions))
+        self.generator = Generator(classes, 3)
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        generated, condition, strength = self.generator(image, probabilities)
-        return (torch.tanh(generated) + 1) / 2, condition, strength
+    def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
+        height, width = frame.shape[-2:]
+        rows, columns = (height + 3) // 4, (width + 3) // 4  # at the coarsest scale
+        padded = F.pad(frame, (0, 4 * columns - width, 0, 4 * rows - height), mode="replicate")
+        generated = self.generator(padded, probabilities)[0][..., :height, :width]
+        return (torch.tanh(generated) + 1) / 2
 
 
 def _same(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Conv2d:

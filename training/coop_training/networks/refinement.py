@@ -2,81 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from coop_training.networks.blocks import EMBEDDING, at_quarter, conv3x3, keep_statistics, take_over, zeroed
-from coop_training.networks.cells import CELL_STATISTICS, cell_statistics
-from coop_training.networks.condition import Estimate, Estimator
-from coop_training.networks.front import Front
-from coop_training.networks.segmenter import DECODER, WIDTHS, SegmentationFeatures
+from coop_training.networks.blocks import EMBEDDING, keep_statistics, resized, take_over, zeroed
+from coop_training.networks.decoder import WIDTH, Decoder
+from coop_training.networks.encoder import SCENE_STATISTICS, Encoder, scene_statistics
+from coop_training.networks.estimate import Estimate, Estimator
+from coop_training.networks.segmenter import Segmenter
 
-SMALLEST_PROBABILITY = 1e-4
-BLOCKS, MERGES = (1, 2, 2, 2), 1
-"""Less at a quarter of the resolution than the segmenter has: there S_d tells enough."""
+_LEAST_PROBABILITY = 1e-4
 
 
-class Refinement(SegmentationFeatures):
+class Refinement(nn.Module):
     """Refines a segmentation of a degraded image; starts as identity, since it learns a correction to log S_d.
 
-    log S_r = α·log S_d + Δ, up to normalisation: Δ [N,C,H/4,W/4] from the features, α [N] from the condition embedding,
-    for under a strong condition the given segmentation is confidently wrong and must be heard less.
+    log S_r = α·log S_d + Δ, up to normalisation: Δ [N,C,H/4,W/4] from features of the degraded image, which S_d joins
+    at each scale; α [N], for under a strong condition the given segmentation is confidently wrong and must count less.
 
-    Its features are those of the reference segmenter (`start_from`), modulated by the embedding (features·(1+γ)+β at
-    each scale, FiLM, Perez et al., 2018) and taught to see through adverse conditions: what a class looks like is
-    learnt already. Batch normalisation keeps the segmenter's statistics: it is an affine map in training too, and no
-    image of a batch has a say in another's.
+    Its features are the reference segmenter's (`start_from`), trained further to see through adverse conditions.
+    Batch normalisation keeps the segmenter's statistics: it is an affine map in training too, and no image of a batch
+    has a say in another's.
 
-    Inputs: image [N,3,H,W] RGB in 0..1, H and W divisible by 8; probabilities [N,C,h,w] of any h, w.
-    Outputs: refined logits [N,C,H/4,W/4]; condition logits [N,K]; strength [N] in 0..1; the image [N,3,H,W] as the
-    front leaves it and the features see it.
+    `estimator` is not trained with the rest but fitted afterwards (`fit_estimator`).
+
+    Inputs: image [N,3,H,W] RGB in 0..1, H and W divisible by 32; probabilities [N,C,h,w] of any h, w.
+    Outputs: refined logits [N,C,H/4,W/4]; logits of the conditions' presence [N,K] and their strengths [N,K], which
+    teach the embedding what there is to tell; statistics of the scene [N,SCENE_STATISTICS], for the estimate.
     """
 
-    def __init__(self, classes: int, conditions: Sequence[str]) -> None:
-        super().__init__(BLOCKS, MERGES)
-        self.front = Front(conditions, classes, gentle=True)
-        self.estimator = Estimator(self.front.encoder.size + CELL_STATISTICS, conditions)
-        self.given = zeroed(nn.Conv2d(classes, WIDTHS[0], 1))
-        self.modulation = nn.ModuleList(zeroed(nn.Linear(EMBEDDING, 2 * w)) for w in (*WIDTHS, DECODER, DECODER))
+    def __init__(self, classes: int, conditions: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder = Encoder(), Decoder(classes, EMBEDDING)
+        self.embed = nn.Sequential(
+            nn.Linear(SCENE_STATISTICS, 2 * EMBEDDING), nn.ReLU(), nn.Linear(2 * EMBEDDING, EMBEDDING), nn.ReLU()
+        )
+        self.presence, self.strength = nn.Linear(EMBEDDING, conditions), nn.Linear(EMBEDDING, conditions)
         self.trust = zeroed(nn.Linear(EMBEDDING, 1))
-        self.correction = zeroed(conv3x3(DECODER, classes))
+        self.correction = zeroed(nn.Conv2d(WIDTH, classes, 1))
+        self.estimator = Estimator(conditions)
 
-    def start_from(self, segmenter: SegmentationFeatures) -> None:
+    def start_from(self, segmenter: Segmenter) -> None:
         """Take over the weights of the layers that both have."""
         take_over(self, segmenter)
 
     def train(self, mode: bool = True) -> Refinement:
         super().train(mode)
         keep_statistics(self)
-        self.estimator.eval()  # which is not trained with the rest
+        self.estimator.eval()
         return self
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        quarter = at_quarter(probabilities, F.avg_pool2d(image, 4))
-        seen, embedding, condition, strength, _ = self.front(image, quarter)
-        log_probabilities = quarter.clamp(min=SMALLEST_PROBABILITY).log()
-        embedding = embedding.squeeze(1)
-        x = self.features(seen, partial(self._adapt, embedding, self.given(0.1 * log_probabilities)))
+        features = self.encoder(image)
+        statistics = scene_statistics(features)
+        embedding = self.embed(statistics)
+        given = resized(probabilities, features[0]).clamp(min=_LEAST_PROBABILITY).log()
+        x = self.decoder(features, 0.1 * given, embedding)
         alpha = 1 + self.trust(embedding)[:, :, None, None]
-        return alpha * log_probabilities + self.correction(F.relu(x)), condition, strength, seen
+        logits = alpha * given + self.correction(x)
+        return logits, self.presence(embedding), self.strength(embedding), statistics
+
+    def estimate(self, scene: Tensor, sensor: Tensor) -> Estimate:
+        """The conditions as they are published, of the scene's statistics and sensor views [N,3,T,T] in 0..1. No
+        gradient: what the estimator learns is the truth, not what suits restoration."""
+        with torch.no_grad():
+            return self.estimator.estimate(self.estimator.statistics(scene, sensor))
 
     @torch.no_grad()
-    def statistics(self, image: Tensor, refined: Tensor) -> Tensor:
-        """What the estimator reads, the encoder's statistics and those of cells: of images [N,3,H,W] in 0..1 and S_r,
-        probabilities [N,C,h,w]. No gradient."""
-        of_encoder = self.front.statistics(image, at_quarter(refined, F.avg_pool2d(image, 4))).squeeze(1)
-        return torch.cat([of_encoder, cell_statistics(image)], 1)
-
-    @torch.no_grad()
-    def estimate(self, image: Tensor, refined: Tensor) -> Estimate:
-        """The condition as it is published and as restoration is told it, of the same arguments. No gradient: what the
-        estimator is taught is the truth, not what suits restoration."""
-        return self.estimator.estimate(self.statistics(image, refined))
-
-    def _adapt(self, embedding: Tensor, given: Tensor, stage: int, x: Tensor) -> Tensor:
-        scale, shift = self.modulation[stage](embedding)[:, :, None, None].chunk(2, 1)
-        return (x + given if stage == 0 else x) * (1 + scale) + shift
+    def statistics(self, image: Tensor, sensor: Tensor) -> Tensor:
+        """What the estimator is fitted to, of images and sensor views. [N,S]"""
+        return self.estimator.statistics(scene_statistics(self.encoder(image)), sensor)

@@ -1,122 +1,158 @@
-"""G2: {I_d, S_r} → I_r, the exemplar-guided synthesis of section 3.3."""
+"""G2: {I_d, S_r} → I_r, the exemplar-guided synthesis of section 3.3, at the camera's own resolution."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coop_training.networks.blocks import (
-    EMBEDDING,
-    Adapter,
-    Context,
-    GatedBlock,
-    ModulatedUNet,
-    Pointwise,
-    at_quarter,
-    conv3x3,
-    zeroed,
-)
-from coop_training.networks.condition import Estimate
-from coop_training.networks.front import Front
+from coop_training.networks.blocks import EMBEDDING, Convolution, conv3x3, resized, zeroed
+from coop_training.networks.estimate import Estimate
 
-LEFT_TO_FILTERS = ("impulse_noise", "chromatic_aberration")
-"""Conditions that the front undoes to 48 dB and better: what is learnt to correct others by would only spoil it."""
+SCENE = 64
+"""Channels of what the scene branch passes on."""
+WIDTHS = (32, 64, 96)
+"""Channels of the frame's branch at 1/2, 1/4 and 1/8."""
+BLOCKS = (2, 1, 2)
+"""Its blocks of each scale, on the way down and up alike; of the coarsest, where the two meet, once."""
 
 
 class Restoration(nn.Module):
-    """Restores a degraded image under semantic guidance; starts as identity, but for the alignment's small gate.
+    """Restores a frame under semantic guidance, conditioned on an estimate; starts as identity.
 
-    I_r = A + s·(A·g + o + r + d), A the image as filters have left it. Gain g and offset o are predicted at quarter
-    resolution and upsampled: inverting I = t·R + (1-t)·L needs no more, as transmission is smooth, and leaves the
-    image's own detail untouched. The residual r is unfolded from quarter resolution (pixel shuffle), so noise is
-    removed pixel by pixel; but a filter learnt there is another one for each of a fold's 16 pixels. So the detail d
-    comes from half resolution, of few channels, which hear what the trunk has seen. The share s of the correction that
-    is made is one number per condition, 0 for those `LEFT_TO_FILTERS`.
+    I_r = I_d + w·(I_d·g + o + r). What depends on the scene is seen in the image at the networks' size with S_r: the
+    scene branch predicts the field of gain g and offset o, smooth as transmission is (I = t·R + (1-t)·L), and features
+    for the other one. What is seen pixel by pixel only, the frame's branch predicts at the camera's own resolution:
+    the residual r. The weight w is the estimate's: familiarity, and nothing where no condition is present.
 
-    How far away things are, fog and rain depend on: so beside the classes the guidance has the row, for a road's
-    distance follows from it.
-
-    Inputs: image [N,3,H,W] RGB in 0..1; probabilities [N,C,h,w] of any h, w; the condition, as whoever knows it better
-    tells it, or None: restoration is on its own.
-    Outputs: restored image [N,3,H,W], not clamped; condition logits [N,K] and strength [N] in 0..1, its own estimate.
+    Inputs: frame [N,3,h,w] RGB in 0..1, of any h, w; image [N,3,H,W], the same scaled so that H and W are divisible by
+    32; probabilities [N,C,·,·]; estimate of K conditions.
+    Output: restored frame [N,3,h,w], not clamped.
     """
 
-    def __init__(
-        self,
-        classes: int,
-        conditions: Sequence[str],
-        widths: Sequence[int] = (64, 80, 128),
-        hidden: Sequence[int] = (32, 80, 128),
-        blocks: Sequence[int] = (1, 1, 2),
-        guidance: int = 16,
-        detail: tuple[int, int] = (24, 5),
-    ) -> None:
+    def __init__(self, classes: int, conditions: int) -> None:
         super().__init__()
-        # Of statistics class by class it would learn the training drives' airlight and rain by heart.
-        self.front = Front(conditions, windowed=True, constant_hue=True)
-        number = len(conditions)
-        self.told = zeroed(nn.Linear(2 * number, EMBEDDING))
-        self.guidance = nn.Sequential(nn.Conv2d(classes + 1, guidance, 1), nn.ReLU(inplace=True))
-        self.trunk = ModulatedUNet(48, widths, hidden, blocks, number, guidance)
-        self.adapter = Adapter(widths[0], number)
-        self.affine = zeroed(conv3x3(widths[0], 6))
-        self.residual = zeroed(conv3x3(widths[0], 48))
-        self.detail = Detail(widths[0], *detail, number)
-        self.share = nn.Parameter(torch.ones(number))
-        corrected = [float(name not in LEFT_TO_FILTERS) for name in conditions]
-        self.corrected: Tensor
-        self.register_buffer("corrected", torch.tensor(corrected), persistent=False)
+        self.embed = nn.Sequential(nn.Linear(2 * conditions, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING))
+        self.scene = SceneBranch(classes)
+        self.detail = FrameBranch()
 
-    def forward(
-        self, image: Tensor, probabilities: Tensor, told: Estimate | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        sharp, embedding, condition, strength, known = self.front(image, told=told)
-        posterior = known.posterior
-        embedding = embedding + self.told(torch.cat([posterior, known.strengths], 1))[:, None]
-        folded = F.pixel_unshuffle(sharp - 0.5, 4)
-        guidance = self.guidance(torch.cat([at_quarter(probabilities, folded), rows(folded)], 1))
-        context = Context(embedding, posterior, guidance)
-        # No rectifier behind the trunk: where clear images press for no change at all, it would die.
-        x = self.adapter(self.trunk(folded, context), posterior)
-        affine = F.interpolate(self.affine(x), size=image.shape[-2:], mode="bilinear", align_corners=False)
-        gain, offset = affine.chunk(2, 1)
-        residual = F.pixel_shuffle(self.residual(x), 4) + self.detail(sharp, x, context)
-        share = ((posterior * self.corrected) @ self.share)[:, None, None, None]
-        return sharp + share * (sharp * gain + offset + residual), condition, strength
+    def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
+        embedding = F.relu(self.embed(torch.cat([estimate.presence, estimate.presence * estimate.strength], 1)))
+        field, features = self.scene(image, probabilities, embedding)
+        field = resized(field, frame)
+        gain, offset = field.chunk(2, 1)
+        change = frame * gain + offset + self.detail(frame, features, embedding)
+        return frame + estimate.weight[:, None, None, None] * change
+
+
+class SceneBranch(nn.Module):
+    """What the whole scene tells: gain and offset of each colour, [N,6,H/8,W/8], and features [N,SCENE,H/8,W/8]."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = conv3x3(12, 32, 2)
+        self.guide = nn.Conv2d(classes + 1, 32, 1)
+        self.eighth = conv3x3(32, SCENE, 2)
+        self.down = conv3x3(SCENE, 96, 2)
+        self.before = Block(SCENE, SCENE, scene=True)
+        self.coarse = nn.ModuleList(Block(96, 96, scene=True) for _ in range(2))
+        self.up = nn.Conv2d(96, SCENE, 1)
+        self.after = Block(SCENE, SCENE, scene=True)
+        self.field = zeroed(conv3x3(SCENE, 6))
+
+    def forward(self, image: Tensor, probabilities: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        quarter = self.stem(F.pixel_unshuffle(image - 0.5, 2))
+        guidance = torch.cat([resized(probabilities, quarter), rows(quarter)], 1)
+        x = self.before(self.eighth(F.relu(quarter + self.guide(guidance))), embedding)
+        y = self.down(F.relu(x))
+        for block in self.coarse:
+            y = block(y, embedding)
+        x = x + F.interpolate(self.up(y), scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = self.after(x, embedding)
+        return self.field(x), x
+
+
+class FrameBranch(nn.Module):
+    """What only pixels tell: a residual [N,3,h,w] of a frame [N,3,h,w], by a U-Net from 1/2 of its resolution on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        half, quarter, eighth = WIDTHS
+        self.stem = conv3x3(12, half)
+        self.fine = nn.ModuleList(GatedBlock(half) for _ in range(2 * BLOCKS[0]))
+        self.middle = nn.ModuleList(Block(quarter, 48) for _ in range(2 * BLOCKS[1]))
+        self.coarse = nn.ModuleList(Block(eighth, eighth, scene=True) for _ in range(BLOCKS[2]))
+        self.down = nn.ModuleList([conv3x3(half, quarter, 2), conv3x3(quarter, eighth, 2)])
+        self.up = nn.ModuleList([nn.Conv2d(quarter, half, 1), nn.Conv2d(eighth, quarter, 1)])
+        self.scene = nn.Conv2d(SCENE, quarter, 1)
+        self.residual = zeroed(conv3x3(half, 12))
+
+    def forward(self, frame: Tensor, scene: Tensor, embedding: Tensor) -> Tensor:
+        height, width = frame.shape[-2:]
+        rows, columns = (height + 7) // 8, (width + 7) // 8  # at the coarsest scale
+        padded = F.pad(frame - 0.5, (0, 8 * columns - width, 0, 8 * rows - height), mode="replicate")
+        fine = self.stem(F.pixel_unshuffle(padded, 2))
+        for block in self.fine[: BLOCKS[0]]:
+            fine = block(fine, embedding)
+        middle = self.down[0](F.relu(fine))
+        middle = middle + resized(self.scene(scene), middle)
+        for block in self.middle[: BLOCKS[1]]:
+            middle = block(middle, embedding)
+        coarse = self.down[1](F.relu(middle))
+        for block in self.coarse:
+            coarse = block(coarse, embedding)
+        middle = middle + _doubled(self.up[1](coarse))
+        for block in self.middle[BLOCKS[1] :]:
+            middle = block(middle, embedding)
+        fine = fine + _doubled(self.up[0](middle))
+        for block in self.fine[BLOCKS[0] :]:
+            fine = block(fine, embedding)
+        return F.pixel_shuffle(self.residual(fine), 2)[..., :height, :width]
+
+
+class Block(nn.Module):
+    """A residual block of 3x3 convolutions without normalisation, modulated between them: features·(1+γ)+β by the
+    condition (FiLM, Perez et al., 2018) and, with `scene`, by the input's means, brought to -1..1 (after the channel
+    attention of NAFNet, Chen et al., 2022). Starts as identity, which is what replaces normalisation."""
+
+    def __init__(self, width: int, hidden: int, scene: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = conv3x3(width, hidden), zeroed(conv3x3(hidden, width))
+        self.condition = zeroed(nn.Linear(EMBEDDING, 2 * hidden))
+        self.scene = zeroed(nn.Linear(width, 2 * hidden)) if scene else None
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        modulation = self.condition(embedding)
+        if self.scene is not None:
+            # Bounded: a scale that grew with what it scales ran away in training.
+            modulation = modulation + self.scene(x.mean((2, 3)).tanh())
+        scale, shift = modulation[:, :, None, None].chunk(2, 1)
+        return x + self.second(F.relu(self.first(x) * (1 + scale) + shift))
+
+
+class GatedBlock(nn.Module):
+    """A residual block of 1x1 and depthwise 3x3 convolutions, half of whose channels gate the others, modulated by the
+    condition; for the finest scale, where it sees as far as a `Block` at a fifth of the cost. Starts as identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(width, 2 * width, 1)
+        self.spatial = Convolution(2 * width, 2 * width, 3, 1, 1, groups=2 * width)
+        self.condition = zeroed(nn.Linear(EMBEDDING, 2 * width))
+        self.contract = zeroed(nn.Conv2d(width, width, 1))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        features, gate = self.spatial(self.expand(x)).chunk(2, 1)
+        scale, shift = self.condition(embedding)[:, :, None, None].chunk(2, 1)
+        return x + self.contract((features * (1 + scale) + shift) * torch.sigmoid(gate))
 
 
 def rows(like: Tensor) -> Tensor:
-    """Where in the image each row of a map [N,C,h,w] lies: -1 at the upper edge to 1 at the lower. [N,1,h,w]"""
+    """Where in the image each row of a map [N,·,h,w] lies: -1 at the upper edge to 1 at the lower. [N,1,h,w]"""
     height = like.shape[-2]
     centres = (2 * torch.arange(height, device=like.device, dtype=like.dtype) + 1) / height - 1
-    # Not expanded to the batch: a graph would ask the image's bytes for its size, which TensorRT lets be cast only.
-    return 0 * like[:, :1] + centres[:, None]
+    return centres[None, None, :, None].expand(like.shape[0], 1, height, like.shape[-1])
 
 
-class Detail(nn.Module):
-    """A thin end at half resolution: what the image itself tells, and the trunk of its surroundings; starts at zero.
-
-    Args:
-        trunk: channels of the trunk's output.
-        width, blocks: channels and number of the blocks.
-        conditions: number of conditions K, `clear` included.
-
-    Inputs: image [N,3,H,W]; the trunk's output [N,trunk,H/4,W/4]; context, whose guidance is not heard.
-    Output: [N,3,H,W].
-    """
-
-    def __init__(self, trunk: int, width: int, blocks: int, conditions: int) -> None:
-        super().__init__()
-        self.fold = conv3x3(12, width)
-        self.hear = Pointwise(trunk, 4 * width, conditions)
-        self.blocks = nn.ModuleList(GatedBlock(width, conditions) for _ in range(blocks))
-        self.unfold = zeroed(conv3x3(width, 12))
-
-    def forward(self, image: Tensor, seen: Tensor, context: Context) -> Tensor:
-        x = self.fold(F.pixel_unshuffle(image - 0.5, 2)) + F.pixel_shuffle(self.hear(seen, context.posterior), 2)
-        for block in self.blocks:
-            x = block(x, context)
-        return F.pixel_shuffle(self.unfold(x), 2)
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)

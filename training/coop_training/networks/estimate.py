@@ -8,15 +8,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from coop_training.networks.lite.encoder import SCENE_STATISTICS
-from coop_training.networks.lite.sensor import SENSOR_STATISTICS, sensor_statistics
+from coop_training.networks.encoder import SCENE_STATISTICS
+from coop_training.networks.sensor import SENSOR_STATISTICS, sensor_statistics
 
 DROPOUT = 0.3
 _FAR = 6.0
 """Standard deviations: an image unlike any of those fitted to is not the surer for it."""
 _PRESENT, _CERTAIN = 0.05, 0.25
 """Highest probability of a condition below which a frame stays as it is, and above which it is restored wholly."""
-_TRUSTING = 2.0
+TRUSTING = 2.0
 """Logit from which a restoration is trusted wholly: odds of seven to one."""
 
 
@@ -65,7 +65,7 @@ class Estimator(nn.Module):
         self.strength = perceptron(size, 256, 128, conditions)
         self.familiar = perceptron(size + 2 * conditions, 128, 1, dropout=DROPOUT)
         nn.init.zeros_(self.familiar[-1].weight)
-        nn.init.constant_(self.familiar[-1].bias, _TRUSTING)
+        nn.init.constant_(self.familiar[-1].bias, TRUSTING)
 
     def statistics(self, scene: Tensor, sensor: Tensor) -> Tensor:
         """What the networks read, [N,S]."""
@@ -84,12 +84,17 @@ class Estimator(nn.Module):
         logits, strength = self(statistics)
         presence, strength = torch.sigmoid(logits), strength.clamp(0, 1)
         outcome = self.outcome(statistics, presence, strength)
-        return Estimate(presence, strength, (outcome / (2 * _TRUSTING) + 0.5).clamp(0, 1))
+        return Estimate(presence, strength, trust(outcome))
 
     def outcome(self, statistics: Tensor, presence: Tensor, strength: Tensor) -> Tensor:
         """The logit that restoration by the estimate leaves an image of these statistics no worse. [N]"""
         logit: Tensor = self.familiar(torch.cat([self.standardised(statistics), presence, presence * strength], 1))
         return logit[:, 0]
+
+
+def trust(logit: Tensor) -> Tensor:
+    """0 below -TRUSTING, where a frame stays as it is to the last bit; 1 above TRUSTING; linear in between."""
+    return (logit / (2 * TRUSTING) + 0.5).clamp(0, 1)
 
 
 def perceptron(*widths: int, dropout: float = 0.0) -> nn.Sequential:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.blocks import ResidualBlock, zeroed
-from coop_training.networks.lite.encoder import CHANNELS
+from coop_training.networks.encoder import CHANNELS
 
 WIDTH = 64
 """Channels of the decoder's maps."""

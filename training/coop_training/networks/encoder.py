@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coop_training.networks.blocks import Convolution
+
 CHANNELS = (24, 40, 112, 320)
 """Of the features at 1/4, 1/8, 1/16 and 1/32."""
 SCENE_STATISTICS = 2 * sum(CHANNELS)
@@ -37,7 +39,7 @@ class Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _Convolution(3, _STEM, 3, 2)
+        self.stem = _Normalised(3, _STEM, 3, 2)
         self.groups = nn.ModuleList()
         inputs = _STEM
         for kernel, stride, expansion, outputs, count in _GROUPS:
@@ -62,7 +64,7 @@ class Encoder(nn.Module):
         return features
 
 
-class _Convolution(nn.Sequential):
+class _Normalised(nn.Sequential):
     """Convolution and batch normalisation. The odd pixel of a stride's padding lies below and to the right, as in
     TensorFlow, with which the pretrained weights were trained."""
 
@@ -73,19 +75,9 @@ class _Convolution(nn.Sequential):
         padding = before if before == after else 0
         super().__init__(
             *pad,
-            _Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+            Convolution(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
             nn.BatchNorm2d(outputs, eps=_EPSILON),
         )
-
-
-class _Conv2d(nn.Conv2d):
-    """Trained on a CPU, depthwise ones compute in float32: in bfloat16 their gradients take three times as long."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and self.groups > 1 and x.device.type == "cpu"):
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
 
 
 class _InvertedBottleneck(nn.Module):
@@ -94,9 +86,9 @@ class _InvertedBottleneck(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
-        self.expand = _Convolution(inputs, hidden, 1) if expansion > 1 else None
-        self.depthwise = _Convolution(hidden, hidden, kernel, stride, groups=hidden)
-        self.project = _Convolution(hidden, outputs, 1)
+        self.expand = _Normalised(inputs, hidden, 1) if expansion > 1 else None
+        self.depthwise = _Normalised(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = _Normalised(hidden, outputs, 1)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
