@@ -97,9 +97,7 @@ def node_process(
     domain: int, log: Path, *flags: str, **parameters: str
 ) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """The perception node, telling its status often."""
-    return executable(
-        "perception_node", domain, log, *flags, **{"status_period": "0.1", **parameters}
-    )
+    return executable("perception_node", domain, log, *flags, **{"status_period": "0.1", **parameters})
 
 
 class Client:

@@ -157,8 +157,8 @@ class _Client:
         self._status: CameraStatus | None = None
         self._status_count = 0
         self._stages_ms: dict[str, list[float]] = {}
-        """Of each network, what the node said while it was played to: not its last word, as it looks back a few seconds,
-        in which restoration may have had nothing to do."""
+        """Of each network, what the node said while it was played to: not its last word, which is of a few seconds, in
+        which restoration may have had nothing to do."""
         self._work = 0
         """Frames that the node has processed: time limits begin anew with each."""
         self._writer: RecordingWriter | None = None
