@@ -242,6 +242,8 @@ def test_two_processes_learn_what_one_does(config_file: Path, coop_train: Train,
         "variant=nafnet",  # whose restoration depends neither on the stages before nor on what each process draws
         "guidance=none",
         "stages.segmenter.batch=8",  # batch normalisation sees a process's own share: not too small a one
+        "stages.refinement.learning_rate=1e-4",  # the cross-entropy's mean is over a process's own pixels
+        "stages.joint.learning_rate=1e-4",
     ]
     arguments = ["--precision=32-true", *(f"--set={override}" for override in overrides)]
     assert coop_train(one, *arguments) == 0
