@@ -66,8 +66,9 @@ def export_graph(
 def _pixel_unshuffle(x: Any, factor: int) -> Any:
     """As SpaceToDepth of each channel by itself, which puts pixels in the order that PyTorch does, and which needs no
     size. PyTorch's own translation is arithmetic with them."""
-    planes = op.SpaceToDepth(op.Reshape(x, op.Constant(value_ints=[-1, 1, 0, 0])), blocksize=factor)
-    return op.Reshape(planes, op.Constant(value_ints=[-1, x.shape[1] * factor**2, 0, 0]))
+    apart: Any = op.Constant(value_ints=[-1, 1, 0, 0])
+    together: Any = op.Constant(value_ints=[-1, x.shape[1] * factor**2, 0, 0])
+    return op.Reshape(op.SpaceToDepth(op.Reshape(x, apart), blocksize=factor), together)
 
 
 def feed_casts_alone(graph: onnx.GraphProto) -> None:
