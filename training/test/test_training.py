@@ -20,9 +20,11 @@ from smoke_run import run
 from toy_bundle import open_pipeline
 
 from coop_perception.camera import Intrinsics
+from coop_perception.contracts import network_size
 from coop_perception.model.bundle import load_bundle
 from coop_perception.model.pipeline import OUTPUTS
 from coop_perception.sample_scene.drive import SampleDrive
+from coop_perception.views import scene_view, sensor_view
 
 HEIGHT, WIDTH = 96, 128
 
@@ -85,9 +87,12 @@ def test_training_begins_with_a_bundle(
     config = TrainConfig.model_validate_json(read_facts(trained)["config"])
     model = Cooperative(config).eval()
     load_weights(trained, model.deployed())
-    of_run = export.results(model, torch.from_numpy(image[None]))
+    sizes = config.input.sizes
+    scene = scene_view(image, network_size(sizes, *image.shape[:2]))
+    view = {"frame": image[None], "image": scene[None], "sensor": sensor_view(image, sizes.sensor)[None]}
+    (of_run,) = export.results(model, [view])
     for name in ("mask_raw", "mask"):
-        one, other = np.asarray(getattr(of_bundle, name)), of_run[name][0]
+        one, other = np.asarray(getattr(of_bundle, name)), np.asarray(of_run[name])[0]
         assert one.shape == other.shape
         assert (one == other).mean() > 0.99
         assert len(np.unique(one)) > 1
