@@ -353,7 +353,7 @@ def apart(arguments: Sequence[str], seconds: float) -> Any:
     """What the script prints with other arguments, as JSON."""
     command = [sys.executable, str(SCRIPT), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=max(seconds, 1.0), check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=max(seconds, 0.01), check=False)
     except subprocess.TimeoutExpired as error:
         raise AssertionError(f"not done in the {seconds:.0f} s that were left") from error
     if done.returncode != 0:

@@ -730,7 +730,7 @@ def test_a_full_disk_while_recording_is_one_clear_error_and_the_node_lives_on(tm
     kind."""
     with RecordingWriter(tmp_path / "bag") as writer:
         for index in range(20):
-            large = np.repeat(np.repeat(picture(index), 12, 0), 12, 1)
+            large = np.repeat(np.repeat(picture(index), 7, 0), 7, 1)
             message = image_message(large, "rgb8", "front", index * SECOND // 10)
             writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND // 10)
     limited = (

@@ -357,7 +357,8 @@ def failing(directory: Path) -> Path:
 
 def test_an_engine_that_raises_in_the_middle(active: Callable[..., Client], tmp_path: Path, node_log: Path) -> None:
     """Its frames are counted and said; those before and after are served, and the other camera's in the same batch."""
-    ours = active(bundle=str(failing(tmp_path / "failing")), cameras="[front, rear]", batch_window_ms="300.0")
+    served = {"cameras": "[front, rear]", "batch_window_ms": "300.0", "backend": "onnxruntime"}
+    ours = active(bundle=str(failing(tmp_path / "failing")), **served)
     masks = {camera: ours.listen(Image, f"/{camera}/coop/mask_raw") for camera in ("front", "rear")}
     publishers = {camera: connected(ours, Image, f"/{camera}/image_raw") for camera in masks}
     for camera, publisher in publishers.items():

@@ -238,7 +238,7 @@ def test_malformed_images_are_counted_and_the_node_lives_on(active: Callable[...
 
 
 def test_model_info_is_latched_and_diagnostics_flow(active: Callable[..., Client], bundle: Path) -> None:
-    ours = active()
+    ours = active(backend="onnxruntime")
     infos = ours.listen(ModelInfo, f"{NODE}/model_info", LATCHED)
     diagnostics = ours.listen(DiagnosticArray, "/diagnostics")
     ours.wait(lambda: bool(infos) and bool(diagnostics), "model info and diagnostics")

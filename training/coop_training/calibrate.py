@@ -156,8 +156,8 @@ def collect(
 
 def fit(calibration: Calibration, judged: Judged) -> str:
     """Fit the temperature by the likelihood of what was right and wrong. Returns a line about it, on every fifth frame,
-    held out."""
-    held = judged.image // (1 + PER_FRAME) % 5 == 0
+    held out; of fewer than five, on those that it was fitted to."""
+    held = judged.image // (1 + PER_FRAME) % 5 == 4
     seen, right = judged.confidence[~held], judged.right[~held]
     presence = judged.presence[judged.image[~held]]
     calibration.requires_grad_(True)
@@ -169,10 +169,11 @@ def fit(calibration: Calibration, judged: Judged) -> str:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     calibration.requires_grad_(False)
-    after = _calibrated(calibration, judged.confidence[held], judged.presence[judged.image[held]])
-    before, now = (_error(found, judged.right[held]) for found in (judged.confidence[held], after))
+    scored, which = (held, "those held out") if held.any() else (~held, "the same")
+    after = _calibrated(calibration, judged.confidence[scored], judged.presence[judged.image[scored]])
+    before, now = (_error(found, judged.right[scored]) for found in (judged.confidence[scored], after))
     return (
-        f"{len(judged.presence)} images, calibration error on those held out {before:.4f}, calibrated {now:.4f}; "
+        f"{len(judged.presence)} images, calibration error on {which} {before:.4f}, calibrated {now:.4f}; "
         f"temperature of clear images {F.softplus(calibration.temperature.bias).item():.2f}"
     )
 

@@ -19,6 +19,7 @@ from coop_training.results import read_results
 
 from coop_perception.classes import CAMVID_CLASSES, SemanticClass
 from coop_perception.image_files import DatasetError
+from coop_perception.model.conditions import Conditions
 from coop_perception.model.pipeline import Result
 
 Evaluation = Callable[..., float]
@@ -68,12 +69,13 @@ def test_configurations_name_what_is_wrong_with_the_classes(root: Path) -> None:
 def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
     """coop-evaluate with a bundle that says class 0 everywhere and leaves images as they are."""
 
-    def run(images: list[np.ndarray], wanted: object) -> list[Result]:
+    def run(images: list[np.ndarray], wanted: object, **_: object) -> list[Result]:
         zeros = np.zeros(images[0].shape[:2], np.uint8)
-        return [Result(mask_raw=zeros, mask=zeros, restored=images[0], condition=np.ones(1), strength=0.0)]
+        clear = Conditions(np.zeros(1, np.float32), np.zeros(1, np.float32), 1.0)
+        return [Result(mask_raw=zeros, mask=zeros, restored=images[0], condition=clear)]
 
     def evaluation(classes: tuple[SemanticClass, ...], *conditions: str) -> float:
-        bundle = SimpleNamespace(name="own", classes=classes, conditions=("clear",))
+        bundle = SimpleNamespace(name="own", classes=classes, conditions=("fog",))
         monkeypatch.setattr(evaluate, "load_bundle", lambda path: bundle)
         monkeypatch.setattr(evaluate, "load_engines", lambda *_: {})
         monkeypatch.setattr(evaluate, "Pipeline", lambda bundle, engines: SimpleNamespace(bundle=bundle, run=run))

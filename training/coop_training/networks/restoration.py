@@ -119,7 +119,7 @@ class Block(nn.Module):
         super().__init__()
         self.first, self.second = conv3x3(width, hidden), zeroed(conv3x3(hidden, width))
         self.condition = zeroed(nn.Linear(EMBEDDING, 2 * hidden))
-        self.scene = zeroed(nn.Linear(width, 2 * hidden)) if scene else None
+        self.scene = zeroed(nn.Linear(width, 2 * hidden, bias=False)) if scene else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         modulation = self.condition(embedding)
