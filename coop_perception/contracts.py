@@ -15,6 +15,8 @@ from coop_perception.classes import SemanticClass
 STAGES = ("segmenter", "refinement", "restoration")
 STRIDE = 32
 """Height and width of the networks' image are multiples of it."""
+QUARTER = 4
+"""Segmentations between networks have one value for so many pixels of a side."""
 LARGEST_SIDE = 8192
 """Pixels of any side of an input."""
 

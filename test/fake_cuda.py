@@ -115,6 +115,10 @@ class FakeCuda:
             kind for kind, _ in self._handles.values()
         ]
 
+    def bytes_on_the_gpu(self) -> int:
+        """That are taken."""
+        return sum(size for kind, _, size in self._memory.values() if kind == "device")
+
     def copied(self) -> list[tuple[str, int]]:
         """`copies` since the last call."""
         copies, self.copies = self.copies, []

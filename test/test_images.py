@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+import sensor_msgs.msg
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -394,12 +395,11 @@ def test_other_encodings_go_through_an_installed_cv_bridge(tmp_path, monkeypatch
 
 
 def test_messages_of_rclpy():
-    sensor_msgs = pytest.importorskip("sensor_msgs.msg")
     pixels = random_image(0, 5, 6)
-    message = sensor_msgs.Image()
+    message = sensor_msgs.msg.Image()
     fill_image(message, pixels, "rgb8")
     np.testing.assert_array_equal(to_rgb(message), pixels)
     assert np.shares_memory(to_rgb(message), np.frombuffer(message.data, np.uint8))
-    compressed = sensor_msgs.CompressedImage()
+    compressed = sensor_msgs.msg.CompressedImage()
     fill_compressed(compressed, pixels, "png")
     np.testing.assert_array_equal(decode(compressed), pixels)

@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.contracts import CONTRACTS, Bundle
+from coop_perception.contracts import CONTRACTS, QUARTER, Bundle
 from coop_perception.engines import Tensor, TensorSpec, checked
-
-_QUARTER = 4
 
 
 class NoNetwork:
@@ -58,7 +56,7 @@ class NoNetwork:
     def _value(self, name: str, feeds: Mapping[str, Tensor]) -> NDArray[np.generic]:
         batch, height, width, _ = feeds["frame" if name == "restored" else "image"].shape
         if "probabilities" in name:
-            height, width = height // _QUARTER, width // _QUARTER
+            height, width = height // QUARTER, width // QUARTER
         sides = iter((batch, height, width))
         shape = tuple(next(sides) if size is None else size for size in self.outputs[name].shape)
         if (name, shape) not in self._made:

@@ -1,5 +1,4 @@
-"""Memory of engines that run one after the other: fixed places for their tensors, by name and size, and what they work
-in."""
+"""Memory of engines that run one after the other: places for their tensors, and what they work in."""
 
 from __future__ import annotations
 
@@ -13,12 +12,15 @@ from numpy.typing import NDArray
 from coop_perception.engines.cuda import Resources, Stream
 
 Shape = tuple[int, ...]
+GROWTH = 1.5
+"""By at least this factor memory grows that is not freed: what was outgrown is then at most twice what is in use,
+whatever sizes of frames come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Memory that holds tensors of one name and size, in batches of any number. An output of one engine that is
-    another's input lies where that one reads it.
+    """Memory that holds tensors of one name. An output of one engine that is another's input lies where that one reads
+    it.
 
     address: as the GPU sees it. pinned: as the host does, which the GPU copies from and to by itself; where `bound`,
     both are the same memory.
@@ -48,9 +50,8 @@ class Place:
 
 
 class Places:
-    """A place for each name and size of tensors, made when it is first asked for, with room for the largest batch.
-
-    They stay until the resources are closed, as CUDA graphs hold their addresses.
+    """A place for each name of tensors, which moves when it has to grow; and for each size that engines are prepared
+    for one of its own, which stays, as CUDA graphs hold its address. All have room for the largest batch.
 
     Args:
         resources: hold the memory.
@@ -71,7 +72,10 @@ class Places:
     ) -> None:
         self._resources, self._frames, self._dtypes = resources, frames, dtypes
         self._between, self._integrated = between, integrated
-        self._made: dict[tuple[str, Shape], Place] = {}
+        self._kept: dict[tuple[str, Shape], Place] = {}
+        self._moving: dict[str, Place] = {}
+        self.moves = 0
+        """How often a place has moved: addresses that were asked for before may not be the tensors' any more."""
 
     def at(self, name: str, shape: Shape) -> Place:
         """Of a tensor of this shape, the batch included.
@@ -79,14 +83,36 @@ class Places:
         Raises:
             CudaError: memory is short.
         """
-        key = (name, shape[1:])
-        if key not in self._made:
-            dtype, size = self._dtypes[name], self._frames * math.prod(shape[1:])
-            bound = self._integrated and name not in self._between
-            device = 0 if bound else self._resources.device_memory(size * dtype.itemsize)
-            pinned = self._resources.pinned_memory((size,), dtype)
-            self._made[key] = Place(device or pinned.ctypes.data, pinned, bound)
-        return self._made[key]
+        kept = self._kept.get((name, shape[1:]))
+        if kept is not None:
+            return kept
+        place, needed = self._moving.get(name), self._needed(shape)
+        if place is None or len(place.pinned) < needed:
+            had = 0 if place is None else len(place.pinned)
+            place = self._moving[name] = self._made(name, max(needed, round(GROWTH * had)))
+            self.moves += 1
+        return place
+
+    def keep(self, name: str, shape: Shape) -> None:
+        """Tensors of this size stay from now on where they are.
+
+        Raises:
+            CudaError: memory is short.
+        """
+        if (name, shape[1:]) not in self._kept:
+            self._kept[name, shape[1:]] = self.at(name, shape)
+            del self._moving[name]
+
+    def _needed(self, shape: Shape) -> int:
+        """Numbers in the largest batch."""
+        return self._frames * math.prod(shape[1:])
+
+    def _made(self, name: str, size: int) -> Place:
+        """For so many numbers."""
+        dtype, bound = self._dtypes[name], self._integrated and name not in self._between
+        device = 0 if bound else self._resources.device_memory(size * dtype.itemsize)
+        pinned = self._resources.pinned_memory((size,), dtype)
+        return Place(device or pinned.ctypes.data, pinned, bound)
 
 
 class Scratch:
@@ -108,5 +134,6 @@ class Scratch:
             CudaError: memory is short.
         """
         if size > self._size:
-            self._address, self._size = self._resources.device_memory(size), size
+            grown = max(size, round(GROWTH * self._size))
+            self._address, self._size = self._resources.device_memory(grown), grown
         return self._address, self._size

@@ -83,6 +83,8 @@ class OnnxRuntimeEngine:
         return array if self._memory == "cpu" else ort.OrtValue.ortvalue_from_numpy(array, self._memory, 0)
 
     def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        if self._memory == "cpu":
+            return np.empty(shape, self.outputs[name].dtype)
         try:
             return ort.OrtValue.ortvalue_from_shape_and_type(
                 list(shape), self.outputs[name].dtype.type, self._memory, 0

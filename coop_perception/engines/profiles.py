@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from coop_perception.contracts import InputSizes, network_size
+from coop_perception.contracts import QUARTER, InputSizes, network_size
 from coop_perception.engines import EngineError
 
 Shape = tuple[int, ...]
@@ -12,8 +12,6 @@ Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 """Of each input the least shape, the one that kernels are chosen for, and the largest."""
 SMALLEST_FRAME, USUAL_FRAME, LARGEST_FRAME = (32, 32), (720, 1280), (2160, 3840)
 """Heights and widths."""
-_QUARTER = 4
-"""Segmentations between networks have one value for so many pixels of a side."""
 
 
 def profiles(inputs: Mapping[str, Shape], sizes: InputSizes, max_batch: int) -> list[Profile]:
@@ -55,7 +53,7 @@ def words(sizes: InputSizes) -> str:
 def _sized(name: str, shape: Shape, number: int, image: Shape, frame: Shape) -> Shape:
     """The shape for so many frames of a size, whose scene view has another."""
     batch, *rest = shape
-    quarter = tuple(side // _QUARTER for side in image)
+    quarter = tuple(side // QUARTER for side in image)
     sides = {"image": image, "frame": frame, "probabilities": quarter, "refined_probabilities": quarter}.get(name, ())
     if rest.count(-1) not in (0, len(sides)):
         raise EngineError(

@@ -116,13 +116,14 @@ def _places(shared: _Shared, engines: Sequence[TensorRtEngine]) -> Places:
 
 @dataclass(slots=True)
 class _Context:
-    """An execution context, the shapes of the inputs that it is set to, and which of the engine's profiles. With a
-    graph it stays as it is: the graph is of its state."""
+    """An execution context, the shapes of the inputs that it is set to, which of the engine's profiles, and after how
+    many moves of places it was given its tensors' addresses (-1: never). With a graph it stays as it is: the graph is
+    of its state."""
 
     context: Any
     shapes: tuple[Shape, ...] = ()
     profile: int = 0
-    bound: bool = False
+    bound: int = -1
     graph: Any = None
 
 
@@ -277,7 +278,7 @@ class TensorRtEngine:
         assert context is not None  # it is open
         if context.shapes == shapes:
             return context
-        context.shapes, context.bound = (), False  # whatever fails below
+        context.shapes, context.bound = (), -1  # whatever fails below
         self._shared.log.clear()
         profile = self._profile(shapes)
         if profile != context.profile:
@@ -322,12 +323,12 @@ class TensorRtEngine:
     def _enqueue(self, context: _Context) -> None:
         log = self._shared.log
         log.clear()
-        if not context.bound:
+        if context.bound != self._shared.places.moves:
             for name in (*self.inputs, *self.outputs):
                 place = self._shared.places.at(name, tuple(context.context.get_tensor_shape(name)))
                 if not context.context.set_tensor_address(name, place.address):
                     raise EngineError(f"{self.path}: tensor {name!r} cannot lie where it is put: {log.text()}")
-            context.bound = True
+            context.bound = self._shared.places.moves  # which asking for them may have changed
         if not context.context.execute_async_v3(int(self._shared.stream)):
             raise EngineError(f"{self.path}: {self.backend} cannot run it: {log.text()}")
 
@@ -357,6 +358,8 @@ class TensorRtEngine:
         """A context of its own for these shapes, whose first run is done: it allocates, and compiles kernels, which
         cannot be captured."""
         context = self._shaped(self._new_context(fixed=True), shapes)
+        for name in (*self.inputs, *self.outputs):
+            self._shared.places.keep(name, tuple(context.context.get_tensor_shape(name)))
         try:
             self._enqueue(context)
         finally:

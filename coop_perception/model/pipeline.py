@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.contracts import CONTRACTS, STAGES, Bundle, network_size
+from coop_perception.contracts import CONTRACTS, QUARTER, STAGES, Bundle, network_size
 from coop_perception.engines import Engine, Tensor, TensorSpec
 from coop_perception.model.bundle import BundleError
 from coop_perception.model.conditions import Conditions
@@ -22,8 +21,9 @@ OUTPUTS = ("mask_raw", "mask", "confidence", "restored", "condition")
 _OF_REFINEMENT = ("mask", "confidence", "condition")
 _CONDITION = ("presence", "strength", "familiarity")
 _BETWEEN = ("probabilities", "refined_probabilities")
-_QUARTER = 4
-"""Segmentations between networks have one value for so many pixels of a side."""
+_OF_THE_SCENE = ("image", "refined_probabilities")
+MOST_SIZES = 64
+"""Of frames, that are remembered."""
 USUAL = ((480, 640), (720, 1280))
 """Heights and widths of frames for which engines are made ready before the first one comes."""
 
@@ -61,21 +61,18 @@ class Result:
     """Wall time of each network that ran, for the whole batch this frame was in."""
 
 
-Memory: TypeAlias = dict[tuple[str, tuple[int, ...]], Tensor]
-"""Of what passes between engines, by output and shape."""
-
-
 @dataclass(slots=True)
 class _Run:
-    """A batch on its way, of frames of one size: the networks' image is `size`. Tensors by name, the memory it may use,
-    and how long each network took."""
+    """A batch on its way, of frames of one size: the networks' image is `size`. Tensors by name, what is estimated of
+    each frame, what its restoration is conditioned on, and how long each network took."""
 
     frames: Sequence[NDArray[np.uint8]]
     size: tuple[int, int]
-    values: dict[str, Tensor]
-    memory: Memory
+    values: dict[str, Tensor] = field(default_factory=dict)
     conditions: list[Conditions] = field(default_factory=list)
     used: list[Conditions | None] = field(default_factory=list)
+    restored: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    """By place in the batch."""
     stages_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -93,7 +90,8 @@ class Pipeline:
     def __init__(self, bundle: Bundle, engines: Mapping[str, Engine]) -> None:
         self.bundle = bundle
         self.engines = engines
-        self._spare: list[Memory] = []
+        self._met: set[tuple[int, ...]] = set()
+        """Shapes of frames that restoration has run for."""
         for name, engine in engines.items():
             check_engine(bundle, name, engine)
 
@@ -110,7 +108,6 @@ class Pipeline:
 
     def close(self) -> None:
         """Free the engines."""
-        self._spare.clear()
         for engine in self.engines.values():
             engine.close()
 
@@ -152,29 +149,17 @@ class Pipeline:
         results: dict[int, Result] = {}
         for shape, members in groups.items():
             size = network_size(self.bundle.input, shape[0], shape[1], network_height)
-            with self._begun([frames[index] for index in members], size) as run:
-                if wanted:
-                    self._segment(run, wanted, refine)
-                if "restored" in wanted:
-                    self._restore(run, members, decide)
-                results |= {index: _result(run, place, wanted) for place, index in enumerate(members)}
+            run = _Run([frames[index] for index in members], size)
+            if wanted:
+                self._segment(run, wanted, refine)
+            if "restored" in wanted:
+                self._restore(run, members, decide)
+            results |= {index: _result(run, place, wanted) for place, index in enumerate(members)}
         return [results[index] for index in range(len(frames))]
-
-    @contextmanager
-    def _begun(self, frames: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> Iterator[_Run]:
-        """A batch's way through the networks, with memory that no other thread uses meanwhile."""
-        try:
-            memory = self._spare.pop()
-        except IndexError:
-            memory = {}
-        try:
-            yield _Run(frames, size, {}, memory)
-        finally:
-            self._spare.append(memory)
 
     def _segment(self, run: _Run, wanted: set[str], refine: bool) -> None:
         image = _stacked([scene_view(frame, run.size) for frame in run.frames])
-        # Once for all three. A single network copies it as part of its run.
+        # Once for all three.
         run.values["image"] = self.engines["segmenter"].place("image", image)
         if not refine:
             self._stage(run, "segmenter", ["mask_raw"])
@@ -195,21 +180,33 @@ class Pipeline:
             ]
 
     def _restore(self, run: _Run, members: Sequence[int], decide: Decide | None) -> None:
-        """All frames of a batch, if any of them needs it: those that do not are none the worse for it, as nothing is
-        present in them."""
+        """The frames of a batch that need it, and the first of any size: engines that prepare for a size shall not do
+        so when the weather changes."""
         own = run.conditions
         run.used = list(own) if decide is None else [decide(i, one) for i, one in zip(members, own, strict=True)]
-        if all(one is None for one in run.used):
+        places = [place for place, one in enumerate(run.used) if one is not None]
+        shape = run.frames[0].shape
+        if not places and shape in self._met:
             return
+        if len(self._met) >= MOST_SIZES:
+            self._met.clear()
+        self._met.add(shape)
+        on_host = all(isinstance(run.values[name], np.ndarray) for name in _OF_THE_SCENE)
+        if not places or not on_host:  # a batch in a GPU's memory stays together
+            places = list(range(len(run.frames)))
+        if len(places) < len(run.frames):
+            run.values |= {name: run.values[name][places] for name in _OF_THE_SCENE}
         nothing = Conditions(np.zeros_like(own[0].presence), np.zeros_like(own[0].strength), 0.0)
-        conditions = [one or nothing for one in run.used]
+        conditions = [run.used[place] or nothing for place in places]
         run.values |= {
-            "frame": _stacked(run.frames),
+            "frame": _stacked([run.frames[place] for place in places]),
             "presence": np.stack([one.presence for one in conditions]).astype(np.float32),
             "strength": np.stack([one.strength for one in conditions]).astype(np.float32),
             "familiarity": np.array([one.familiarity for one in conditions], np.float32),
         }
         self._stage(run, "restoration", ["restored"])
+        restored = np.asarray(run.values["restored"], np.uint8)
+        run.restored = {place: restored[row] for row, place in enumerate(places) if run.used[place] is not None}
 
     def _stage(self, run: _Run, name: str, outputs: Sequence[str]) -> None:
         begun = time.perf_counter()
@@ -219,13 +216,9 @@ class Pipeline:
         run.stages_ms[name] = (time.perf_counter() - begun) * 1e3
 
     def _between(self, run: _Run, engine: Engine, outputs: Sequence[str]) -> dict[str, Tensor]:
-        """Memory for what only other engines read: the same for each batch of that size."""
-        shape = (len(run.frames), len(self.bundle.classes), *(side // _QUARTER for side in run.size))
-        between = [name for name in outputs if name in _BETWEEN]
-        for name in between:
-            if (name, shape) not in run.memory:
-                run.memory[name, shape] = engine.allocate(name, shape)
-        return {name: run.memory[name, shape] for name in between}
+        """Memory for what only other engines read."""
+        shape = (len(run.frames), len(self.bundle.classes), *(side // QUARTER for side in run.size))
+        return {name: engine.allocate(name, shape) for name in outputs if name in _BETWEEN}
 
 
 def _stacked(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -246,18 +239,14 @@ def _result(run: _Run, place: int, wanted: Collection[str]) -> Result:
             return value
         return np.asarray(cv2.resize(value, size, interpolation=interpolation), np.uint8)
 
-    used = run.used[place] if run.used else None
-    restored = None
-    if "restored" in wanted:
-        restored = frame if used is None else np.asarray(values["restored"][place], np.uint8)
     # INTER_NEAREST_EXACT maps pixel centres to pixel centres; INTER_NEAREST would shift masks by half a pixel.
     return Result(
         mask_raw=at_own_size("mask_raw", cv2.INTER_NEAREST_EXACT),
         mask=at_own_size("mask", cv2.INTER_NEAREST_EXACT),
         confidence=at_own_size("confidence", cv2.INTER_LINEAR),
-        restored=restored,
+        restored=run.restored.get(place, frame) if "restored" in wanted else None,
         condition=run.conditions[place] if "condition" in wanted else None,
-        used=used,
+        used=run.used[place] if run.used else None,
         stages_ms=run.stages_ms,
     )
 

@@ -184,7 +184,7 @@ def test_shapes_that_nobody_prepared_for_run_without_a_graph_and_disturb_none(ma
     engine.close()
 
 
-def test_memory_is_taken_for_sizes_that_come_and_once_for_each(machine: Machine) -> None:
+def test_memory_is_taken_for_frames_larger_than_any_before(machine: Machine) -> None:
     engine = machine.load("segmenter")["segmenter"]
     taken = []
     for height, width in ((32, 64), (32, 64), (64, 64), (32, 96), (64, 64), (32, 64)):
@@ -193,8 +193,41 @@ def test_memory_is_taken_for_sizes_that_come_and_once_for_each(machine: Machine)
         np.testing.assert_array_equal(engine.run({"image": image}, ["mask_raw"])["mask_raw"], image[..., 0])
         taken.append(machine.cuda.calls.count("cudaMallocHost"))
         assert "cudaFree" not in machine.cuda.calls
-    assert taken == [3, 0, 3, 3, 0, 0]  # image, probabilities, mask
+    assert taken == [3, 0, 3, 0, 0, 0]  # image, probabilities, mask: where frames are larger than any before
     engine.close()
+
+
+def test_frames_of_ever_other_sizes_take_no_more_memory_than_the_largest_need(machine: Machine) -> None:
+    """Whoever sends them; those that engines were prepared for keep their places meanwhile."""
+    engine = machine.load("segmenter")["segmenter"]
+
+    def works(height: int, width: int) -> None:
+        image = np.full((1, height, width, 3), height % 11, np.uint8)
+        np.testing.assert_array_equal(engine.run({"image": image}, ["mask_raw"])["mask_raw"], image[..., 0])
+
+    works(32, 64)
+    engine.prepare()
+    works(64, 128)  # the largest
+    most = machine.cuda.bytes_on_the_gpu()
+    sizes = [(height, width) for height in range(32, 65, 4) for width in range(32, 129, 4)]
+    for height, width in sizes:
+        works(height, width)
+        works(32, 64)
+    assert machine.cuda.bytes_on_the_gpu() == most
+    engine.close()
+
+
+def test_frames_that_grow_take_little_more(machine: Machine) -> None:
+    engine = machine.load("segmenter")["segmenter"]
+    for width in range(32, 129, 4):
+        image = np.full((1, 64, width, 3), width % 11, np.uint8)
+        np.testing.assert_array_equal(engine.run({"image": image}, ["mask_raw"])["mask_raw"], image[..., 0])
+    grown = machine.cuda.bytes_on_the_gpu()
+    engine.close()
+    other = machine.load("segmenter")["segmenter"]
+    other.run({"image": np.zeros((1, 64, 128, 3), np.uint8)}, ["mask_raw"])
+    assert grown < 4.5 * machine.cuda.bytes_on_the_gpu()
+    other.close()
 
 
 def restoring() -> bytes:

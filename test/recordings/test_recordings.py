@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from mcap.reader import SeekingReader
 from mcap.writer import CompressionType, IndexType
 from mcap.writer import Writer as McapWriter
+from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import Image
 
 from coop_perception.camera import Intrinsics
 from coop_perception.images import decode, to_mask
@@ -689,12 +691,10 @@ def test_what_cannot_be_written(tmp_path):
 
 
 def test_rclpy_reads_what_is_written_and_is_read_back(tmp_path):
-    serialization = pytest.importorskip("rclpy.serialization")
-    sensor_msgs = pytest.importorskip("sensor_msgs.msg")
-    message = serialization.deserialize_message(raw_image(3), sensor_msgs.Image)
+    message = deserialize_message(raw_image(3), Image)
     np.testing.assert_array_equal(decode(message), frame(3))
     with RecordingWriter(tmp_path / "bag") as writer:
-        writer.write(TOPIC, serialization.serialize_message(message), IMAGE_TYPE, stamp(3))
+        writer.write(TOPIC, serialize_message(message), IMAGE_TYPE, stamp(3))
     with Recording(tmp_path / "bag") as recording:
         (recorded,) = recording.messages()
         np.testing.assert_array_equal(decode(recording.deserialize(recorded)), frame(3))

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 import yaml
 from coop_training.adapters import AdapterError, OnnxSegmenter
 from coop_training.adapters.segformer import convert
 
 from coop_perception.classes import SemanticClass
-
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
 NAMES = ("road", "sky", "car")
 CLASSES = tuple(SemanticClass(i, name, (i, i, i)) for i, name in enumerate(NAMES))
