@@ -274,6 +274,7 @@ def mixture(scene: Scene, shares: NDArray[np.float64], rng: Rng) -> tuple[UInt8A
 def other_camera(image: UInt8Array, rng: Rng) -> UInt8Array:
     """A clear image as another camera would have taken it, mildly compressed at most. uint8 [H,W,3] RGB → same."""
     changes: list[Callable[[UInt8Array], UInt8Array]] = [
+        lambda x: camera.exposed(x, rng.uniform(-1.8, 0.4)),  # a dark road is no fault either
         lambda x: camera.contrasted(x, rng.uniform(0.75, 1.3)),
         lambda x: camera.sharpened(x, rng.uniform(-0.3, 1.0)),
         lambda x: camera.saturated(x, rng.uniform(0.4, 1.6)),
