@@ -50,12 +50,22 @@ the frame resembles what the estimate was fitted to, 0..1; restored uint8 [N,h,w
 
 
 @dataclass(frozen=True, slots=True)
+class HalfGraph:
+    """A network's ONNX file with float16 inside, where frames need no more; so many of its nodes compute in float32."""
+
+    path: Path
+    sha256: str
+    float32_nodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
-    """One ONNX file of a bundle."""
+    """One ONNX file of a bundle; `half`: the same for GPUs, None: it is converted when engines are built."""
 
     name: str
     path: Path
     sha256: str
+    half: HalfGraph | None = None
 
 
 @dataclass(frozen=True, slots=True)

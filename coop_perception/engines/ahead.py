@@ -92,7 +92,7 @@ def _advance(progress: Progress, task: TaskID, what: str, phase: str, done: int,
 def _report_cost(graphs: Graphs, console: Console) -> None:
     bundle, frames = graphs.bundle, graphs.frames.checking
     exact = with_onnxruntime({name: network.path for name, network in bundle.networks.items()})
-    found = with_onnxruntime({name: graphs.graph(name).shown for name in CONTRACTS})
+    found = with_onnxruntime({name: graphs.on_a_cpu(name) for name in CONTRACTS})
     cost = precision_cost(bundle, exact, found, frames)
     table = Table("mask_raw", "mask", "worst mask", "restored", title=f"{graphs.precision} against FP32")
     table.add_row(f"{cost.mask_raw:.3%}", f"{cost.mask:.3%}", f"{cost.worst_mask:.3%}", f"{cost.restored_psnr:.1f} dB")

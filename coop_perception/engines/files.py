@@ -69,7 +69,7 @@ def ensure(
     places = [*also, directory or cache.default_directory(say)]
     files: dict[str, Path] = {}
     for name in names:
-        key = _key(bundle, name, backend, module, gpu, precision, max_batch, graphs.calibration)
+        key = _key(graphs, name, backend, module, gpu, max_batch)
         candidates = [place / file_name(bundle.name, key) for place in places]
         reasons = {file: cache.find(file, key) for file in candidates}
         fitting = [file for file, reason in reasons.items() if reason is None]
@@ -77,7 +77,7 @@ def ensure(
             for file, reason in reasons.items():
                 if file != candidates[-1] and not str(reason).startswith(cache.NONE_YET):
                     say(f"{file}: not used: {reason}")
-            _build_once(candidates[-1], key, module, bundle, graphs, say, progress)
+            _build_once(candidates[-1], key, module, graphs, say, progress)
         files[name] = (fitting or candidates[-1:])[0]
     return files
 
@@ -108,26 +108,19 @@ def _timings(key: cache.Key) -> str:
 
 
 def _key(
-    bundle: Bundle,
-    name: str,
-    backend: str,
-    module: ModuleType | None,
-    gpu: Gpu | str | None,
-    precision: str,
-    max_batch: int,
-    calibration: str | None,
+    graphs: Graphs, name: str, backend: str, module: ModuleType | None, gpu: Gpu | str | None, max_batch: int
 ) -> cache.Key:
     return cache.Key(
         network=name,
-        onnx_sha256=bundle.networks[name].sha256,
+        onnx_sha256=graphs.source(name)[1],
         backend=backend,
         version=INT8_SCHEME if module is None else str(module.__version__),
         compute_capability=gpu.compute_capability if isinstance(gpu, Gpu) else gpu,
         gpu=gpu.model if isinstance(gpu, Gpu) and module is not None and not builds_for_named(module) else None,
-        precision=precision,
+        precision=graphs.precision,
         max_batch=None if module is None else max_batch,
-        sizes=None if module is None else words(bundle.input),
-        calibration=calibration,
+        sizes=None if module is None else words(graphs.bundle.input),
+        calibration=graphs.calibration,
     )
 
 
@@ -135,7 +128,6 @@ def _build_once(
     file: Path,
     key: cache.Key,
     module: ModuleType | None,
-    bundle: Bundle,
     graphs: Graphs,
     say: Callable[[str], object],
     progress: Progress | None,
@@ -153,16 +145,15 @@ def _build_once(
         else:
             assert key.compute_capability is not None
             assert key.max_batch is not None
-            source, timings = bundle.networks[key.network].path, file.with_name(_timings(key))
-            ranges = partial(profiles, sizes=bundle.input, max_batch=key.max_batch)
+            source, timings = graphs.source(key.network)[0], file.with_name(_timings(key))
+            ranges = partial(profiles, sizes=graphs.bundle.input, max_batch=key.max_batch)
             built = build(module, source, graph.data, key.compute_capability, ranges, progress, read_own(timings))
             data = built.data
             facts |= {"tensors": built.tensors, "profiles": built.profiles}
             if built.timings:
                 cache.store_private(timings, built.timings)
         facts["build_seconds"] = round(time.perf_counter() - begun, 2)
-        source_of = graphs.frames.source if key.precision != "fp32" else None
-        cache.store(file, replace(key, calibration=source_of), data, facts)
+        cache.store(file, replace(key, calibration=graphs.rests_on(key.network)), data, facts)
 
 
 def facts(file: Path) -> Mapping[str, Any]:

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from coop_perception.classes import IGNORE_ID, SemanticClass, parse_classes
-from coop_perception.contracts import CONTRACTS, LARGEST_SIDE, STRIDE, Bundle, InputSizes, Network
+from coop_perception.contracts import CONTRACTS, LARGEST_SIDE, STRIDE, Bundle, HalfGraph, InputSizes, Network
 from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.model.weights import refused_weights
 from coop_perception.shown import LONGEST_NAME, is_name, plain, shown
 
 FORMAT_VERSION = 2
 MANIFEST = "bundle.yaml"
+HALF = "fp16"
+"""Of a network's entry: the same network as GPUs run it."""
 LARGEST_FILE = 2**31
 """Bytes: no graph can be larger, nor any that it shares weights with."""
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -59,9 +61,11 @@ def load_bundle(directory: Path) -> Bundle:
         weights = _field(path, manifest, "weights", dict)
         files |= [_checked_file(path, weights, "weights.", "networks' weights")]
     checked = {name: _network(path, networks, name) for name in CONTRACTS}
-    for network in checked.values():
-        if why := refused_weights(network.path, files):
-            raise BundleError(f"{network.path}: {why}; export the bundle again")
+    graphs = {network.path: network.sha256 for network in checked.values()}
+    graphs |= {network.half.path: network.half.sha256 for network in checked.values() if network.half is not None}
+    for graph in graphs:
+        if why := refused_weights(graph, files):
+            raise BundleError(f"{graph}: {why}; export the bundle again")
     return Bundle(
         name=_name(path, _field(path, manifest, "name", str)),
         directory=directory,
@@ -69,7 +73,7 @@ def load_bundle(directory: Path) -> Bundle:
         conditions=_conditions(path, _field(path, manifest, "conditions", list)),
         input=_input(path, _field(path, manifest, "input", dict)),
         networks=checked,
-        files=files | {network.path: network.sha256 for network in checked.values()},
+        files=files | graphs,
         facts={key: manifest.get(key, {}) for key in ("training", "figures", "licence")},
     )
 
@@ -139,7 +143,16 @@ def _network(path: Path, networks: Mapping[str, Any], name: str) -> Network:
         listed = _field(path, entry, side, list, inside)
         if sorted(map(str, listed)) != sorted(names):
             raise BundleError(f"{path}: {name} {side} are {shown(listed)}, expected {list(names)}")
-    return Network(name, *_checked_file(path, entry, inside, name))
+    return Network(name, *_checked_file(path, entry, inside, name), _half(path, entry, inside, name))
+
+
+def _half(path: Path, entry: Mapping[str, Any], inside: str, name: str) -> HalfGraph | None:
+    if HALF not in entry:
+        return None
+    half, inside = _field(path, entry, HALF, dict, inside), f"{inside}{HALF}."
+    return HalfGraph(
+        *_checked_file(path, half, inside, f"{name} in {HALF}"), _field(path, half, "float32_nodes", int, inside)
+    )
 
 
 def _checked_file(path: Path, entry: Mapping[str, Any], inside: str, what: str) -> tuple[Path, str]:

@@ -216,7 +216,7 @@ class TestStreet:
         cost = precision_cost(
             halved.bundle,
             with_onnxruntime({name: network.path for name, network in networks.items()}),
-            with_onnxruntime({name: halved.graph(name).shown for name in networks}),
+            with_onnxruntime({name: halved.on_a_cpu(name) for name in networks}),
             halved.frames.checking,
         )
         assert min(cost.mask, cost.mask_raw) > 0.999

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import onnx
 import yaml
 from rich.console import Console
 
-from coop_perception.contracts import CONTRACTS, STAGES
+from coop_perception.contracts import CONTRACTS, STAGES, Bundle
 from coop_perception.documents import read_yaml
 from coop_perception.engines.loading import EngineSettings, load_engines
-from coop_perception.model.bundle import MANIFEST, load_bundle, sha256
+from coop_perception.engines.precisions import Graphs
+from coop_perception.model.bundle import HALF, MANIFEST, load_bundle, sha256
 from coop_perception.model.pipeline import Pipeline
 from coop_perception.replacing import replacement
 from coop_training.adapters import OnnxSegmenter
@@ -33,7 +35,7 @@ def check_replaceable(out: Path, force: bool) -> None:
 @contextmanager
 def new_bundle(out: Path, force: bool, console: Console) -> Iterator[Path]:
     """A folder to write the bundle `out` into, which takes that one's place when it has been left, has been read and
-    has run, and is on the disk. What goes wrong before leaves `out` as it was.
+    has run, has its FP16 graphs too, and is on the disk. What goes wrong before leaves `out` as it was.
 
     Raises:
         ExportError: `out` exists, and is no bundle or must not be replaced.
@@ -46,6 +48,7 @@ def new_bundle(out: Path, force: bool, console: Console) -> Iterator[Path]:
         yield made
         bundle = load_bundle(made)
         Pipeline(bundle, load_engines(bundle, STAGES, EngineSettings("onnxruntime"))).warm_up()
+        _write_halves(bundle, console)
     console.print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
 
 
@@ -79,6 +82,25 @@ def write_graphs(
             "outputs": list(contract.outputs),
         }
     return entries
+
+
+def _write_halves(bundle: Bundle, console: Console) -> None:
+    """Beside each graph the same for GPUs, float16 inside where the frames of calibration allow it: so that a vehicle
+    has nothing to convert."""
+    graphs = Graphs(whole(bundle), "fp16", for_tensorrt=True)
+    manifest = read_yaml(bundle.directory / MANIFEST)
+    for name, network in bundle.networks.items():
+        graph, path = graphs.graph(name), network.path.with_suffix(".fp16.onnx")
+        path.write_bytes(graph.data)
+        console.print(f"{path.name}: {graph.kept} nodes in float32, {len(graph.data) / 1e6:.1f} MB")
+        manifest["networks"][name][HALF] = {"file": path.name, "sha256": sha256(path), "float32_nodes": graph.kept}
+    write_manifest(bundle.directory, manifest)
+    load_bundle(bundle.directory)
+
+
+def whole(bundle: Bundle) -> Bundle:
+    """A bundle without its FP16 graphs."""
+    return replace(bundle, networks={name: replace(one, half=None) for name, one in bundle.networks.items()})
 
 
 def computing(proto: onnx.ModelProto) -> int:

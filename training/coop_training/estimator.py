@@ -37,8 +37,9 @@ LEAST_SPREAD = 1e-3
 SURE, ABSENT = 0.97, 0.01
 """What presences are fitted to instead of 1 and 0, for nothing is certain; but what is called present in a clear frame
 changes it."""
-LEAST_CUTOUT = 0.7
-"""Of a frame's sides, that half of the views show: cameras differ in aspect ratio and field of view."""
+LEAST_CUTOUT, LEAST_SIDE = 0.45, 180
+"""Of a frame's sides, and in pixels, that half of the views show: cameras differ in aspect ratio and field of view, and
+not every scene is a street."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,11 @@ class FrameViews(Dataset[Views]):
 
 
 def cutout(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A random part of an image [H,W,3], of at least LEAST_CUTOUT of each side."""
+    """A random part of an image [H,W,3], of at least LEAST_CUTOUT and LEAST_SIDE of each side."""
     window = []
     for length in image.shape[:2]:
-        kept = int(rng.integers(round(LEAST_CUTOUT * length), length + 1))
+        least = min(max(round(LEAST_CUTOUT * length), LEAST_SIDE), length)
+        kept = int(rng.integers(least, length + 1))
         start = int(rng.integers(length - kept + 1))
         window.append(slice(start, start + kept))
     return image[tuple(window)]

@@ -275,6 +275,7 @@ def other_camera(image: UInt8Array, rng: Rng) -> UInt8Array:
     """A clear image as another camera would have taken it, mildly compressed at most. uint8 [H,W,3] RGB → same."""
     changes: list[Callable[[UInt8Array], UInt8Array]] = [
         lambda x: camera.exposed(x, rng.uniform(-1.8, 0.4)),  # a dark road is no fault either
+        lambda x: camera.balanced(x, *np.exp(rng.normal(0, 0.15, 2))),
         lambda x: camera.contrasted(x, rng.uniform(0.75, 1.3)),
         lambda x: camera.sharpened(x, rng.uniform(-0.3, 1.0)),
         lambda x: camera.saturated(x, rng.uniform(0.4, 1.6)),

@@ -17,6 +17,10 @@ from once import once
 from random_model import save_random_model
 from smoke_run import run, write_config, write_frames
 
+from coop_perception.engines import precisions
+from coop_perception.engines.calibration import SAMPLE_DRIVES, CalibrationFrames
+from coop_perception.sample_scene.drive import SampleDrive
+
 
 @pytest.fixture(scope="session", autouse=True)
 def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -40,6 +44,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config_file(root: Path, tmp_path: Path) -> Path:
     return write_config(tmp_path / "smoke.yaml", root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_frame_to_measure() -> Iterator[None]:
+    """For the FP16 graphs of each bundle that is written: the shipped one's are measured on all."""
+    with pytest.MonkeyPatch.context() as patch:
+        frame = SampleDrive(2).frame(0).image
+        patch.setattr(precisions, "calibration_frames", lambda _: CalibrationFrames([frame], [frame], SAMPLE_DRIVES))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 from coop_training.bundle_writing import new_bundle
 from coop_training.export_check import ExportError
 from rich.console import Console
 from toy_bundle import write_toy_bundle
 
+from coop_perception.contracts import CONTRACTS
 from coop_perception.model.bundle import BundleError, load_bundle
 
 CONSOLE = Console(quiet=True)
@@ -38,6 +40,17 @@ def test_a_bundle_is_replaced_on_demand_only(source: Path, tmp_path: Path) -> No
     assert [path.name for path in out.parent.iterdir()] == ["mine"]
     with pytest.raises(ExportError, match="exists and is no bundle"):
         write(tmp_path / "models", source, force=True)
+
+
+def test_a_bundle_has_its_graphs_for_gpus_too(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    write(out, source)
+    for name, network in load_bundle(out).networks.items():
+        assert network.half is not None
+        assert network.half.path == out / f"{name}.fp16.onnx"
+        graph = onnx.load(network.half.path).graph
+        assert network.half.float32_nodes <= len(graph.node)
+        assert [value.name for value in graph.output] == list(CONTRACTS[name].outputs)
 
 
 def test_a_bundle_that_does_not_run_takes_no_place(source: Path, tmp_path: Path) -> None:

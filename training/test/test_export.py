@@ -30,7 +30,9 @@ from toy_bundle import open_pipeline
 
 from coop_perception.contracts import CONTRACTS, Bundle, network_size
 from coop_perception.engines import Engine
+from coop_perception.engines.calibration import with_onnxruntime
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
+from coop_perception.engines.precisions import Graphs
 from coop_perception.model.bundle import load_bundle
 from coop_perception.model.pipeline import OUTPUTS
 from coop_perception.views import scene_view
@@ -67,6 +69,19 @@ def test_manifest_says_where_it_comes_from(bundle: Bundle) -> None:
     assert bundle.facts["licence"]["weights"] == "of the weights"
     assert bundle.conditions == CONFIG.conditions
     assert bundle.input == SIZES
+
+
+def test_graphs_for_gpus_give_what_the_others_do(bundle: Bundle, values: list[Values]) -> None:
+    """Within what float16 leaves: computed as ONNX Runtime's CPU does it truly."""
+    halved = Graphs(bundle, "fp16", for_tensorrt=True)
+    run_network = with_onnxruntime({name: halved.on_a_cpu(name) for name in CONTRACTS})
+    for name, contract in CONTRACTS.items():
+        for view in values:
+            given = {key: view[key] for key in contract.inputs}
+            for key, value in run_network(name, given, contract.outputs).items():
+                margin = 0 if "mask" in key else 0.02 if value.dtype == np.float32 else 0.02 * 255
+                near = np.abs(np.asarray(value, np.float64) - view[key]) <= margin
+                assert near.mean() > 0.98, (name, key)
 
 
 @pytest.mark.parametrize("size", [(480, 640), (720, 1280), (251, 333)])
