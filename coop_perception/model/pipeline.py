@@ -28,7 +28,8 @@ USUAL = ((480, 640), (720, 1280))
 """Heights and widths of frames for which engines are made ready before the first one comes."""
 
 Decide: TypeAlias = Callable[[int, Conditions], Conditions | None]
-"""What restoration is conditioned on, by a frame's number and its own estimate; None: the frame stays as it is."""
+"""What restoration is conditioned on, by a frame's number and its own estimate; None: the frame stays as it is. It is
+asked on the way, as what lies in a GPU's memory between the networks is only there until frames of another size come."""
 
 
 def outputs_of(stages: Collection[str]) -> set[str]:
