@@ -28,8 +28,8 @@ USUAL = ((480, 640), (720, 1280))
 """Heights and widths of frames for which engines are made ready before the first one comes."""
 
 Decide: TypeAlias = Callable[[int, Conditions], Conditions | None]
-"""What restoration is conditioned on, by a frame's number and its own estimate; None: the frame stays as it is. It is
-asked on the way, as what lies in a GPU's memory between the networks is only there until frames of another size come."""
+"""What restoration is conditioned on, by a frame's number and its own estimate; None: the frame stays as it is. Asked
+on the way, as what lies in a GPU's memory between the networks is there only until frames of another size come."""
 
 
 def outputs_of(stages: Collection[str]) -> set[str]:
@@ -91,8 +91,8 @@ class Pipeline:
     def __init__(self, bundle: Bundle, engines: Mapping[str, Engine]) -> None:
         self.bundle = bundle
         self.engines = engines
-        self._met: set[tuple[int, ...]] = set()
-        """Shapes of frames that restoration has run for."""
+        self._met: set[tuple[tuple[int, ...], tuple[int, int]]] = set()
+        """Shapes of frames, and sizes of the networks' image, that restoration has run for."""
         for name, engine in engines.items():
             check_engine(bundle, name, engine)
 
@@ -181,17 +181,17 @@ class Pipeline:
             ]
 
     def _restore(self, run: _Run, members: Sequence[int], decide: Decide | None) -> None:
-        """The frames of a batch that need it, and the first of any size: engines that prepare for a size shall not do
+        """The frames of a batch that need it, and the first of any sizes: engines that prepare for these shall not do
         so when the weather changes."""
         own = run.conditions
         run.used = list(own) if decide is None else [decide(i, one) for i, one in zip(members, own, strict=True)]
         places = [place for place, one in enumerate(run.used) if one is not None]
-        shape = run.frames[0].shape
-        if not places and shape in self._met:
+        sizes = (run.frames[0].shape, run.size)
+        if not places and sizes in self._met:
             return
         if len(self._met) >= MOST_SIZES:
             self._met.clear()
-        self._met.add(shape)
+        self._met.add(sizes)
         on_host = all(isinstance(run.values[name], np.ndarray) for name in _OF_THE_SCENE)
         if not places or not on_host:  # a batch in a GPU's memory stays together
             places = list(range(len(run.frames)))
