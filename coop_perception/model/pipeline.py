@@ -185,15 +185,15 @@ class Pipeline:
         so when the weather changes."""
         own = run.conditions
         run.used = list(own) if decide is None else [decide(i, one) for i, one in zip(members, own, strict=True)]
-        places = [place for place, one in enumerate(run.used) if one is not None]
+        places = needing = [place for place, one in enumerate(run.used) if one is not None]
         sizes = (run.frames[0].shape, run.size)
-        if not places and sizes in self._met:
+        if not needing and sizes in self._met:
             return
         if len(self._met) >= MOST_SIZES:
             self._met.clear()
         self._met.add(sizes)
         on_host = all(isinstance(run.values[name], np.ndarray) for name in _OF_THE_SCENE)
-        if not places or not on_host:  # a batch in a GPU's memory stays together
+        if not needing or not on_host:  # a batch in a GPU's memory stays together
             places = list(range(len(run.frames)))
         if len(places) < len(run.frames):
             run.values |= {name: run.values[name][places] for name in _OF_THE_SCENE}
@@ -206,6 +206,9 @@ class Pipeline:
             "familiarity": np.array([one.familiarity for one in conditions], np.float32),
         }
         self._stage(run, "restoration", ["restored"])
+        if not needing:
+            del run.stages_ms["restoration"]  # which was no frame's
+            return
         restored = np.asarray(run.values["restored"], np.uint8)
         run.restored = {place: restored[row] for row, place in enumerate(places) if run.used[place] is not None}
 

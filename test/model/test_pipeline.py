@@ -126,6 +126,7 @@ def test_restoration_meets_each_size_once_whatever_the_weather(pipeline: Pipelin
         (result,) = pipeline.run([frame], ["restored"], network_height=network_height, decide=lambda _, __: None)
         np.testing.assert_array_equal(result.restored, frame)
         assert result.used is None
+        assert list(result.stages_ms) == ["segmenter", "refinement"]
         runs.append(pipeline.engines["restoration"].runs)  # type: ignore[attr-defined]
     assert runs == [1, 1, 2, 2, 3]
 
