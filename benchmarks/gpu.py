@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from coop_perception.contracts import CONTRACTS, InputSizes, network_size
+from coop_perception.contracts import CONTRACTS, QUARTER, InputSizes, network_size
 from coop_perception.engines import EngineError
 from coop_perception.engines.cuda import gpu
 from coop_perception.engines.onnxruntime import ort
@@ -130,7 +130,7 @@ def random_inputs(
     for value in graph.graph.input:
         height, width = frame if value.name == "frame" else image
         if "probabilities" in value.name:
-            height, width = height // 4, width // 4
+            height, width = height // QUARTER, width // QUARTER
         sides = iter((height, width))
         _, *rest = (d.dim_value for d in value.type.tensor_type.shape.dim)
         shape = (batch, *(size or next(sides) for size in rest))

@@ -48,3 +48,15 @@ def write_bag(path: Path, camera: str = "front", compressed: bool = False, spaci
             mask = image_message(np.ascontiguousarray(image[..., 1]), "mono8", camera, stamp)
             writer.write(f"/{camera}/reference/mask", mask, IMAGE_TYPE, stamp)
     return path
+
+
+def write_malformed_bag(path: Path, cut: int = 2) -> Path:
+    """Four frames without references, of which this one is cut off."""
+    with RecordingWriter(path) as writer:
+        for index in range(4):
+            stamp = index * SECOND // 10
+            message = image_message(picture(index), "rgb8", "front", stamp)
+            if index == cut:
+                message.data = message.data[:-3]
+            writer.write("/front/image_raw", message, IMAGE_TYPE, stamp)
+    return path

@@ -8,7 +8,6 @@ presence is 0.05 or more, else the frame.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
 from coop_perception.contracts import CONTRACTS, STAGES
@@ -55,10 +55,10 @@ def write_toy_bundle(directory: Path, height: int = HEIGHT) -> Path:
     return directory
 
 
-def open_pipeline(directory: Path, backend: str = "onnxruntime", networks: Collection[str] = STAGES) -> Pipeline:
+def open_pipeline(directory: Path, backend: str = "onnxruntime") -> Pipeline:
     """Of this bundle or another."""
     bundle = load_bundle(directory)
-    return Pipeline(bundle, load_engines(bundle, networks, EngineSettings(backend)))
+    return Pipeline(bundle, load_engines(bundle, STAGES, EngineSettings(backend)))
 
 
 def edit_manifest(directory: Path, **changes: Any) -> None:
@@ -79,6 +79,22 @@ def rewrite_network(directory: Path, name: str, proto: onnx.ModelProto) -> None:
     onnx.save(proto, path)
     manifest["networks"][name]["sha256"] = sha256(path)
     (directory / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False))
+
+
+def put_weights_beside(directory: Path) -> Path:
+    """Have the segmenter take a factor of its mask, which is 1, from a file that the manifest lists; returns that."""
+    weights = directory / "weights.bin"
+    model = onnx.load(directory / "segmenter.onnx")
+    factor = numpy_helper.from_array(np.ones((1, 1, 1), np.float32), "factor")
+    set_external_data(factor, weights.name)
+    model.graph.initializer.append(factor)
+    (cast,) = (node for node in model.graph.node if "mask_raw" in node.output)
+    product = helper.make_node("Mul", [cast.input[0], factor.name], ["product"])
+    cast.input[0] = "product"
+    model.graph.node.insert(list(model.graph.node).index(cast), product)
+    rewrite_network(directory, "segmenter", model)
+    edit_manifest(directory, weights={"file": weights.name, "sha256": sha256(weights)})
+    return weights
 
 
 def _graph(name: str) -> onnx.ModelProto:

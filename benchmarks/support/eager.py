@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
 from coop_training.config import TrainConfig
 from coop_training.graphs import GRAPHS
 from coop_training.model import Cooperative
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from coop_perception.contracts import CONTRACTS, Bundle, network_size
-from coop_perception.views import scene_view, sensor_view
+from coop_perception.contracts import Bundle
+from coop_perception.engines.frame_pass import Feed, Image, outputs_of
 
 
 def eager_networks(bundle: Bundle) -> Mapping[str, nn.Module]:
@@ -29,19 +27,14 @@ def eager_networks(bundle: Bundle) -> Mapping[str, nn.Module]:
     return {name: graph(model).eval() for name, graph in GRAPHS.items()}
 
 
-def eager_pass(bundle: Bundle) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.generic]]]:
+def eager_pass(bundle: Bundle) -> Callable[[Image], Feed]:
     """Every tensor of a frame's way through the networks, one after the other, as one writes it first."""
     networks = eager_networks(bundle)
 
-    def run(frame: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        image = scene_view(frame, network_size(bundle.input, *frame.shape[:2]))
-        sensor = sensor_view(frame, bundle.input.sensor)
-        views = {"frame": frame, "image": image, "sensor": sensor}
-        values: dict[str, Tensor] = {name: torch.from_numpy(array)[None] for name, array in views.items()}
+    def run(name: str, given: Feed, wanted: Sequence[str]) -> Feed:
         with torch.no_grad():
-            for name, contract in CONTRACTS.items():
-                found = networks[name](*(values[key] for key in contract.inputs))
-                values |= zip(contract.outputs, found if isinstance(found, tuple) else (found,), strict=True)
-        return {name: value.numpy() for name, value in values.items()}
+            found = networks[name](*map(torch.from_numpy, given.values()))
+        outputs = found if isinstance(found, tuple) else (found,)
+        return {key: value.numpy() for key, value in zip(wanted, outputs, strict=True)}
 
-    return run
+    return lambda frame: outputs_of(bundle, frame, run)

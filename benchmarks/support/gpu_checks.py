@@ -185,7 +185,8 @@ def check_serving_while_loading(place: Place) -> str:
             serving.set()
 
         with in_another_thread(serve) as refused:
-            serving.wait(FIRST_S)
+            if not serving.wait(FIRST_S):
+                wrong.append(f"no frame was served within {FIRST_S:g} s")
             for _ in range(place.loads // 4):
                 with place.engines("segmenter", "restoration") as others:
                     both(others, feeds, ["mask"])

@@ -13,7 +13,8 @@ import onnxruntime as ort
 
 from coop_perception.contracts import CONTRACTS, Bundle
 from coop_perception.degradations import CONDITIONS, degrade
-from coop_perception.engines.frame_pass import SIZE, Feed, Image, Run, outputs_of
+from coop_perception.engines.frame_pass import SIZE, Feed, Image, Run, outputs_of, with_engines
+from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
 from coop_perception.image_files import image_files, read_image
 from coop_perception.sample_scene.drive import SampleDrive
 
@@ -61,8 +62,12 @@ def checking_frames() -> list[Image]:
 
 
 def network_feeds(bundle: Bundle, frames: Sequence[Image]) -> dict[str, list[Feed]]:
-    """For each network its inputs on each frame, batches of one, as the bundle's own graphs compute them."""
-    run = with_onnxruntime({name: network.path for name, network in bundle.networks.items()})
+    """For each network its inputs on each frame, batches of one, as the bundle's own graphs compute them.
+
+    Raises:
+        EngineError: ONNX Runtime does not load one of these, or cannot run it.
+    """
+    run = with_engines({name: OnnxRuntimeEngine(network.path) for name, network in bundle.networks.items()})
     found = [outputs_of(bundle, frame, run) for frame in frames]
     return {
         name: [{key: values[key] for key in contract.inputs} for values in found]

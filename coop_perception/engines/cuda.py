@@ -115,6 +115,11 @@ class Resources:
         self._held.append((release, handle))
         return handle
 
+    def adopt(self, others: Resources) -> None:
+        """Hold what the others do, who do not any more."""
+        self._held += others._held
+        others._held = []
+
     def device_memory(self, size: int) -> int:
         """The address of `size` new bytes on the GPU.
 

@@ -22,15 +22,17 @@ Run: TypeAlias = Callable[[str, Feed, Sequence[str]], Mapping[str, NDArray[np.ge
 """Gives the named outputs of the named network for its inputs."""
 
 
-def outputs_of(bundle: Bundle, frame: Image, run: Run) -> Feed:
+def outputs_of(bundle: Bundle, frame: Image, run: Run, network_height: int = 0) -> Feed:
     """Every tensor of a frame's way through the networks, inputs included, as batches of one. Restoration is
     conditioned on refinement's own estimate.
 
     Args:
         frame: uint8 [h,w,3] RGB.
         run: runs one of the networks.
+        network_height: of their image, in pixels; 0: the bundle's.
     """
-    image = scene_view(frame, network_size(bundle.input, *frame.shape[:2]))
+    height, width = frame.shape[:2]
+    image = scene_view(frame, network_size(bundle.input, height, width, network_height))
     values: Feed = {"frame": frame[None], "image": image[None], "sensor": sensor_view(frame, bundle.input.sensor)[None]}
     for name, contract in CONTRACTS.items():
         values |= run(name, {key: values[key] for key in contract.inputs}, contract.outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.engines.cuda import Resources, Stream
+from coop_perception.engines.cuda import CudaError, Resources, Stream
+from coop_perception.engines.exclusive import free
 
 Shape = tuple[int, ...]
 GROWTH = 1.5
@@ -110,8 +112,15 @@ class Places:
     def _made(self, name: str, size: int) -> Place:
         """For so many numbers."""
         dtype, bound = self._dtypes[name], self._integrated and name not in self._between
-        device = 0 if bound else self._resources.device_memory(size * dtype.itemsize)
-        pinned = self._resources.pinned_memory((size,), dtype)
+        taken = Resources()
+        try:
+            device = 0 if bound else taken.device_memory(size * dtype.itemsize)
+            pinned = taken.pinned_memory((size,), dtype)
+        except CudaError:  # frames for which memory is short may come again and again
+            with contextlib.suppress(CudaError):
+                free(taken.close)
+            raise
+        self._resources.adopt(taken)
         return Place(device or pinned.ctypes.data, pinned, bound)
 
 

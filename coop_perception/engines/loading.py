@@ -27,6 +27,7 @@ class EngineSettings:
 
     backend: one of BACKENDS, or AUTO. precision: one of the backend's, or AUTO. threads: on the CPU; 0: one per core.
     cache: folder of what is built or measured once; None: `default_directory`'s. max_batch: the most frames of one run.
+    network_height: of the image that the choice is measured and engines are warmed up with; 0: the bundle's.
     """
 
     backend: str = AUTO
@@ -34,6 +35,7 @@ class EngineSettings:
     threads: int = 0
     cache: Path | None = None
     max_batch: int = MAX_BATCH
+    network_height: int = 0
 
 
 def load_engines(
@@ -110,7 +112,8 @@ def _best(
     first = ""
     if len(on_cpu) > 1 and settings.precision in (AUTO, "fp32"):
         try:
-            first, reason = faster_on_cpu(bundle, settings.threads, settings.cache or default_directory(say), load_file)
+            cache = settings.cache or default_directory(say)
+            first, reason = faster_on_cpu(bundle, settings.threads, cache, load_file, settings.network_height)
             why.insert(0, reason)
         except EngineError as error:
             why.append(f"which is faster on the CPU cannot be measured: {error}")
@@ -159,7 +162,7 @@ def _load(
     try:
         for name, path in paths.items():
             begun = time.perf_counter()
-            engines[name] = load_file(backend, path, settings.threads, precision, cuda)
+            engines[name] = load_file(backend, path, settings.threads, precision, cuda, settings.max_batch)
             say(f"loaded {name} in {time.perf_counter() - begun:.1f} s")
         if precision == "int8":
             from coop_perception.engines.int8_check import check_int8
@@ -189,8 +192,11 @@ def _load_tensorrt(
     return {**load(files, backend, precision, say, settings.cache or default_directory(say))}
 
 
-def load_file(backend: str, path: Path, threads: int, precision: str, cuda: bool = False) -> Engine:
-    """An ONNX file as an engine of a backend of ON_CPU; with `cuda` ONNX Runtime's on the first GPU.
+def load_file(
+    backend: str, path: Path, threads: int, precision: str, cuda: bool = False, cameras: int = MAX_BATCH
+) -> Engine:
+    """An ONNX file as an engine of a backend of ON_CPU; with `cuda` ONNX Runtime's on the first GPU. `cameras`: so many
+    sizes of frames may come in turn.
 
     Raises:
         EngineError: the backend does not load, or as the backends' engines.
@@ -198,7 +204,7 @@ def load_file(backend: str, path: Path, threads: int, precision: str, cuda: bool
     module = cpu_module(backend)
     engine: Engine
     if backend == "openvino":
-        engine = module.OpenVinoEngine(path, threads, precision)
+        engine = module.OpenVinoEngine(path, threads, precision, max(cameras, MAX_BATCH))
     else:
         engine = module.OnnxRuntimeEngine(path, threads, precision, cuda)
     return engine

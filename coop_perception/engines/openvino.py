@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.engines import EngineError, Tensor, TensorSpec, checked
+from coop_perception.engines.backends import MAX_BATCH
 from coop_perception.engines.cpu import cpu_name, usable_cores
 from coop_perception.engines.signal_stack import signal_stack_kept
 
@@ -26,8 +27,6 @@ VERSION = ov.__version__
 Shape = tuple[int, ...]
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """INFERENCE_PRECISION_HINT by precision; without one OpenVINO takes bf16 wherever the CPU has it."""
-KEPT = 4
-"""Sizes of frames that a network stays compiled for, those that were used last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,7 @@ class OpenVinoEngine:
         path: the ONNX file.
         threads: of one run; 0: as many as the process may use cores.
         precision: fp32, bf16, or int8, for which the file itself must be quantised.
+        sizes: how many sizes of frames it stays compiled for, those that were used last.
 
     Raises:
         EngineError: the file cannot be loaded, or the CPU does not have that precision.
@@ -55,7 +55,8 @@ class OpenVinoEngine:
 
     backend, on_gpu = "openvino", False
 
-    def __init__(self, path: Path, threads: int = 0, precision: str = "fp32") -> None:
+    def __init__(self, path: Path, threads: int = 0, precision: str = "fp32", sizes: int = MAX_BATCH) -> None:
+        self._sizes = sizes
         with signal_stack_kept():
             self._load(path, threads, precision)
 
@@ -130,13 +131,13 @@ class OpenVinoEngine:
         key = tuple(shapes[name] for name in sorted(shapes))
         compiled = self._compiled.pop(key, None)
         if compiled is None:
-            while len(self._compiled) >= KEPT:
-                del self._compiled[next(iter(self._compiled))]
             with signal_stack_kept():
                 model = self._model.clone()
                 model.reshape({name: list(shape) for name, shape in shapes.items()})
                 request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
             compiled = _Compiled(request, {name: request.get_tensor(name) for name in self.outputs})
+            while len(self._compiled) >= self._sizes:
+                del self._compiled[next(iter(self._compiled))]
         self._compiled[key] = compiled
         return compiled
 

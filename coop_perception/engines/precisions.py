@@ -71,7 +71,8 @@ class Graphs:
 
         Raises:
             DatasetError: as `frames`.
-            EngineError: the conversion needs the package onnx, which is missing, or does not take the graph.
+            EngineError: the conversion needs the package onnx, which is missing, or does not take the graph; or one of
+                the bundle's graphs does not run.
         """
         if name not in self._converted:
             path, half = self.bundle.networks[name].path, self._stored(name)

@@ -13,8 +13,6 @@ from coop_perception.model.conditions import Conditions
 
 CLEAR = "clear"
 """What frames are called in which nothing is present."""
-PRESENT = 0.5
-"""Presence from which on a condition counts as there."""
 APPLIED = 1.0
 """Level from which on a condition that was applied should be found; weaker ones may be found or not."""
 

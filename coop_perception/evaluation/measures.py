@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.evaluation.bootstrap import BLOCKS, Interval, Sums, Value, interval
-from coop_perception.evaluation.conditions import APPLIED, CLEAR, PRESENT
+from coop_perception.evaluation.conditions import APPLIED, CLEAR
 from coop_perception.evaluation.table import Table
 from coop_perception.metrics import PSNR_CAP, calibration_errors, pooled_scores
+from coop_perception.model.conditions import PRESENT
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -209,15 +210,16 @@ def segments(table: Table) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
         yield "condition", name, rows
 
 
-def conditions_in(table: Table) -> dict[str, NDArray[np.bool_]]:
-    """By condition, and for `clear`, which frames it is in: as the recording says, or else as the networks find."""
-    presence, applied = table.by_key("presence"), table.by_key("applied")
+def conditions_in(table: Table, told: bool = True) -> dict[str, NDArray[np.bool_]]:
+    """By condition, and for `clear`, which frames it is in: as the networks find, or rather, with `told`, as the
+    recording says, where it does."""
+    presence, applied = table.by_key("presence"), table.by_key("applied") if told else {}
     if not presence:
         return {}
     estimated = np.stack(list(presence.values()))
-    told = np.stack([applied.get(name, np.full(len(table), np.nan)) for name in presence])
-    known = ~np.isnan(np.concatenate([estimated, told])).all(axis=0)
-    there = np.where(np.isnan(told), np.nan_to_num(estimated) >= PRESENT, told > 0)
+    levels = np.stack([applied.get(name, np.full(len(table), np.nan)) for name in presence])
+    known = ~np.isnan(np.concatenate([estimated, levels])).all(axis=0)
+    there = np.where(np.isnan(levels), np.nan_to_num(estimated) >= PRESENT, levels > 0)
     return {CLEAR: known & ~there.any(axis=0), **dict(zip(presence, there, strict=True))}
 
 

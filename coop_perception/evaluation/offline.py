@@ -135,10 +135,10 @@ def evaluate_offline(task: Task, say: Say = lambda _: None, advance: Advance = l
 
 def _settings(task: Task) -> EngineSettings:
     """Those of the run that is gone on with: another backend's digits differ."""
+    asked = replace(task.settings, network_height=task.network_height)
     begun = began(task.out / JOURNAL)
     if begun is None:
-        return task.settings
-    asked = task.settings
+        return asked
     backend, precision = str(begun.get("backend", asked.backend)), str(begun.get("precision", asked.precision))
     return replace(
         asked,

@@ -96,14 +96,15 @@ def _masks(row: Row, frame: Frame, outputs: Outputs, classes: int) -> None:
 
 
 def _images(row: Row, frame: Frame, outputs: Outputs) -> None:
-    reference = frame.reference_image
-    if reference is None:
+    image, restored, reference = frame.image, outputs.restored, frame.reference_image
+    if image is None or reference is None:
         return
     try:
-        for name, image in (("degraded", frame.image), ("restored", outputs.restored)):
-            if image is not None:
-                setattr(row, f"psnr_{name}", psnr(reference, image))
-                setattr(row, f"ssim_{name}", ssim(reference, image))
+        row.psnr_degraded, row.ssim_degraded = psnr(reference, image), ssim(reference, image)
+        if _left_as_it_was(image, restored):
+            row.psnr_restored, row.ssim_restored = row.psnr_degraded, row.ssim_degraded
+        elif restored is not None:
+            row.psnr_restored, row.ssim_restored = psnr(reference, restored), ssim(reference, restored)
     except ValueError as error:
         row.warnings.append(f"reference image: {error}")
         row.psnr_degraded = row.psnr_restored = row.ssim_degraded = row.ssim_restored = None
@@ -116,11 +117,12 @@ def _alone(row: Row, frame: Frame, outputs: Outputs, earlier: Before | None) -> 
     if outputs.confidence is not None:
         row.confidence = float(cv2.mean(outputs.confidence)[0] / 255)
     grey = _grey(frame.image)
-    for suffix, image in (("", grey), ("_restored", None if outputs.restored is None else _grey(outputs.restored))):
-        if image is not None:
-            setattr(row, f"sharpness{suffix}", no_reference.sharpness(image))
-            setattr(row, f"contrast{suffix}", no_reference.contrast(image))
-            setattr(row, f"noise{suffix}", no_reference.noise(image))
+    row.sharpness, row.contrast, row.noise = _of_grey(grey)
+    if _left_as_it_was(frame.image, outputs.restored):
+        row.sharpness_restored, row.contrast_restored, row.noise_restored = row.sharpness, row.contrast, row.noise
+    elif outputs.restored is not None:
+        restored = _of_grey(_grey(outputs.restored))
+        row.sharpness_restored, row.contrast_restored, row.noise_restored = restored
     if earlier is None or earlier.grey.shape != grey.shape:
         return
     if not 0 < frame.found.time_s - earlier.time_s <= LONGEST_STEP_S:
@@ -130,6 +132,16 @@ def _alone(row: Row, frame: Frame, outputs: Outputs, earlier: Before | None) -> 
         row.flicker_raw = motion.flicker(earlier.mask_raw, outputs.mask_raw)
     if outputs.mask is not None and earlier.mask is not None:
         row.flicker = motion.flicker(earlier.mask, outputs.mask)
+
+
+def _left_as_it_was(image: Pixels, restored: Pixels | None) -> bool:
+    """Whether the restored image is the input: most are where nothing is present, and scores take long."""
+    return restored is image or (restored is not None and np.array_equal(restored, image))
+
+
+def _of_grey(grey: Pixels) -> tuple[float, float, float]:
+    """Sharpness, contrast and noise."""
+    return no_reference.sharpness(grey), no_reference.contrast(grey), no_reference.noise(grey)
 
 
 def _grey(image: Pixels) -> Pixels:

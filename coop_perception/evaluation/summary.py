@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from coop_perception.classes import SemanticClass
 from coop_perception.contracts import STAGES
-from coop_perception.evaluation.conditions import APPLIED, CLEAR, PRESENT
-from coop_perception.evaluation.measures import CONDITION_MEASURES, Collected, plain_values, worst_first
+from coop_perception.evaluation.conditions import APPLIED, CLEAR
+from coop_perception.evaluation.measures import (
+    CONDITION_MEASURES,
+    Collected,
+    conditions_in,
+    plain_values,
+    worst_first,
+)
 from coop_perception.evaluation.table import Table
 from coop_perception.metrics import PSNR_CAP, calibration, percentiles, segmentation_scores
 
@@ -100,15 +106,12 @@ class _Tally:
         self._sums[name] = self._sums.get(name, 0.0) + float(more)
 
     def _add_conditions(self, table: Table) -> None:
-        presence = table.by_key("presence")
-        if not presence:
+        showing = conditions_in(table, told=False)
+        if not showing:
             return
-        values = np.stack(list(presence.values()))
-        known, present = ~np.isnan(values).all(axis=0), np.nan_to_num(values) >= PRESENT
-        self.estimated += int(known.sum())
-        self.frames[CLEAR] += int((known & ~present.any(axis=0)).sum())
-        for name, there in zip(presence, present, strict=True):
-            self.frames[name] += int(there.sum())
+        self.estimated += int(np.logical_or.reduce(list(showing.values())).sum())
+        for name, frames in showing.items():
+            self.frames[name] += int(frames.sum())
         for name, levels in table.by_key("applied").items():
             found = self.applied.setdefault(name, Counter())
             found["applied"] += int((levels >= APPLIED).sum())

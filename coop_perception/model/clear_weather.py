@@ -15,6 +15,6 @@ def needs_restoration(presence: NDArray[np.float32], restored_before: bool) -> b
 
     Args:
         presence: float [K], each condition's probability, filtered over time (`ConditionFilter`).
-        restored_before: the same camera's answer for the frame before; False at the beginning.
+        restored_before: the same camera's answer for the frame before; False where the filter has begun anew.
     """
     return bool((presence >= (END if restored_before else BEGIN)).any())

@@ -26,8 +26,9 @@ class ConditionFilter:
 
     def __init__(self) -> None:
         self._stamp_s = math.nan
-        self._of: tuple[object, ...] = ()
-        """What must stay the same: the image's size, and how many conditions there are."""
+        self._size: tuple[int, int] | None = None
+        self.began = True
+        """Whether the last frame is the first that counts: what was seen before it says nothing of now."""
         self._average: Conditions | None = None
         """Of presences, their log-odds."""
 
@@ -46,10 +47,11 @@ class ConditionFilter:
         Returns:
             All finite; presence within SUREST of the average's, familiarity that of the frames that it rests on.
         """
-        passed_s, of = stamp_s - self._stamp_s, (*size, len(frame.presence))
-        if not 0 < passed_s <= LONGEST_GAP_S or of != self._of or time_constant_s <= 0:
+        passed_s = stamp_s - self._stamp_s
+        self.began = not 0 < passed_s <= LONGEST_GAP_S or size != self._size
+        if self.began or time_constant_s <= 0:
             self._average = None
-        self._stamp_s, self._of = stamp_s, of
+        self._stamp_s, self._size = stamp_s, size
         if not all(np.isfinite(value).all() for value in (frame.presence, frame.strength, frame.familiarity)):
             if self._average is None:
                 return Conditions(np.zeros_like(frame.presence), np.zeros_like(frame.strength), 0.0)

@@ -24,18 +24,16 @@ def load_pipeline(
     cameras: int,
     say: Callable[[str], object],
     limit_s: float | None = None,
-    network_height: int = 0,
 ) -> Pipeline:
     """Load a bundle until it is ready for its first frame, from a copy of what was checked.
 
     Args:
         directory: of the bundle.
-        settings: what is to run it.
+        settings: what is to run it, and with which height of the networks' image it is warmed up.
         cameras: how many share it, the largest batch.
         say: gets a line about each step.
         limit_s: the bundle is one that may not end to load: it is loaded in a process of its own first, which is given
             so many seconds.
-        network_height: what the networks are warmed up for; see `Pipeline.run`.
 
     Raises:
         BundleError, EngineError: as `load_bundle`, `take_snapshot`, `try_bundle`, `Pipeline`.
@@ -47,16 +45,11 @@ def load_pipeline(
             take_snapshot(directory, copy)
         else:
             try_bundle(directory, copy, settings, cameras, limit_s)
-        return load_snapshot(directory, copy, settings, cameras, say, network_height)
+        return load_snapshot(directory, copy, settings, cameras, say)
 
 
 def load_snapshot(
-    directory: Path,
-    copy: Path,
-    settings: EngineSettings,
-    cameras: int,
-    say: Callable[[str], object],
-    network_height: int = 0,
+    directory: Path, copy: Path, settings: EngineSettings, cameras: int, say: Callable[[str], object]
 ) -> Pipeline:
     """As `load_pipeline`, of a copy that has been taken already."""
     begun = time.perf_counter()
@@ -65,7 +58,7 @@ def load_snapshot(
     def warm_up(engines: Mapping[str, Engine]) -> None:
         started = time.perf_counter()
         pipeline = Pipeline(bundle, engines)
-        pipeline.warm_up(cameras, network_height)
+        pipeline.warm_up(cameras, settings.network_height)
         pipelines.append(pipeline)  # and no other: engines are prepared for the memory that it holds
         say(f"warmed up in {time.perf_counter() - started:.1f} s")
 

@@ -22,7 +22,7 @@ DEFAULT = OverTime()
 
 
 class CameraConditions:
-    """One camera's conditions from frame to frame. Not for two threads at once."""
+    """One camera's conditions from frame to frame, by one bundle. Not for two threads at once."""
 
     def __init__(self) -> None:
         self._filter = ConditionFilter()
@@ -43,5 +43,5 @@ class CameraConditions:
             What holds now, and whether the frame is to be restored, conditioned on that.
         """
         now = self._filter.update(frame, stamp_ns / 1e9, size, how.time_constant_s)
-        self._restored = needs_restoration(now.presence, self._restored)
+        self._restored = needs_restoration(now.presence, self._restored and not self._filter.began)
         return now, self._restored or not how.skip_when_clear

@@ -28,7 +28,8 @@ USUAL = ((480, 640), (720, 1280))
 """Heights and widths of frames for which engines are made ready before the first one comes."""
 
 Decide: TypeAlias = Callable[[int, Conditions], Conditions | None]
-"""What restoration is conditioned on, by a frame's number and its own estimate; None: the frame stays as it is."""
+"""What restoration is conditioned on, by a frame's number and its own estimate; None: the frame stays as it is. Asked
+on the way, as what lies in a GPU's memory between the networks is there only until frames of another size come."""
 
 
 def outputs_of(stages: Collection[str]) -> set[str]:
@@ -90,8 +91,8 @@ class Pipeline:
     def __init__(self, bundle: Bundle, engines: Mapping[str, Engine]) -> None:
         self.bundle = bundle
         self.engines = engines
-        self._met: set[tuple[int, ...]] = set()
-        """Shapes of frames that restoration has run for."""
+        self._met: set[tuple[tuple[int, ...], tuple[int, int]]] = set()
+        """Shapes of frames, and sizes of the networks' image, that restoration has run for."""
         for name, engine in engines.items():
             check_engine(bundle, name, engine)
 
@@ -180,19 +181,19 @@ class Pipeline:
             ]
 
     def _restore(self, run: _Run, members: Sequence[int], decide: Decide | None) -> None:
-        """The frames of a batch that need it, and the first of any size: engines that prepare for a size shall not do
+        """The frames of a batch that need it, and the first of any sizes: engines that prepare for these shall not do
         so when the weather changes."""
         own = run.conditions
         run.used = list(own) if decide is None else [decide(i, one) for i, one in zip(members, own, strict=True)]
-        places = [place for place, one in enumerate(run.used) if one is not None]
-        shape = run.frames[0].shape
-        if not places and shape in self._met:
+        places = needing = [place for place, one in enumerate(run.used) if one is not None]
+        sizes = (run.frames[0].shape, run.size)
+        if not needing and sizes in self._met:
             return
         if len(self._met) >= MOST_SIZES:
             self._met.clear()
-        self._met.add(shape)
+        self._met.add(sizes)
         on_host = all(isinstance(run.values[name], np.ndarray) for name in _OF_THE_SCENE)
-        if not places or not on_host:  # a batch in a GPU's memory stays together
+        if not needing or not on_host:  # a batch in a GPU's memory stays together
             places = list(range(len(run.frames)))
         if len(places) < len(run.frames):
             run.values |= {name: run.values[name][places] for name in _OF_THE_SCENE}
@@ -205,6 +206,9 @@ class Pipeline:
             "familiarity": np.array([one.familiarity for one in conditions], np.float32),
         }
         self._stage(run, "restoration", ["restored"])
+        if not needing:
+            del run.stages_ms["restoration"]  # which was no frame's
+            return
         restored = np.asarray(run.values["restored"], np.uint8)
         run.restored = {place: restored[row] for row, place in enumerate(places) if run.used[place] is not None}
 

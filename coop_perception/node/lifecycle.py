@@ -139,12 +139,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         value = self._settings.value
         cache = Path(value("engine_cache")) if value("engine_cache") else None
         cameras = len(value("cameras"))
-        settings = EngineSettings(value("backend"), value("precision"), value("threads"), cache, cameras)
+        settings = EngineSettings(
+            value("backend"), value("precision"), value("threads"), cache, cameras, value("network_height")
+        )
 
         def load() -> Pipeline:
             directory = self._roots.resolved(Path(path or default_bundle()))
             try:
-                return load_pipeline(directory, settings, cameras, self._say, limit_s, value("network_height"))
+                return load_pipeline(directory, settings, cameras, self._say, limit_s)
             except GpuLostError:
                 if value("exit_on_gpu_loss"):
                     end(self)

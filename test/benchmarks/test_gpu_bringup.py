@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -46,6 +47,15 @@ def test_the_command_writes_both_files_and_ends_well(tmp_path: Path) -> None:
     assert "stand in for TensorRT" in page
     for name in result["checks"]:
         assert f"| {name} | ok |" in page
+
+
+def test_a_bundle_that_serves_nothing_meanwhile_is_found(
+    place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_checks, "FIRST_S", 0.0)
+    monkeypatch.setattr(gpu_checks, "in_another_thread", lambda work: contextlib.nullcontext([]))
+    with pytest.raises(AssertionError, match="no frame was served within 0 s"):
+        gpu_checks.check_serving_while_loading(place)
 
 
 def test_a_wrong_pixel_is_found(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,33 @@ def test_measured_once(bundle: Bundle, tmp_path: Path) -> None:
     assert loads.count == 12
 
 
+def test_measured_with_the_image_that_is_asked_for(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[int, ...]] = set()
+
+    def load(*given: Any) -> Engine:
+        engine = load_file(*given)
+        run = engine.run
+
+        def recorded(feeds: Mapping[str, Any], *others: Any) -> dict[str, Any]:
+            seen.add(feeds["image"].shape)
+            return run(feeds, *others)
+
+        engine.run = recorded  # type: ignore[method-assign]
+        return engine
+
+    only(monkeypatch, "openvino", "onnxruntime")
+    monkeypatch.setattr(loading, "load_file", load)
+    for height, image in ((0, (1, 32, 32, 3)), (96, (1, 96, 128, 3))):
+        settings = EngineSettings(cache=tmp_path, network_height=height)
+        load_engines(bundle, STAGES, settings)
+        assert seen == {image}
+        seen.clear()
+        load_engines(bundle, STAGES, settings)
+        assert not seen, "measured once"
+
+
 def test_the_faster_one_is_taken(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for slow, fast in (("onnxruntime", "openvino"), ("openvino", "onnxruntime")):
         clock = [0.0]
@@ -330,8 +357,8 @@ class LoadsInt8:
     def __init__(self, wrong: bool) -> None:
         self.exact, self._wrong = 0, wrong
 
-    def __call__(self, backend: str, path: Path, threads: int, precision: str, cuda: bool = False) -> Engine:
-        engine = load_file(backend, path, threads, precision, cuda)
+    def __call__(self, backend: str, path: Path, threads: int, precision: str, *others: Any) -> Engine:
+        engine = load_file(backend, path, threads, precision, *others)
         self.exact += precision == "fp32"
         if precision == "int8" and self._wrong:
             engine.run = partial(self._run, engine.run)  # type: ignore[method-assign]

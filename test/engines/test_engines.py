@@ -6,16 +6,19 @@ import ctypes
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import openvino as ov
 import pytest
 from toy_bundle import CLASSES, HEIGHT, SENSOR, WIDTH, open_pipeline, write_toy_bundle
 
 from coop_perception.contracts import STAGES
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.backends import ON_CPU
-from coop_perception.engines.loading import load_file
-from coop_perception.model.pipeline import OUTPUTS
+from coop_perception.engines.loading import EngineSettings, load_engines, load_file
+from coop_perception.model.bundle import load_bundle
+from coop_perception.model.pipeline import OUTPUTS, Pipeline
 from coop_perception.resources import default_bundle
 from coop_perception.sample_scene.drive import SampleDrive
 
@@ -64,6 +67,37 @@ def test_sizes_may_change_from_run_to_run(toy: Path, backend: str) -> None:
         feeds = {"frame": frames, "image": images, "refined_probabilities": found["probabilities"], **conditions}
         restored = restoration.run({**feeds, "familiarity": np.ones(batch, np.float32)}, ["restored"])["restored"]
         np.testing.assert_array_equal(restored, 255 - frames)
+
+
+@pytest.mark.parametrize("cameras", [1, 6])
+def test_openvino_compiles_once_for_each_cameras_size(toy: Path, monkeypatch: pytest.MonkeyPatch, cameras: int) -> None:
+    compiled: list[None] = []
+    refused = (1, 47, 64, 3)
+
+    class Core(ov.Core):  # type: ignore[misc]
+        def compile_model(self, model: Any, *given: Any) -> Any:
+            if any(tuple(put.shape) == refused for put in model.inputs):
+                raise RuntimeError("no memory")
+            compiled.append(None)
+            return super().compile_model(model, *given)
+
+    monkeypatch.setattr(ov, "Core", Core)
+    engines = load_engines(load_bundle(toy), STAGES, EngineSettings("openvino", threads=1, max_batch=cameras))
+    pipeline = Pipeline(load_bundle(toy), engines)
+    sizes = [(48, 64 + 48 * camera) for camera in range(cameras)]
+    for _ in range(3):
+        results = pipeline.run([np.full((*size, 3), 99, np.uint8) for size in sizes], OUTPUTS)
+        for size, result in zip(sizes, results, strict=True):
+            np.testing.assert_array_equal(result.restored, np.full((*size, 3), 255 - 99))
+    assert len(compiled) == len(STAGES) * cameras
+    for width in range(33, 53):  # one camera changes its size with every frame: that costs the others nothing
+        pipeline.run([np.zeros((48, width, 3), np.uint8)], OUTPUTS)
+        compiled.clear()
+        pipeline.run([np.full((*size, 3), 99, np.uint8) for size in sizes[1:]], OUTPUTS)
+        assert not compiled
+        with pytest.raises(EngineError, match="no memory"):  # nor does one that cannot be
+            pipeline.run([np.zeros(refused[1:], np.uint8)], OUTPUTS)
+    pipeline.close()
 
 
 def test_results_are_the_callers_own(segmenter: Engine) -> None:

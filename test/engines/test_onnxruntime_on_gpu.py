@@ -12,6 +12,7 @@ import pytest
 from fake_cuda import FakeCuda
 from toy_bundle import HEIGHT, WIDTH, open_pipeline
 
+from coop_perception.contracts import STAGES
 from coop_perception.engines import EngineError, onnxruntime
 from coop_perception.engines.cuda import GpuLostError
 from coop_perception.engines.onnxruntime import CUDA, OnnxRuntimeEngine, has_cuda
@@ -129,19 +130,24 @@ def test_that_the_gpu_is_lost_is_read_from_what_it_says(
 def test_on_a_gpu_every_batch_of_usual_sizes_is_warmed_up(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline_module, "USUAL", ((48, 64), (90, 160)))
     pipeline = open_pipeline(bundle)
-    ran: list[tuple[int, int]] = []
-    engine: Any = pipeline.engines["restoration"]
-    run = engine.run
+    ran: list[tuple[str, int, float]] = []
+    for name, engine in pipeline.engines.items():
+        run = engine.run
 
-    def recorded(feeds: Any, *others: Any) -> Any:
-        ran.append(feeds["frame"].shape[:2])
-        return run(feeds, *others)
+        def recorded(feeds: Any, *others: Any, name: str = name, run: Any = run) -> Any:
+            number, height, width, _ = feeds["image"].shape
+            ran.append((name, number, width / height))
+            if name == "restoration":
+                assert feeds["frame"].shape[0] == number
+            return run(feeds, *others)
 
-    monkeypatch.setattr(engine, "run", recorded)
+        monkeypatch.setattr(engine, "run", recorded)
     pipeline.warm_up(2)
-    assert ran == [(1, 48)]
-    engine.on_gpu = True
+    assert ran == [(name, 1, 1.0) for name in STAGES]
+    for engine in pipeline.engines.values():
+        engine.on_gpu = True
     ran.clear()
     pipeline.warm_up(2)
-    assert ran == [(2, 90), (1, 90), (2, 48), (1, 48)]
+    expected = [(number, ratio) for ratio in (2.0, 1.0) for number in (2, 1)]
+    assert ran == [(name, *batch) for batch in expected for name in STAGES]
     pipeline.close()

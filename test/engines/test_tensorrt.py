@@ -230,6 +230,25 @@ def test_frames_that_grow_take_little_more(machine: Machine) -> None:
     other.close()
 
 
+def test_frames_that_memory_is_short_for_take_none_each_time_that_they_come(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = machine.load("segmenter")["segmenter"]
+    small, large = (np.full((1, height, 64, 3), 7, np.uint8) for height in (32, 64))
+    engine.run({"image": small}, ["mask_raw"])
+    kept = []
+    with monkeypatch.context() as short:
+        short.setattr(machine.cuda, "cudaMallocHost", lambda size: (cudaError_t.cudaErrorMemoryAllocation, None))
+        for _ in range(3):
+            with pytest.raises(EngineError, match="the host, pinned"):
+                engine.run({"image": large}, ["mask_raw"])
+            kept.append(machine.cuda.bytes_on_the_gpu())
+    assert kept[0] == kept[1] == kept[2]
+    for image in (small, large):
+        np.testing.assert_array_equal(engine.run({"image": image}, ["mask_raw"])["mask_raw"], image[..., 0])
+    engine.close()
+
+
 def restoring() -> bytes:
     """frame uint8 [N,h,w,3], image uint8 [N,H,W,3], presence float [N,2], strength float [N] → restored uint8
     [N,h,w,3], the frame's values less 100 · presence[0], and brightness float [N], the image's mean plus strength."""

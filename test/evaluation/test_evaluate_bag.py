@@ -22,7 +22,7 @@ from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image
-from small_recording import COUNT, SECOND, picture, write_bag
+from small_recording import COUNT, SECOND, picture, write_bag, write_malformed_bag
 from toy_bundle import HEIGHT, WIDTH, edit_manifest, rewrite_network, write_toy_bundle
 
 from coop_perception.camera import Intrinsics
@@ -97,13 +97,7 @@ def test_offline_scores(tmp_path: Path, bundle: Path, compressed: bool) -> None:
 
 
 def test_malformed_frames_are_dropped_and_counted(tmp_path: Path, bundle: Path) -> None:
-    with RecordingWriter(tmp_path / "bag") as writer:
-        for index in range(4):
-            message = image_message(picture(index), "rgb8", "front", index * SECOND)
-            if index == 2:
-                message.data = message.data[:-3]
-            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND)
-    options = (tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+    options = (write_malformed_bag(tmp_path / "bag"), "--bundle", bundle, "--out", tmp_path / "out")
     with pytest.raises(SystemExit) as stopped:
         run(*options)
     assert stopped.value.code == INCOMPLETE
@@ -535,13 +529,7 @@ def test_an_interrupted_demo_keeps_what_was_played(tmp_path: Path, bundle: Path)
 
 
 def test_demo_takes_a_malformed_first_frame_as_a_dropped_one(tmp_path: Path, bundle: Path) -> None:
-    with RecordingWriter(tmp_path / "bag") as writer:
-        for index in range(4):
-            message = image_message(picture(index), "rgb8", "front", index * SECOND)
-            if index == 0:
-                message.data = message.data[:-3]
-            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND // 10)
-    done = run_demo(tmp_path, tmp_path / "bag", bundle)
+    done = run_demo(tmp_path, write_malformed_bag(tmp_path / "bag", cut=0), bundle)
     assert done.returncode == INCOMPLETE, done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["dropped_by_reason"]["malformed"] == 1

@@ -23,7 +23,7 @@ from coop_perception.evaluation.rows import Row
 from coop_perception.evaluation.scoring import Before, Outputs, score
 from coop_perception.evaluation.summary import summarise
 from coop_perception.evaluation.table import Table, read_parquet, save, together
-from coop_perception.metrics import calibration
+from coop_perception.metrics import calibration, psnr, ssim
 from coop_perception.model.conditions import Conditions
 
 CLASSES = ("Sky", "Road", "Car")
@@ -66,6 +66,28 @@ def drive(seed: int = 0) -> list[tuple[Frame, Outputs]]:
 
 def rows_of(frames: list[tuple[Frame, Outputs]], camera: str = "front") -> list[Row]:
     return [score(camera, frame, outputs, None, len(CLASSES)) for frame, outputs in frames]
+
+
+def test_a_frame_that_was_left_as_it_was_has_its_own_scores(frames: list[tuple[Frame, Outputs]]) -> None:
+    """By whichever way it is known to be: a copy is, and so is the image itself."""
+    for frame, made in frames[:3]:
+        assert frame.image is not None
+        assert frame.reference_image is not None
+        one, other = (
+            score("front", frame, replace(made, restored=restored), None, len(CLASSES))
+            for restored in (frame.image, frame.image.copy())
+        )
+        assert one == other
+        assert one.psnr_restored == one.psnr_degraded == psnr(frame.reference_image, frame.image)
+        assert one.ssim_restored == one.ssim_degraded == ssim(frame.reference_image, frame.image)
+        for name in ("sharpness", "contrast", "noise"):
+            assert getattr(one, f"{name}_restored") == getattr(one, name) > 0
+        nearly = frame.image.copy()
+        nearly[0, 0] ^= 64
+        changed = score("front", frame, replace(made, restored=nearly), None, len(CLASSES))
+        assert changed.psnr_restored == psnr(frame.reference_image, nearly)
+        assert changed.psnr_restored != changed.psnr_degraded
+        assert changed.sharpness_restored != changed.sharpness
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from small_recording import COUNT, SECOND, picture, write_bag
+from small_recording import COUNT, SECOND, picture, write_bag, write_malformed_bag
 from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 
 from coop_perception.commands import evaluate_bag
@@ -363,15 +363,10 @@ def test_a_folder_of_recordings(tmp_path: Path, bundle: Path, workers: int) -> N
 
 
 def test_what_was_incomplete_is_so_when_nothing_is_left_to_do(tmp_path: Path, bundle: Path) -> None:
-    with RecordingWriter(tmp_path / "bag") as writer:
-        for index in range(4):
-            message = image_message(picture(index), "rgb8", "front", index * SECOND)
-            if index == 2:
-                message.data = message.data[:-3]
-            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND)
+    bag = write_malformed_bag(tmp_path / "bag")
     for _ in range(2):
         with pytest.raises(SystemExit) as stopped:
-            run(tmp_path / "bag", *options(bundle, tmp_path / "out"), "--resume")
+            run(bag, *options(bundle, tmp_path / "out"), "--resume")
         assert stopped.value.code == INCOMPLETE
 
 

@@ -122,12 +122,6 @@ def test_it_starts_anew_when_time_or_camera_jumps(stamp_s: float, size: tuple[in
     assert now.familiarity == 0.4
 
 
-def test_another_bundles_conditions_start_anew() -> None:
-    it = ConditionFilter()
-    it.update(conditions([0.95, 0.05]), 0.0, SIZE, 0.5)
-    np.testing.assert_allclose(it.update(conditions([0.1, 0.6, 0.2]), 0.1, SIZE, 0.5).presence, [0.1, 0.6, 0.2])
-
-
 @given(st.lists(FRAMES, min_size=1, max_size=5))
 def test_no_time_constant_is_no_filter(frames: list[Conditions]) -> None:
     it = ConditionFilter()

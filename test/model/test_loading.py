@@ -9,9 +9,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from toy_bundle import HEIGHT, WIDTH, edit_manifest, never_ending, rewrite_network, write_toy_bundle
+from toy_bundle import (
+    HEIGHT,
+    WIDTH,
+    edit_manifest,
+    never_ending,
+    put_weights_beside,
+    rewrite_network,
+    write_toy_bundle,
+)
 
 from coop_perception.engines import EngineError
+from coop_perception.engines.backends import ON_CPU
 from coop_perception.engines.loading import EngineSettings
 from coop_perception.model import snapshot, trial
 from coop_perception.model.bundle import MANIFEST, BundleError, load_bundle
@@ -35,6 +44,20 @@ def test_a_bundle_is_loaded_from_a_copy(directory: Path, limit_s: float | None) 
     image = np.full((HEIGHT, WIDTH, 3), 7, np.uint8)
     (result,) = pipeline.run([image], OUTPUTS)
     np.testing.assert_array_equal(result.mask, image[..., 1])
+
+
+@pytest.mark.parametrize("limit_s", [None, 60.0])
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_so_are_weights_beside_a_graph(directory: Path, backend: str, limit_s: float | None) -> None:
+    weights = put_weights_beside(directory)
+    pipeline = load(directory, settings=EngineSettings(backend), limit_s=limit_s)
+    weights.write_bytes(b"")
+    image = np.full((HEIGHT, WIDTH, 3), 7, np.uint8)
+    (result,) = pipeline.run([image], OUTPUTS)
+    np.testing.assert_array_equal(result.mask_raw, image[..., 0])
+    pipeline.close()
+    with pytest.raises(BundleError, match=rf"{directory}/weights\.bin: altered"):
+        load(directory)
 
 
 def test_what_is_exchanged_after_the_check_is_not_loaded(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +104,22 @@ def test_a_network_that_never_ends_is_given_up(directory: Path) -> None:
     with pytest.raises(EngineError, match=rf"{directory}: not loaded within 4 s"):
         load(directory, limit_s=4.0)
     assert time.monotonic() - begun < 20
+
+
+def test_it_is_tried_with_the_image_that_will_be_asked_for(directory: Path) -> None:
+    """This bundle's is 32 pixels high, and its segmenter looks at the 64th row."""
+    model = onnx.load(directory / "segmenter.onnx")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([63], np.int64), "last"))
+    (cast,) = (node for node in model.graph.node if "mask_raw" in node.output)
+    place = list(model.graph.node).index(cast)
+    model.graph.node.insert(place, onnx.helper.make_node("Gather", [cast.input[0], "last"], ["row"], axis=1))
+    model.graph.node.insert(place + 1, onnx.helper.make_node("Max", [cast.input[0], "row"], ["brighter"]))
+    cast.input[0] = "brighter"
+    rewrite_network(directory, "segmenter", model)
+    with pytest.raises(EngineError, match="run failed on"):
+        load(directory, limit_s=60.0)
+    settings = EngineSettings("onnxruntime", network_height=64)
+    load(directory, settings=settings, limit_s=60.0).run([np.zeros((64, 64, 3), np.uint8)], OUTPUTS, network_height=64)
 
 
 def test_a_network_that_ends_its_process_is_refused(

@@ -118,6 +118,35 @@ def test_one_clear_frame_of_a_batch_stays_itself(pipeline: Pipeline) -> None:
         assert (result.used is None) == (index == 1)
 
 
+def test_restoration_meets_each_size_once_whatever_the_weather(pipeline: Pipeline) -> None:
+    """Of frames, and of the networks' image."""
+    runs = []
+    for height, width, network_height in ((48, 64, 0), (48, 64, 0), (48, 64, 64), (48, 64, 64), (90, 160, 64)):
+        frame = frame_of(height, width)
+        (result,) = pipeline.run([frame], ["restored"], network_height=network_height, decide=lambda _, __: None)
+        np.testing.assert_array_equal(result.restored, frame)
+        assert result.used is None
+        assert list(result.stages_ms) == ["segmenter", "refinement"]
+        runs.append(pipeline.engines["restoration"].runs)  # type: ignore[attr-defined]
+    assert runs == [1, 1, 2, 2, 3]
+
+
+def test_restoration_runs_for_the_frames_that_need_it(pipeline: Pipeline) -> None:
+    frames = [frame_of(48, 64, seed) for seed in range(8)]
+    for needing in ({0}, {7}, {1, 2, 6}, set(range(8))):
+        results = pipeline.run(
+            frames, ["restored"], decide=lambda index, own, needing=needing: own if index in needing else None
+        )
+        fed = pipeline.engines["restoration"].feeds  # type: ignore[attr-defined]
+        chosen = [frames[index] for index in sorted(needing)]
+        np.testing.assert_array_equal(fed["frame"], chosen)
+        np.testing.assert_array_equal(fed["image"], [scene_view(frame, (32, 32)) for frame in chosen])
+        shares = [scene_view(frame, (32, 32))[..., 0].mean() / 255 for frame in chosen]
+        np.testing.assert_allclose(fed["presence"][:, 0], shares, rtol=1e-5)
+        assert [index for index, result in enumerate(results) if result.used is not None] == sorted(needing)
+    assert pipeline.run([], OUTPUTS) == []
+
+
 def test_the_networks_height_can_be_chosen(pipeline: Pipeline) -> None:
     frame = frame_of(360, 640)
     pipeline.run([frame], ["mask"], network_height=180)

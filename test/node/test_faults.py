@@ -396,22 +396,32 @@ def no_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
 
 
-def test_a_subscriber_that_never_reads_holds_nobody_up(active: Callable[..., Client]) -> None:
+SIZES = pytest.mark.parametrize("size", [(120, 160), (480, 640)])
+"""Of frames: one datagram each, and fifteen."""
+
+
+@SIZES
+def test_a_subscriber_that_never_reads_holds_nobody_up(active: Callable[..., Client], size: tuple[int, int]) -> None:
     """It is there, with reliable subscriptions, and never takes a message."""
-    serves_others(active(), SLEEPS, lambda subscriber: None)
+    serves_others(active(), size, SLEEPS, lambda subscriber: None)
 
 
-def test_a_subscriber_that_is_stopped_holds_nobody_up(no_shared_memory: None, active: Callable[..., Client]) -> None:
+@SIZES
+def test_a_subscriber_that_is_stopped_holds_nobody_up(
+    no_shared_memory: None, active: Callable[..., Client], size: tuple[int, int]
+) -> None:
     """Its process, with reliable subscriptions and all."""
-    serves_others(active(), SPINS, lambda subscriber: subscriber.send_signal(signal.SIGSTOP))
+    serves_others(active(), size, SPINS, lambda subscriber: subscriber.send_signal(signal.SIGSTOP))
 
 
-def serves_others(ours: Client, then: str, do: Callable[[subprocess.Popen[bytes]], None]) -> None:
-    """While the other subscriber does what it does, until any buffer of it is full many times over. A frame is a single
-    datagram: where a busy machine loses one of many, DDS takes seconds to send it again."""
+def serves_others(
+    ours: Client, size: tuple[int, int], then: str, do: Callable[[subprocess.Popen[bytes]], None]
+) -> None:
+    """While the other subscriber does what it does, until any buffer of it is full many times over. Frames are sent
+    again until they are answered: where a busy machine loses one of many datagrams, DDS takes seconds to do so."""
     masks = ours.listen(Image, "/front/coop/mask")
     publisher = connected(ours, Image, "/front/image_raw")
-    frame, last = pixels(0, 120, 160), 101
+    frame, last = pixels(0, *size), 101 if size[0] < 200 else 61
     command = [sys.executable, "-c", SUBSCRIBER + then]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(DOMAIN)) as subscriber:
         try:
@@ -420,8 +430,13 @@ def serves_others(ours: Client, then: str, do: Callable[[subprocess.Popen[bytes]
             ours.wait(lambda: ours.node.count_subscribers("/front/coop/image_restored") > 0, "the other subscriber")
             do(subscriber)
             for second in range(2, last + 1):
-                publisher.publish(image_message(frame, second))
-                ours.wait(lambda s=second: masks[-1].header.stamp.sec == s, f"mask {second} for the one that reads")
+                publish_until(
+                    ours,
+                    publisher,
+                    image_message(frame, second),
+                    lambda s=second: masks[-1].header.stamp.sec == s,
+                    f"mask {second} for the one that reads",
+                )
             ours.wait(lambda: ours.status("front").frames_processed >= last, "a status that counts them all")
         finally:
             subscriber.kill()

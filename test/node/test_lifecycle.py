@@ -32,6 +32,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sensor_msgs.msg import Image
 from toy_bundle import rewrite_network, write_toy_bundle
 
+from coop_perception.engines.backends import ON_CPU
 from coop_perception.ros.lifecycle_client import bring_up
 
 END_S = 2.0
@@ -39,8 +40,8 @@ LOADED_MACHINE_S = 3.0
 """How much later a test still takes it where the machine is busy with other things than the node."""
 THIRD = 8
 """Of the cycles in which a node is configured, activated, deactivated and cleaned up."""
-ADDED_MB = {"onnxruntime": 3.0, "openvino": 16.0}
-"""By how much a third of them may raise what is held in all of it. What OpenVINO's allocators keep is chance."""
+ADDED_MB = 3.0
+"""By how much a third of them may raise what is held in all of it."""
 ENDLESS = 2**40
 
 
@@ -217,10 +218,10 @@ def resident_mb(process: subprocess.Popen[bytes]) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) / 1024
 
 
-@pytest.mark.parametrize("backend", ADDED_MB)
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_cleanup_gives_back_memory_threads_and_files(tmp_path: Path, backend: str) -> None:
-    """The first third of the cycles brings what libraries keep; caches fill and empty above that. From one third to the
-    next the least that is held does not grow."""
+    """The first cycles bring what libraries keep; caches fill and empty above that. From one third to the next the
+    least that is held does not grow, and it is hardly more than after the first cycle."""
     parameters = {"bundle": str(write_toy_bundle(tmp_path / "toy", 352)), "backend": backend, **RELIABLE}
     with client(DOMAIN) as ours, node_process(DOMAIN, tmp_path / "log", **parameters) as process:
         ours.spin()
@@ -238,5 +239,6 @@ def test_cleanup_gives_back_memory_threads_and_files(tmp_path: Path, backend: st
             assert change_state(ours, Transition.TRANSITION_CLEANUP)
             memory.append(resident_mb(process))
             others.append([len(list(Path(f"/proc/{process.pid}/{kind}").iterdir())) for kind in ("task", "fd")])
-    assert min(memory[-THIRD:]) < min(memory[THIRD:-THIRD]) + ADDED_MB[backend], memory
+    assert min(memory[-THIRD:]) < min(memory[THIRD:-THIRD]) + ADDED_MB, memory
+    assert min(memory[-THIRD:]) < 1.05 * memory[0], memory
     assert others[-1] == others[THIRD], others
