@@ -3,7 +3,7 @@
 Of the scene view, which is the frame itself where that has the networks' size: mask_raw is its red channel, mask its
 green, confidence its blue; `fog` is present with probability mean(red)/255, `rain` with mean(blue)/255, both with
 strength mean(green)/255. Familiarity is mean(green)/255 of the sensor view. restored is the inverted frame where any
-presence is 0.05 or more, else the frame.
+presence is 0.2 or more, else the frame.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _graph(name: str) -> onnx.ModelProto:
     constants = {
         "full": np.array(255, np.float32),
         "two": np.array(2, np.float32),
-        "least": np.array(0.05, np.float32),
+        "least": np.array(0.2, np.float32),
         "below_all": np.array(-1, np.float32),
         "tiles": np.array([1, CLASSES, 1, 1], np.int64),
         "as_image": np.array([-1, 1, 1, 1], np.int64),

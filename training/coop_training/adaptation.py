@@ -27,7 +27,7 @@ from coop_training import familiarity
 from coop_training.config import TrainConfig
 from coop_training.data import AdverseCrops, Conditions, LabelledFrame, Sample
 from coop_training.estimator import ABSENT, SURE
-from coop_training.familiarity import Outcomes, outcome, stacked
+from coop_training.familiarity import Outcomes, drawn, outcome, stacked
 from coop_training.frames import unlabelled
 from coop_training.guidance import degraded_segmentation, image_of, rough_estimate, to_image
 from coop_training.losses import harm, l1, log_mse, strength_loss
@@ -159,7 +159,7 @@ def fit_familiar(estimator: Estimator, old: Estimator, camera: Outcomes, rehears
     def loss() -> Tensor:
         return sum(
             (
-                familiarity.loss(estimator, outcomes, torch.randint(len(outcomes.gains), (BATCH // 2,)))
+                familiarity.loss(estimator, drawn(outcomes, torch.arange(len(outcomes.error)), BATCH // 2))
                 for outcomes in (camera, rehearsed)
             ),
             torch.zeros(()),

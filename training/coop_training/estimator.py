@@ -18,11 +18,13 @@ from coop_perception.contracts import InputSizes, network_size
 from coop_perception.image_files import DatasetError
 from coop_perception.views import scene_view, sensor_view
 from coop_training.batches import batch_loader
+from coop_training.config import TrainConfig
 from coop_training.data import DegradedFrames, planes
 from coop_training.frames import with_cameras
 from coop_training.guidance import to_image
 from coop_training.interrupt import Interrupt
 from coop_training.losses import strength_loss
+from coop_training.mixtures import KINDS
 from coop_training.networks.estimate import Estimator
 from coop_training.networks.refinement import Refinement
 from coop_training.run import Run, TrainingInterrupted
@@ -101,7 +103,13 @@ def fit_estimator(run: Run, stage: str, interrupt: Interrupt) -> None:
     known = with_cameras(run.frames, settings.cameras, settings.cameras_share)
     frames = DegradedFrames(known, run.conditions(settings.clear), run.scales)
     views = FrameViews(frames, settings.frames, config.input.sizes, seed)
-    fit(refinement.estimator, *collect(run, refinement, views, interrupt), settings.steps)
+    statistics, strengths = collect(run, refinement, views, interrupt)
+    fit(refinement.estimator, statistics, strengths, false_alarms(config), settings.steps)
+
+
+def false_alarms(config: TrainConfig) -> Tensor:
+    """How much worse each condition's false alarm is than missing it. [K]"""
+    return torch.tensor([kind.false_alarm for kind in KINDS] if config.mixtures else [1.0] * len(config.conditions))
 
 
 @torch.no_grad()
@@ -129,9 +137,16 @@ def collect(run: Run, refinement: Refinement, views: FrameViews, interrupt: Inte
     return statistics, strengths
 
 
-def fit(estimator: Estimator, statistics: Tensor, strengths: Tensor, steps: int) -> None:
-    """Fit presence and strength from where they are to statistics [N,S] of images whose conditions' strengths [N,K] are
-    known, 0 where one is not there."""
+def fit(estimator: Estimator, statistics: Tensor, strengths: Tensor, alarms: Tensor, steps: int) -> None:
+    """Fit presence and strength from where they are.
+
+    Args:
+        estimator: whose `familiar` stays.
+        statistics: [N,S] of images.
+        strengths: [N,K] of their conditions, 0 where one is not there.
+        alarms: [K] of `false_alarms`: by the logarithm of these, log-odds are estimated too low.
+        steps: of BATCH images.
+    """
     estimator.centre.copy_(statistics.mean(0))
     estimator.spread.copy_(statistics.std(0, correction=0).clamp(min=LEAST_SPREAD))
     fitted = [*estimator.presence.parameters(), *estimator.strength.parameters()]
@@ -141,11 +156,12 @@ def fit(estimator: Estimator, statistics: Tensor, strengths: Tensor, steps: int)
     optimizer = AdamW(fitted, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = CosineAnnealingLR(optimizer, steps)
     presences = torch.where(strengths > 0, SURE, ABSENT)
+    weights = torch.where(strengths > 0, 1.0, alarms.to(strengths.device))
     for _ in range(steps):
         chosen = torch.randint(len(statistics), (BATCH,)).to(statistics.device)
         seen = statistics[chosen]
         presence, strength = estimator(seen + JITTER * torch.randn_like(seen) * estimator.spread)
-        of_presence = F.binary_cross_entropy_with_logits(presence, presences[chosen])
+        of_presence = F.binary_cross_entropy_with_logits(presence, presences[chosen], weights[chosen])
         loss = of_presence + strength_loss(strength, strengths[chosen])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

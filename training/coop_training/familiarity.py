@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import cv2
@@ -23,25 +23,24 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from coop_perception.contracts import InputSizes
 from coop_perception.documents import read_yaml
 from coop_perception.image_files import DatasetError, image_files, read_image
-from coop_perception.metrics import psnr
 from coop_perception.model.bundle import MANIFEST, BundleError
 from coop_perception.replacing import open_results
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, load_weights, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
 from coop_training.data import LabelledFrame, load_frames, random_view
+from coop_training.estimator import cutout
 from coop_training.frames import unlabelled
 from coop_training.layouts.frame import scaled_image
 from coop_training.mixtures import other_camera
 from coop_training.model import Cooperative
-from coop_training.networks.estimate import Estimator
+from coop_training.networks.estimate import Estimator, trust
 from coop_training.observed import (
     NoEstimateError,
     Pixels,
@@ -49,35 +48,42 @@ from coop_training.observed import (
     observe,
     refinement_of,
     restored,
-    trusted,
 )
 from coop_training.record import commit
+from coop_training.results import HARM_DB
 from coop_training.unknown import unknown
 
 CLEAR, UNKNOWN, BOTH = 0.12, 0.38, 0.1
 """Shares of samples; the rest are under conditions. BOTH: first changed otherwise, then under conditions."""
 OTHER_CAMERAS = 0.5
 """Share of samples from other cameras, where there are any."""
-LARGEST_DB = 3.0
-"""What a sample weighs at most, in dB gained or lost."""
+LARGEST_DB, LEAST_DB = 6.0, -12.0
+"""What a sample counts for at most and at least, in dB gained."""
 AVERSION = 5.0
 """How much heavier a loss weighs than a gain: never worse than the input comes before better."""
 LARGEST_HEIGHT = 720
 """Pixels: of other cameras' frames that are restored."""
-SPOILT_DB = 0.1
-CHANGED_DB = 45.0
-"""A clear image that comes back at less than this is spoilt."""
+CHANGED_DB, OF_A_CHANGE = 45.0, 1 / 3
+"""A clear image that comes back at less than this is spoilt: by a third of what it is below."""
+LEAST_ERROR = 1e-7
+"""Mean squared error, below which nothing is gained: 70 dB."""
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY, JITTER = 4000, 128, 1e-3, 0.1, 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Of N frames: statistics [N,S], presence and strength [N,K] by them, and dB that restoration gained [N]."""
+    """Of N frames: statistics [N,S], presence and strength [N,K] by them, and how far restoration is `wanted` by these
+    [N]; means over pixels, values in 0..1, of the squared error before it, of error times change, and of the squared
+    change that it makes as a whole [N]. With a weight w on the change the error is error - 2·w·common + w²·change.
+    """
 
     statistics: Tensor
     presence: Tensor
     strength: Tensor
-    gains: Tensor
+    wanted: Tensor
+    error: Tensor
+    common: Tensor
+    change: Tensor
 
 
 def main() -> int:
@@ -148,22 +154,20 @@ def collect(
 
 
 def outcome(model: Cooperative, clear: Pixels, degraded: Pixels, sizes: InputSizes) -> Outcomes:
-    """Of one frame: what restoration makes of it by an estimate that is trusted wholly."""
+    """Of one frame: what restoration makes of it as a whole."""
     seen = observe(model, degraded, sizes)
     with torch.no_grad():
-        estimate = trusted(refinement_of(model).estimator.estimate(seen.statistics))
-    gain = gained(clear, degraded, restored(model, seen, estimate))
-    return Outcomes(seen.statistics, estimate.presence, estimate.strength, torch.tensor([gain]))
+        estimate = refinement_of(model).estimator.estimate(seen.statistics)
+    result = restored(model, seen, replace(estimate, whole=True))
+    before, after, truth = (image.astype(np.float64) / 255 for image in (degraded, result, clear))
+    error, change = truth - before, after - before
+    means = [torch.tensor([float(product.mean())]) for product in (error**2, error * change, change**2)]
+    return Outcomes(seen.statistics, estimate.presence, estimate.strength, estimate.wanted, *means)
 
 
 def stacked(rows: Sequence[Outcomes]) -> Outcomes:
     """Several as one."""
-    return Outcomes(
-        torch.cat([row.statistics for row in rows]),
-        torch.cat([row.presence for row in rows]),
-        torch.cat([row.strength for row in rows]),
-        torch.cat([row.gains for row in rows]).float(),
-    )
+    return Outcomes(*(torch.cat([getattr(row, field.name) for row in rows]) for field in fields(Outcomes)))
 
 
 def sample(
@@ -171,7 +175,8 @@ def sample(
 ) -> tuple[Pixels, Pixels]:
     """A clear frame, and what has become of it."""
     if others and rng.random() < OTHER_CAMERAS:
-        frame = unlabelled(_at_most(read_image(others[int(rng.integers(len(others)))]), rng))
+        image = _at_most(read_image(others[int(rng.integers(len(others)))]), rng)
+        frame = unlabelled(cutout(image, rng) if rng.random() < 0.5 else image)  # not every scene is a street
     else:
         frame = own[int(rng.integers(len(own)))]
     frame = random_view(frame, (1, 1), (1.0, 1.0), rng)
@@ -197,30 +202,34 @@ def _at_most(image: Pixels, rng: np.random.Generator) -> Pixels:
     return scaled_image(image, lower, round(width * lower / height))
 
 
-def gained(clear: Pixels, degraded: Pixels, result: Pixels) -> float:
-    """dB nearer to the clear image; of one that was clear, minus what it has been changed by above CHANGED_DB."""
-    if np.array_equal(clear, degraded):
-        change = CHANGED_DB - psnr(degraded, result)
-        return -change / 3 if change > 0 else LARGEST_DB / 10
-    return psnr(clear, result) - psnr(clear, degraded)
+def gained(outcomes: Outcomes, weight: Tensor) -> Tensor:
+    """dB nearer to the clear image with so much of the change, of a clear image minus what it is spoilt by. [N]"""
+    after = outcomes.error - 2 * weight * outcomes.common + weight**2 * outcomes.change
+    gain = 10 * (outcomes.error.clamp(min=LEAST_ERROR) / after.clamp(min=LEAST_ERROR)).log10()
+    kept = -10 * after.clamp(min=LEAST_ERROR).log10()
+    spoilt = OF_A_CHANGE * (kept - CHANGED_DB).clamp(max=0)
+    return torch.where(outcomes.error > 0, gain, spoilt)
 
 
-def loss(estimator: Estimator, outcomes: Outcomes, chosen: Tensor) -> Tensor:
-    """Cross-entropy of whether restoration spoilt the frames chosen, each as heavy as it gained or lost, losses
-    AVERSION times. Scalar."""
-    good = (outcomes.gains[chosen] > -SPOILT_DB).float()
-    weights = outcomes.gains[chosen].abs().clamp(max=LARGEST_DB) + SPOILT_DB
-    seen = outcomes.statistics[chosen]
-    noise = JITTER * torch.randn_like(seen) * estimator.spread
-    logits = estimator.outcome(seen + noise, outcomes.presence[chosen], outcomes.strength[chosen])
-    terms = F.binary_cross_entropy_with_logits(logits, good, reduction="none")
-    return (terms * torch.where(good > 0, weights, AVERSION * weights)).mean()
+def loss(estimator: Estimator, outcomes: Outcomes) -> Tensor:
+    """Minus the mean gain, losses AVERSION times. Scalar."""
+    noise = JITTER * torch.randn_like(outcomes.statistics) * estimator.spread
+    logits = estimator.outcome(outcomes.statistics + noise, outcomes.presence, outcomes.strength)
+    # As `trust` about 0, and beyond it has a slope.
+    gain = gained(outcomes, outcomes.wanted * torch.sigmoid(logits)).clamp(LEAST_DB, LARGEST_DB)
+    return -torch.where(gain > 0, gain, AVERSION * gain).mean()
+
+
+def drawn(outcomes: Outcomes, among: Tensor, number: int) -> Outcomes:
+    """So many at random of those with these indices."""
+    chosen = among[torch.randint(len(among), (number,))]
+    return Outcomes(*(getattr(outcomes, field.name)[chosen] for field in fields(Outcomes)))
 
 
 def fit(estimator: Estimator, outcomes: Outcomes, steps: int) -> str:
-    """Fit `familiar`, from nothing, to whether restoration spoilt frames. Returns a line about it, on a tenth of the
-    samples held out."""
-    held = torch.arange(len(outcomes.gains)) % 10 == 0
+    """Fit `familiar`, from nothing, so that restoration gains most and spoils least. Returns a line about it, on a
+    tenth of the samples held out."""
+    held = torch.arange(len(outcomes.error)) % 10 == 0
     fitted = (~held).nonzero().squeeze(1)
     estimator.requires_grad_(False)
     estimator.familiar.requires_grad_(True).train()
@@ -231,18 +240,19 @@ def fit(estimator: Estimator, outcomes: Outcomes, steps: int) -> str:
     schedule = CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         optimizer.zero_grad()
-        loss(estimator, outcomes, fitted[torch.randint(len(fitted), (BATCH,))]).backward()  # type: ignore[no-untyped-call]
+        loss(estimator, drawn(outcomes, fitted, BATCH)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     estimator.eval()
     with torch.no_grad():
-        familiarity = estimator.estimate(outcomes.statistics[held]).familiarity
-    gains = outcomes.gains[held]
-    spoilt = gains <= -SPOILT_DB
-    return (
-        f"{int(held.sum())} samples held out: of {int(spoilt.sum())} that restoration spoilt familiarity is "
-        f"{familiarity[spoilt].mean():.2f}, of the others {familiarity[~spoilt].mean():.2f}; mean gain "
-        f"{gains.mean():.2f} dB, weighted by it {(familiarity * gains).mean():.2f}"
+        familiarity = trust(estimator.outcome(outcomes.statistics, outcomes.presence, outcomes.strength))
+    return "; ".join(
+        f"{words} {gain[held].mean():.2f} dB gained, {(gain[held] < -HARM_DB).float().mean():.1%} worse by more than "
+        f"{HARM_DB} dB, at worst {gain[held].min():.1f}"
+        for words, gain in (
+            (f"{int(held.sum())} samples held out: wholly trusted", gained(outcomes, outcomes.wanted)),
+            ("by familiarity", gained(outcomes, outcomes.wanted * familiarity)),
+        )
     )
 
 

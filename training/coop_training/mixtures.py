@@ -40,11 +40,13 @@ strong the condition is: on the scale of the published levels where there are so
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A condition that is estimated, and the forms in which it is met. `needs_depth`: those of them that need it."""
+    """A condition that is estimated, and the forms in which it is met. `needs_depth`: those of them that need it;
+    `false_alarm`: how much worse it is to call the condition present where it is not than to miss it."""
 
     name: str
     forms: tuple[Form, ...]
     needs_depth: tuple[Form, ...] = ()
+    false_alarm: float = 1.0
 
 
 def _between(rng: Rng, low: float, high: float) -> float:
@@ -221,8 +223,8 @@ KINDS: Sequence[Kind] = (
     Kind("fog", (_FOG, _haze), (_FOG, _haze)),
     Kind("rain", (_RAIN, _streaks), (_RAIN,)),
     Kind("snow", (_snow,)),
-    Kind("low_light", (_low_light, _night)),
-    Kind("glare", (_glare,)),
+    Kind("low_light", (_low_light, _night), false_alarm=3.0),  # an image made brighter or darker is off in all pixels
+    Kind("glare", (_glare,), false_alarm=3.0),
     Kind("reflection", (_published("reflection"), _glass)),
     Kind("soiling", (_drops, _dirt)),
     Kind("blur", (_published("gaussian_blur"), _motion, _defocus, _anisotropic)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -65,11 +65,6 @@ def restored(model: Cooperative, seen: Observation, estimate: Estimate) -> Pixel
     """The frame restored, uint8 [h,w,3]."""
     result = model.restore(seen.frame, seen.image, seen.refined, estimate)[0].clamp(0, 1)
     return np.asarray(np.rint(255 * result.permute(1, 2, 0).numpy()), np.uint8)
-
-
-def trusted(estimate: Estimate) -> Estimate:
-    """As if it were wholly familiar."""
-    return replace(estimate, familiarity=torch.ones_like(estimate.familiarity))
 
 
 def adverse(

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 from coop_training import estimator as fitting
+from coop_training.config import StageConfig, StagesConfig, TrainConfig
 from coop_training.data import Conditions, DegradedFrames
-from coop_training.estimator import ABSENT, LEAST_CUTOUT, SURE, FrameViews, cutout, fit
+from coop_training.estimator import ABSENT, LEAST_CUTOUT, LEAST_SIDE, SURE, FrameViews, cutout, false_alarms, fit
 from coop_training.layouts.frame import LabelledFrame
 from coop_training.networks.estimate import Estimator
 from safetensors.torch import load_file
-from smoke_run import HEIGHT, WIDTH
 
 from coop_perception.contracts import InputSizes
 from coop_perception.sample_scene.drive import SampleDrive
 
 CONDITIONS = 2
+EVEN = torch.ones(CONDITIONS)
 
 
 def images(estimator: Estimator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,7 +43,7 @@ def images(estimator: Estimator, count: int) -> tuple[torch.Tensor, torch.Tensor
 def fitted() -> Estimator:
     torch.manual_seed(0)
     estimator = Estimator(CONDITIONS)
-    fit(estimator, *images(estimator, 600), steps=150)
+    fit(estimator, *images(estimator, 600), EVEN, steps=150)
     return estimator
 
 
@@ -69,15 +70,34 @@ def test_an_image_unlike_all_others_is_not_told_the_more_surely(fitted: Estimato
         torch.testing.assert_close(fitted(far[None])[0], fitted(far[None] + 1e6 * fitted.spread)[0])
 
 
+def test_what_costs_more_is_called_present_less_often() -> None:
+    """Where an image is as often under a condition as not, and nothing says which."""
+    torch.manual_seed(0)
+    estimator = Estimator(CONDITIONS)
+    strengths = (torch.arange(200) % 2).float()[:, None].expand(-1, 2)
+    fit(estimator, torch.zeros(200, len(estimator.centre)), strengths, torch.tensor([1.0, 3.0]), steps=300)
+    with torch.no_grad():
+        found = estimator.estimate(torch.zeros(1, len(estimator.centre))).presence[0]
+    assert float(found[0]) == pytest.approx(0.5, abs=0.05)
+    assert float(found[1]) == pytest.approx(0.25, abs=0.05)
+
+
+def test_every_condition_has_its_cost() -> None:
+    config = TrainConfig(name="few", mixtures=True, stages=StagesConfig(segmenter=StageConfig(steps=1)))
+    found = dict(zip(config.conditions, false_alarms(config).tolist(), strict=True))
+    assert found["low_light"] > found["rain"] == 1
+    assert false_alarms(config.model_copy(update={"mixtures": False, "conditions": ("fog",)})).tolist() == [1]
+
+
 def test_fitting_leaves_familiarity_alone() -> None:
     estimator = Estimator(CONDITIONS)
     before = {name: tensor.clone() for name, tensor in estimator.familiar.state_dict().items()}
-    fit(estimator, *images(estimator, 90), steps=1)
+    fit(estimator, *images(estimator, 90), EVEN, steps=1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in estimator.familiar.state_dict().items())
 
 
 def views(length: int = 30) -> FrameViews:
-    drive = SampleDrive(4, WIDTH, HEIGHT)
+    drive = SampleDrive(4, 320, 240)
     shown = drive.frame(0)
     frame = LabelledFrame(shown.image, shown.mask, shown.depth.astype(np.float16), drive.intrinsics)
     frames = DegradedFrames([frame], Conditions(("fog", "jpeg"), 1 / 3), (0.6, 1.7))
@@ -98,11 +118,13 @@ def test_views_are_of_whole_frames_of_many_sizes() -> None:
 
 
 def test_cutouts_keep_most_of_a_frame() -> None:
-    image = np.zeros((100, 200, 3), np.uint8)
-    shapes = [cutout(image, np.random.default_rng(seed)).shape for seed in range(50)]
-    assert min(shape[0] for shape in shapes) >= LEAST_CUTOUT * 100
-    assert max(shape[1] for shape in shapes) <= 200
-    assert len({shape[0] / shape[1] for shape in shapes}) > 20
+    for height, width in ((300, 1000), (100, 240)):
+        image = np.zeros((height, width, 3), np.uint8)
+        shapes = [cutout(image, np.random.default_rng(seed)).shape for seed in range(50)]
+        assert min(shape[0] for shape in shapes) >= min(LEAST_SIDE, height)
+        assert min(shape[1] for shape in shapes) >= max(LEAST_CUTOUT * width, min(LEAST_SIDE, width))
+        assert max(shape[1] for shape in shapes) <= width
+        assert len({shape[0] / shape[1] for shape in shapes}) > 20
 
 
 def test_it_is_fitted_when_refinement_has_been_trained(trained: Path) -> None:

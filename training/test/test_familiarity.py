@@ -10,7 +10,7 @@ import pytest
 import torch
 from coop_training import familiarity
 from coop_training.config import StageConfig, StagesConfig, TrainConfig
-from coop_training.familiarity import CHANGED_DB, Outcomes, fit, gained, outcome, sample
+from coop_training.familiarity import AVERSION, CHANGED_DB, Outcomes, fit, gained, outcome, sample
 from coop_training.frames import unlabelled
 from coop_training.model import Cooperative
 from coop_training.networks.estimate import Estimator
@@ -24,6 +24,15 @@ from coop_perception.sample_scene.drive import SampleDrive
 CONDITIONS = 2
 
 
+def of_gains(statistics: torch.Tensor, presence: torch.Tensor, gains: torch.Tensor) -> Outcomes:
+    """Of adverse frames that a whole change brings so many dB nearer."""
+    error = torch.full_like(gains, 0.01)
+    common = torch.where(gains > 0, error / 2, 0.0)
+    change = error * 10 ** (-gains / 10) - error + 2 * common
+    assert (change >= 0).all()
+    return Outcomes(statistics, presence, torch.ones_like(presence), torch.ones_like(gains), error, common, change)
+
+
 def test_it_is_fitted_to_outcomes() -> None:
     """Frames whose third statistic is high are spoilt where the first condition is estimated, and there alone."""
     torch.manual_seed(0)
@@ -33,7 +42,7 @@ def test_it_is_fitted_to_outcomes() -> None:
     presence = torch.eye(2)[torch.where(first, 0, 1)]
     spoilt = first & (statistics[:, 2] > 0.3)
     before = {name: tensor.clone() for name, tensor in estimator.state_dict().items()}
-    outcomes = Outcomes(statistics, presence, torch.ones(1200, 2), torch.where(spoilt, -2.0, 2.0))
+    outcomes = of_gains(statistics, presence, torch.where(spoilt, -2.0, 2.0))
     assert "held out" in fit(estimator, outcomes, 600)
     changed = {name for name, tensor in estimator.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in before if name.startswith("familiar.")}
@@ -45,15 +54,22 @@ def test_it_is_fitted_to_outcomes() -> None:
 
 
 def test_losses_weigh_more_than_gains() -> None:
-    """Where as many frames are spoilt as gain, and nothing tells them apart, restoration is not trusted."""
+    """Where as many frames are spoilt as gain, and nothing tells them apart, so much of the change is made as is best
+    for all of them together."""
     torch.manual_seed(0)
     estimator = Estimator(CONDITIONS).eval()
     presence = torch.ones(400, 2)
-    gains = torch.where(torch.arange(400) % 2 == 0, -1.0, 1.0)
-    outcomes = Outcomes(torch.zeros(400, len(estimator.centre)), presence, presence, gains)
+    outcomes = of_gains(
+        torch.zeros(400, len(estimator.centre)), presence, torch.where(torch.arange(400) % 2 == 0, -1.0, 1.0)
+    )
     fit(estimator, outcomes, 300)
+    weights = torch.linspace(0, 1, 101)
+    gains = torch.stack([gained(outcomes, torch.full((400,), float(weight))) for weight in weights])
+    best = weights[torch.where(gains > 0, gains, AVERSION * gains).mean(1).argmax()]
+    assert 0.2 < best < 0.5
     with torch.no_grad():
-        assert estimator.outcome(outcomes.statistics[:1], presence[:1], presence[:1]) < -1
+        found = estimator.outcome(outcomes.statistics[:1], presence[:1], presence[:1]).sigmoid()
+    assert float(found) == pytest.approx(float(best), abs=0.05)
 
 
 def test_samples_are_whole_frames_of_all_cameras(tmp_path: Path) -> None:
@@ -75,16 +91,25 @@ def test_a_restoration_that_is_identity_gains_nothing() -> None:
     frame = SampleDrive(3, 176, 144).frame(0).image
     degraded = unknown(frame, np.random.default_rng(1))
     found = outcome(model, frame, degraded, config.input.sizes)
-    assert found.gains.tolist() == [0.0]
+    assert found.error > 0
+    assert gained(found, torch.ones(1)).tolist() == [0.0]
     assert found.presence.shape == found.strength.shape == (1, len(config.conditions))
     assert found.statistics.isfinite().all()
 
 
 def test_a_clear_image_is_spoilt_by_a_change() -> None:
     clear = np.random.default_rng(0).integers(0, 200, (20, 30, 3), np.uint8)
-    assert gained(clear, clear, clear) > 0
-    assert gained(clear, clear, clear + 9) == pytest.approx((psnr(clear, clear + 9) - CHANGED_DB) / 3)
-    assert gained(clear, clear + 18, clear + 9) == pytest.approx(20 * np.log10(2))
+    changed = float(np.mean((9 / 255) ** 2))
+    unspoilt, spoilt, mended = (
+        Outcomes(*torch.zeros(4, 1), *(torch.tensor([value]) for value in values))
+        for values in ((0.0, 0.0, 0.0), (0.0, 0.0, changed), (4 * changed, 2 * changed, changed))
+    )
+    assert gained(unspoilt, torch.ones(1)) == 0
+    assert float(gained(spoilt, torch.ones(1))) == pytest.approx((psnr(clear, clear + 9) - CHANGED_DB) / 3, abs=1e-3)
+    assert gained(spoilt, torch.zeros(1)) == 0
+    # An image that is 18 levels off is brought half of the way, then a quarter of it.
+    assert float(gained(mended, torch.ones(1))) == pytest.approx(20 * np.log10(2), abs=1e-3)
+    assert float(gained(mended, torch.full((1,), 0.5))) == pytest.approx(20 * np.log10(4 / 3), abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

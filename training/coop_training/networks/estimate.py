@@ -14,7 +14,7 @@ from coop_training.networks.sensor import SENSOR_STATISTICS, sensor_statistics
 DROPOUT = 0.3
 _FAR = 6.0
 """Standard deviations: an image unlike any of those fitted to is not the surer for it."""
-_PRESENT, _CERTAIN = 0.05, 0.25
+_PRESENT, _CERTAIN = 0.2, 0.5
 """Highest probability of a condition below which a frame stays as it is, and above which it is restored wholly."""
 TRUSTING = 2.0
 """Logit from which a restoration is trusted wholly: odds of seven to one."""
@@ -25,18 +25,27 @@ class Estimate:
     """What is taken to be wrong with the images of a batch.
 
     presence [N,K]: the probability of each condition, independent of the others'; strength [N,K]: how strong it then
-    is, 0..1; familiarity [N], 0..1: how far a restoration by this estimate is to be trusted.
+    is, 0..1; familiarity [N], 0..1: how far a restoration by this estimate is to be trusted. whole: the whole change
+    is made, whatever these say, to see what it would be.
     """
 
     presence: Tensor
     strength: Tensor
     familiarity: Tensor
+    whole: bool = False
 
     @property
     def weight(self) -> Tensor:
         """How much of restoration's change is made: nothing where no condition is present, to the last bit. [N]"""
+        if self.whole:
+            return torch.ones_like(self.familiarity)
+        return self.wanted * self.familiarity
+
+    @property
+    def wanted(self) -> Tensor:
+        """The same before familiarity. [N]"""
         somewhat = (self.presence.amax(1) - _PRESENT) / (_CERTAIN - _PRESENT)
-        return somewhat.clamp(0, 1) * self.familiarity
+        return somewhat.clamp(0, 1)
 
 
 class Estimator(nn.Module):
