@@ -94,8 +94,8 @@ def _unfolded(network: nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def put_weights(path: Path, prefix: str, network: nn.Module) -> onnx.ModelProto:
-    """A graph with a network's parameters and buffers in the place of its own. The reverse of `load_bundle_weights` of a
-    network without batch normalisations that were folded since.
+    """A graph with a network's parameters and buffers in the place of its own. The reverse of `load_bundle_weights` of
+    a network without batch normalisations that were folded since.
 
     Args:
         path: of the graph.

@@ -101,21 +101,58 @@ def unlabelled(image: NDArray[np.uint8]) -> LabelledFrame:
     return LabelledFrame(image, np.full((height, width), IGNORE_ID, np.uint8), depth, intrinsics)
 
 
-def load_frames(config: DataConfig, conditions: Sequence[str] = tuple(CONDITIONS)) -> TrainingFrames:
-    """All training frames: the data set's, the sample drives', and those of coarsely labelled data sets.
+def load_frames(config: DataConfig, conditions: Sequence[str]) -> TrainingFrames:
+    """All training frames: the data set's but for those of `validation_frames`, the sample drives', and those of
+    coarsely labelled data sets.
 
     Depth is read, or estimated from labels, where one of `conditions` needs it; coarse labels tell none.
 
     Raises:
         DatasetError: a file is missing or cannot be used, or there is no frame at all.
     """
-    main, drives = _held(data_items(config, conditions), config, config.layout), _sample_frames(config)
+    items = data_items(config, conditions)
+    main = _held(items[: len(items) - _held_out(items, config)], config, config.layout)
+    drives = _sample_frames(config)
     if not main and not drives:
         raise DatasetError(
             "no training frame: data.root is not set or data.exclude leaves none, and sample_drives is 0"
         )
     coarse = [_held(coarse_items(entry, config), config, str(entry.root)) for entry in config.also]
     return TrainingFrames([main, drives, *coarse], [None, None, *(entry.share for entry in config.also)])
+
+
+def validation_frames(config: DataConfig, conditions: Sequence[str], most: int) -> list[LabelledFrame]:
+    """Frames that are not trained on, at most so many, evenly spread: of the validation split, else the last ones of
+    the data set, else of further sample drives. None where the configuration wants no validation.
+
+    Raises:
+        DatasetError: a file is missing or cannot be used.
+    """
+    if config.root is None:
+        if not config.validation_share:
+            return []
+        drives = max(1, round(config.validation_share * config.sample_drives))
+        further = {"first_seed": config.first_seed + config.sample_drives, "sample_drives": drives}
+        frames: Sequence[LabelledFrame] = _sample_frames(config.model_copy(update=further))
+    else:
+        split = config.split if config.validation_split is None else config.validation_split
+        items = data_items(config.model_copy(update={"split": split}), conditions)
+        if config.validation_split is None:
+            items = items[len(items) - _held_out(items, config) :]
+        frames = UnreadFrames(items, config.max_height)
+    chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
+    validated = [frames[index] for index in chosen.tolist()]
+    if validated and all((frame.mask == IGNORE_ID).all() for frame in validated):
+        raise DatasetError(
+            f"{config.root}: none of the {len(validated)} frames to validate on has a label; give another "
+            "data.validation_split, or data.validation_share: 0 for no validation"
+        )
+    return validated
+
+
+def _held_out(items: Sequence[Item], config: DataConfig) -> int:
+    """How many of the data set's frames, the last, are for validation."""
+    return round(config.validation_share * len(items)) if config.validation_split is None else 0
 
 
 def _held(items: Sequence[Item], config: DataConfig, name: str) -> Sequence[LabelledFrame]:

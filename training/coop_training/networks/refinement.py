@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from coop_training.networks.blocks import EMBEDDING, keep_statistics, resized, take_over, zeroed
+from coop_training.networks.blocks import EMBEDDING, keep_statistics, resized, zeroed
 from coop_training.networks.decoder import WIDTH, Decoder
 from coop_training.networks.encoder import SCENE_STATISTICS, Encoder, scene_statistics
 from coop_training.networks.estimate import Estimate, Estimator
@@ -43,8 +43,9 @@ class Refinement(nn.Module):
         self.estimator = Estimator(conditions)
 
     def start_from(self, segmenter: Segmenter) -> None:
-        """Take over the weights of the layers that both have."""
-        take_over(self, segmenter)
+        """Take over the weights of the layers that both have: the decoder's modulation is refinement's own."""
+        self.encoder.load_state_dict(segmenter.encoder.state_dict())
+        self.decoder.load_state_dict(segmenter.decoder.state_dict(), strict=False)
 
     def train(self, mode: bool = True) -> Refinement:
         super().train(mode)
