@@ -76,7 +76,7 @@ class DataConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, raw: Any) -> Any:
-        """What is left out and follows from other fields. A folder's classes are kept, so that a checkpoint tells them
+        """What is left out and follows from other fields. A folder's classes are kept, so that a checkpoint holds them
         without the folder."""
         if not isinstance(raw, Mapping):
             return raw
@@ -227,7 +227,7 @@ class EstimatorConfig(_Section):
 
 
 class InputConfig(_Section):
-    """Sizes of what the networks receive, in pixels, as a bundle tells them: the image's height unless another one is
+    """Sizes of what the networks receive, in pixels, as a bundle states them: the image's height unless another one is
     asked for, between which sizes its sides may lie, and the side of the sensor view."""
 
     height: Pixels = 352

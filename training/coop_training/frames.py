@@ -105,7 +105,7 @@ def load_frames(config: DataConfig, conditions: Sequence[str]) -> TrainingFrames
     """All training frames: the data set's but for those of `validation_frames`, the sample drives', and those of
     coarsely labelled data sets.
 
-    Depth is read, or estimated from labels, where one of `conditions` needs it; coarse labels tell none.
+    Depth is read, or estimated from labels, where one of `conditions` needs it; coarse labels give none.
 
     Raises:
         DatasetError: a file is missing or cannot be used, or there is no frame at all.

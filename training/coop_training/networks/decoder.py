@@ -17,7 +17,7 @@ WIDTH = 64
 class Decoder(nn.Module):
     """Feature pyramid (Lin et al., 2017): each finer scale adds its features to the coarser one's, scaled up.
 
-    The mean of the coarsest features joins them: the whole scene tells a street from a car park where a pixel's
+    The mean of the coarsest features joins them: by the whole scene a street differs from a car park where a pixel's
     neighbourhood cannot.
 
     Args:

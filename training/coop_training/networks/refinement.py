@@ -28,7 +28,7 @@ class Refinement(nn.Module):
 
     Inputs: image [N,3,H,W] RGB in 0..1, H and W divisible by 32; probabilities [N,C,h,w] of any h, w.
     Outputs: refined logits [N,C,H/4,W/4]; logits of the conditions' presence [N,K] and their strengths [N,K], which
-    teach the embedding what there is to tell; statistics of the scene [N,SCENE_STATISTICS], for the estimate.
+    teach the embedding what to estimate; statistics of the scene [N,SCENE_STATISTICS], for the estimate.
     """
 
     def __init__(self, classes: int, conditions: int) -> None:
