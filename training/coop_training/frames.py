@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
@@ -22,6 +23,8 @@ from coop_training.layouts import LAYOUTS
 from coop_training.layouts.class_lists import ClassList
 from coop_training.layouts.folders import paired_items
 from coop_training.layouts.frame import Item, LabelledFrame, scaled
+
+_CONSOLE = Console(stderr=True)
 
 
 class UnreadFrames(Sequence[LabelledFrame]):
@@ -161,7 +164,8 @@ def _held(items: Sequence[Item], config: DataConfig, name: str) -> Sequence[Labe
     unread = UnreadFrames(items, config.max_height)
     if items and _gigabytes(unread[0]) * len(items) > config.memory_gb:
         return unread
-    return [unread[index] for index in track(range(len(items)), escape(plain(f"{name}: reading", 80)))] if items else []
+    said = escape(plain(f"{name}: reading", 80))
+    return [unread[index] for index in track(range(len(items)), said, console=_CONSOLE)] if items else []
 
 
 def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
@@ -201,7 +205,7 @@ def coarse_items(entry: CoarseData, config: DataConfig) -> list[Item]:
 def _sample_frames(config: DataConfig) -> list[LabelledFrame]:
     frames = []
     seeds = range(config.first_seed, config.first_seed + config.sample_drives)
-    for seed in track(seeds, "sample drives: rendering") if config.sample_drives else ():
+    for seed in track(seeds, "sample drives: rendering", console=_CONSOLE) if config.sample_drives else ():
         drive = SampleDrive(seed)
         for index in range(config.frames_per_drive):
             # 2 s apart: neighbouring frames of a drive are nearly the same picture.
