@@ -59,7 +59,14 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str) -> None:
 
 
 def test_fields_can_be_set_over_the_files(config_file: Path) -> None:
-    overrides = ["stages.joint.steps=7", "conditions=[jpeg]", "data.crop=[32, 64]", "data.root=", "ema=1e-1"]
+    overrides = [
+        "stages.joint.steps=7",
+        "conditions=[jpeg]",
+        "data.crop=[32, 64]",
+        "data.root=",
+        "data.validation_split=",
+        "ema=1e-1",
+    ]
     config = load_config(config_file, [*overrides, "stages.joint.steps=8"])
     assert config.stages.joint.steps == 8  # the last one counts
     assert config.stages.segmenter.steps == 3
