@@ -7,7 +7,6 @@ on sample drives, and is not written where anything became worse there by more t
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -29,12 +28,12 @@ from coop_perception.recordings.recording import RecordingError
 from coop_perception.shown import LONGEST_MESSAGE, plain
 from coop_training.adaptation import adapt
 from coop_training.adaptation_check import MARGIN_DB, MARGIN_POINTS, Measured, measure, table, worse
+from coop_training.arguments import command_parser, positive
 from coop_training.bundle_weights import load_bundle_weights, put_weights
 from coop_training.bundle_writing import check_replaceable, new_bundle, write_manifest
 from coop_training.camera_frames import CameraError, CameraFrames, read_camera
 from coop_training.checkpoint import CheckpointError
 from coop_training.config import TrainConfig
-from coop_training.evaluate import positive
 from coop_training.export_check import ExportError
 from coop_training.model import Cooperative
 from coop_training.observed import NoEstimateError
@@ -58,13 +57,17 @@ FAILURES = (
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="coop-adapt", description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True, help="the bundle to begin with; it stays as it is")
-    parser.add_argument(
+    parser = command_parser(
+        "coop-adapt", __doc__, "coop-adapt --bundle models/street --bag drives/monday drives/tuesday --out models/mine"
+    )
+    camera = parser.add_argument_group("the camera")
+    bundles = parser.add_argument_group("the bundle")
+    bundles.add_argument("--bundle", type=Path, required=True, help="the bundle to begin with; it stays as it is")
+    camera.add_argument(
         "--bag", type=Path, nargs="+", action="extend", default=[], help="recordings of the camera in clear weather"
     )
-    parser.add_argument("--topic", help="of the camera's images (default: the only one that a recording has)")
-    parser.add_argument(
+    camera.add_argument("--topic", help="of the camera's images (default: the only one that a recording has)")
+    camera.add_argument(
         "--images",
         type=Path,
         nargs="+",
@@ -72,14 +75,14 @@ def main() -> int:
         default=[],
         help="folders of clear images of the camera, named in the order in which they were taken",
     )
-    parser.add_argument("--out", type=Path, required=True, help="the new bundle's directory; never an existing one")
-    parser.add_argument(
+    bundles.add_argument("--out", type=Path, required=True, help="the new bundle's directory; never an existing one")
+    bundles.add_argument(
         "--restoration",
         type=positive,
         metavar="STEPS",
         help="also train restoration, for so many steps, on the camera's frames put under adverse conditions",
     )
-    parser.add_argument(
+    camera.add_argument(
         "--frames", type=positive, default=FRAMES, help="of the camera, evenly spread (default: %(default)s)"
     )
     arguments = parser.parse_args()
@@ -88,8 +91,8 @@ def main() -> int:
     console = Console(stderr=True, markup=False)
     try:
         check_replaceable(arguments.out, force=False)
-        camera = read_camera(arguments.bag, arguments.images, arguments.topic, arguments.frames, console.print)
-        print(adapt_bundle(arguments.bundle, camera, arguments.out.resolve(), arguments.restoration or 0, console))
+        frames = read_camera(arguments.bag, arguments.images, arguments.topic, arguments.frames, console.print)
+        print(adapt_bundle(arguments.bundle, frames, arguments.out.resolve(), arguments.restoration or 0, console))
     except FAILURES as error:
         print(f"coop-adapt: {plain(error, LONGEST_MESSAGE)}", file=sys.stderr)
         return CANNOT

@@ -25,11 +25,12 @@ from torch.utils.data import default_collate
 from coop_perception.sample_scene.drive import SampleDrive
 from coop_training import familiarity
 from coop_training.config import TrainConfig
-from coop_training.data import AdverseCrops, Conditions, LabelledFrame, Sample
+from coop_training.data import AdverseCrops, Conditions, Sample
 from coop_training.estimator import ABSENT, SURE
 from coop_training.familiarity import Outcomes, drawn, outcome, stacked
 from coop_training.frames import unlabelled
 from coop_training.guidance import degraded_segmentation, image_of, rough_estimate, to_image
+from coop_training.layouts.frame import LabelledFrame
 from coop_training.losses import harm, l1, log_mse, strength_loss
 from coop_training.model import Cooperative
 from coop_training.networks.estimate import Estimator

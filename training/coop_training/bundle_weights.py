@@ -94,21 +94,30 @@ def _unfolded(network: nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def put_weights(path: Path, prefix: str, network: nn.Module) -> onnx.ModelProto:
-    """A graph with a network's parameters and buffers in the place of its own; what the graph does not hold, since
-    nothing that it gives depends on it, is left out. The reverse of `load_bundle_weights` of a network without batch
-    normalisations that were folded since.
+    """A graph with a network's parameters and buffers in the place of its own. The reverse of `load_bundle_weights` of
+    a network without batch normalisations that were folded since.
 
     Args:
         path: of the graph.
         prefix: of the network's parameters in the graph.
         network: whose shapes are the graph's.
+
+    Raises:
+        CheckpointError: the graph lacks one of the network's parameters, so that what it has learnt would be lost.
     """
     proto = onnx.load(path)
     weights = network.state_dict()
+    missing = {name for name, _ in network.named_parameters()}
     for tensor in proto.graph.initializer:
         key = tensor.name.removeprefix(prefix).removesuffix(HALVED)
         if tensor.name.startswith(prefix) and key in weights:
+            missing.discard(key)
             held = numpy_helper.to_array(tensor)
             value = weights[key].detach().numpy().astype(held.dtype)
             tensor.CopyFrom(numpy_helper.from_array(value.reshape(held.shape), tensor.name))
+    if missing:
+        raise CheckpointError(
+            f"{path}: does not hold {prefix}{min(missing)}, as graphs of earlier versions do not where it was equal to "
+            "another weight; write the bundle anew with coop-export"
+        )
     return proto

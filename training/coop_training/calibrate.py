@@ -1,15 +1,11 @@
 """How far confidence is to be believed: fitted to how often masks of drives that nothing was trained on are right.
 
-    python -m coop_training.calibrate --checkpoint out/mine/familiar.safetensors \\
-        --config training/configs/street.yaml --drives 0006R0 --out out/mine/calibrated.safetensors
-
-takes labelled frames of the configuration's data set, by default those of the drives that it leaves out of training,
+Takes labelled frames of the configuration's data set, by default those of the drives that it leaves out of training,
 clear and under its conditions, and fits the calibration's temperature. The result is a checkpoint for coop-export.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +25,12 @@ from coop_perception.classes import IGNORE_ID
 from coop_perception.image_files import DatasetError
 from coop_perception.metrics import calibration_errors
 from coop_perception.replacing import open_results
+from coop_training.arguments import command_parser, positive
 from coop_training.checkpoint import CheckpointError, load_weights, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
-from coop_training.data import LabelledFrame
 from coop_training.frames import UnreadFrames, coarse_items, data_items
 from coop_training.guidance import label_shares
+from coop_training.layouts.frame import LabelledFrame
 from coop_training.model import Cooperative
 from coop_training.networks.calibration import Calibration
 from coop_training.observed import NoEstimateError, adverse, observe, refinement_of
@@ -59,19 +56,27 @@ class Judged:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m coop_training.calibrate", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of a stage, or of the fit of familiarity")
-    parser.add_argument("--config", type=Path, required=True, help="that it was trained with")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides of the config")
-    parser.add_argument(
+    parser = command_parser(
+        "python -m coop_training.calibrate",
+        __doc__,
+        "python -m coop_training.calibrate --checkpoint out/train/street/familiar.safetensors "
+        "--config training/configs/street.yaml --drives 0006R0 --out out/train/street/calibrated.safetensors",
+    )
+    networks = parser.add_argument_group("the networks")
+    unseen = parser.add_argument_group("the frames that they are judged on")
+    written = parser.add_argument_group("what is written")
+    networks.add_argument("--checkpoint", type=Path, required=True, help="of a stage, or of the fit of familiarity")
+    networks.add_argument("--config", type=Path, required=True, help="that it was trained with")
+    networks.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides of the config")
+    unseen.add_argument(
         "--drives", nargs="+", metavar="PREFIX", help="what names of frames begin with (default: data.exclude's)"
     )
-    parser.add_argument(
+    unseen.add_argument(
         "--coarse", metavar="SPLIT", help="also this split of the coarsely labelled data sets (default: none)"
     )
-    parser.add_argument("--frames", type=int, default=200, help="most of each data set (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument("--force", action="store_true", help="replace a file at --out")
+    unseen.add_argument("--frames", type=positive, default=200, help="most of each data set (default: %(default)s)")
+    written.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    written.add_argument("--force", action="store_true", help="replace a file at --out")
     arguments = parser.parse_args()
     console = Console(stderr=True, markup=False)
     try:

@@ -51,6 +51,11 @@ class DataConfig(_Section):
     """train, val, or another name that the layout has; '' for a layout `folder` without splits."""
     exclude: tuple[str, ...] = ()
     """File name prefixes to leave out: a held-out drive."""
+    validation_split: str | None = None
+    """Split that the networks are scored on while they train; where it is left out, a share of `split` instead."""
+    validation_share: float = Field(0.1, ge=0, lt=1)
+    """Of the data set's frames, the last by name, which are not trained on then, for neighbours in a drive are nearly
+    the same picture. Without a data set so many further sample drives are rendered, one at least. 0: no validation."""
     classes: tuple[SemanticClass, ...] = ()
     """For the layout `folder` alone; read from <root>/classes.yaml where it is left out."""
     ignore: tuple[int, ...] = ()
@@ -71,7 +76,7 @@ class DataConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, raw: Any) -> Any:
-        """What is left out and follows from other fields. A folder's classes are kept, so that a checkpoint tells them
+        """What is left out and follows from other fields. A folder's classes are kept, so that a checkpoint holds them
         without the folder."""
         if not isinstance(raw, Mapping):
             return raw
@@ -90,6 +95,11 @@ class DataConfig(_Section):
         if (self.root is None) != (self.layout == SAMPLE_DRIVE):
             raise ValueError(
                 f"layout {self.layout}: root is {self.root}; {SAMPLE_DRIVE} takes none, every other needs one"
+            )
+        if self.validation_split is not None and (self.root is None or self.validation_split == self.split):
+            raise ValueError(
+                f"validation_split is {self.validation_split!r}, root {self.root} and split {self.split!r}; give the "
+                "name of another split of the data set in root, or leave it out"
             )
         if self.layout != "folder" and (self.classes or self.ignore):
             raise ValueError(f"classes and ignore are for the layout folder; those of {self.layout} are known")
@@ -217,7 +227,7 @@ class EstimatorConfig(_Section):
 
 
 class InputConfig(_Section):
-    """Sizes of what the networks receive, in pixels, as a bundle tells them: the image's height unless another one is
+    """Sizes of what the networks receive, in pixels, as a bundle states them: the image's height unless another one is
     asked for, between which sizes its sides may lie, and the side of the sensor view."""
 
     height: Pixels = 352

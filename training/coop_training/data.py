@@ -13,13 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coop_perception.degradations import CONDITIONS
-from coop_training.frames import TrainingFrames, load_frames
+from coop_training.frames import TrainingFrames
 from coop_training.label_survey import frames_by_class
 from coop_training.layouts.frame import LabelledFrame, scaled
 from coop_training.mixtures import Scene, mixture, other_camera
 from coop_training.strength import strength_of
-
-__all__ = ["AdverseCrops", "Conditions", "LabelledFrame", "Sample", "load_frames"]
 
 CROP_GRID = 16
 """Crops start at multiples of it, so that a JPEG's blocks, 16x16 in its chroma, lie in a crop as in a whole frame."""
@@ -202,10 +200,13 @@ def place_crop(
 
 
 def degrade_randomly(
-    frame: LabelledFrame, name: str, rng: np.random.Generator, reflected: NDArray[np.uint8] | None = None
+    frame: LabelledFrame, name: str, rng: np.random.Generator, reflected: NDArray[np.uint8] | None
 ) -> tuple[NDArray[np.uint8], float]:
     """A frame under a condition, evenly in the parameter's logarithm from a little below the first level to a little
-    above the last. Image uint8 [H,W,3] and its strength."""
+    above the last. Image uint8 [H,W,3] and its strength.
+
+    reflected: what a reflection shows, uint8 [h,w,3]; None: the inside of a vehicle.
+    """
     condition = CONDITIONS[name]
     levels = np.log(condition.levels)
     position = rng.uniform(-0.1, 1.15)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,20 @@ class WeightAverage:
         """Give the networks the averaged weights."""
         for name, network in self.networks.items():
             network.load_state_dict(self.weights[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within, the networks have the averaged weights."""
+        own = {
+            name: {key: tensor.clone() for key, tensor in network.state_dict().items()}
+            for name, network in self.networks.items()
+        }
+        self.apply()
+        try:
+            yield
+        finally:
+            for name, network in self.networks.items():
+                network.load_state_dict(own[name])
 
     def load(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Go on from averages saved earlier, of the same networks."""

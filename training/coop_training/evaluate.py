@@ -24,6 +24,7 @@ from coop_perception.model.pipeline import Pipeline
 from coop_perception.recordings.labelled_folders import find_references
 from coop_perception.replacing import open_results, replacement, write_whole
 from coop_perception.shown import LONGEST_MESSAGE, plain
+from coop_training.arguments import command_parser, positive
 from coop_training.cases import PUBLISHED, READY_MADE, SUITE_NAMES, Case, published_cases, ready_made_case, suite_cases
 from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
 from coop_training.label_sets import LabelSets, read_label_sets
@@ -39,8 +40,8 @@ FILES = ("results.json", "results.md", "panels")
 
 
 def main() -> int:
-    parser = argument_parser("coop-evaluate", __doc__)
-    what = parser.add_mutually_exclusive_group()
+    parser = argument_parser("coop-evaluate", __doc__, "")
+    what = parser.add_argument_group("what is done to the images").add_mutually_exclusive_group()
     what.add_argument(
         "--suite",
         choices=SUITE_NAMES,
@@ -73,31 +74,38 @@ def main() -> int:
     return DONE
 
 
-def argument_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
-    """What every evaluation needs to know."""
-    parser = argparse.ArgumentParser(prog=prog, description=description)
-    parser.add_argument("--bundle", type=Path, required=True, help="model bundle")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images, clear ones without --references")
-    parser.add_argument(
+def argument_parser(prog: str, description: str | None, more: str) -> argparse.ArgumentParser:
+    """What every evaluation needs to know. more: arguments of the example that are the command's own."""
+    parser = command_parser(
+        prog,
+        description,
+        f"{prog} {more}--bundle models/street --images out/data/camvid/images/val --labels out/data/camvid/labels/val "
+        f"--out out/eval",
+    )
+    data = parser.add_argument_group("what is scored, and on what")
+    data.add_argument("--bundle", type=Path, required=True, help="model bundle")
+    data.add_argument("--images", type=Path, required=True, help="folder of images, clear ones without --references")
+    data.add_argument(
         "--labels",
         type=Path,
         help="folder of their labels: the bundle's class ids, 255 = not scored; paired by file stem (default: none; "
         "masks are not scored)",
     )
-    parser.add_argument(
+    data.add_argument(
         "--label-sets",
         type=Path,
         help="YAML file for labels that are coarser than the bundle's classes: the classes that each label stands for",
     )
-    parser.add_argument(
+    data.add_argument(
         "--conditions",
         type=_conditions,
         default=list(CONDITIONS),
         help="of the suite published: comma-separated names, or all (default)",
     )
-    parser.add_argument("--limit", type=positive, help="so many of the images, evenly spread, for a quick look")
-    parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--force", action="store_true", help="replace an earlier evaluation's results in --out")
+    data.add_argument("--limit", type=positive, help="so many of the images, evenly spread, for a quick look")
+    written = parser.add_argument_group("what is written")
+    written.add_argument("--out", type=Path, required=True, help="folder of results")
+    written.add_argument("--force", action="store_true", help="replace an earlier evaluation's results in --out")
     parser.set_defaults(suite=PUBLISHED, references=None)
     return parser
 
@@ -181,13 +189,6 @@ def _items(arguments: argparse.Namespace, bundle: Bundle, sets: LabelSets | None
 
 def _with_ready_made(clean: Item, degraded: Path) -> LabelledFrame:
     return replace(clean.read(), ready_made=(ReadyMade(READY_MADE, 1.0, degraded),))
-
-
-def positive(text: str) -> int:
-    """An argument that counts something."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
-    return int(text)
 
 
 def _conditions(text: str) -> list[str]:

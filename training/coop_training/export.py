@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import FORMAT_VERSION, BundleError, load_bundle
 from coop_perception.shown import LONGEST_MESSAGE, plain
 from coop_training.adapters import AdapterError, OnnxSegmenter
+from coop_training.arguments import command_parser
 from coop_training.bundle_writing import check_replaceable, described, new_bundle, write_graphs, write_manifest
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig
@@ -60,29 +60,35 @@ FAILURES = (
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="coop-export", description=__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
+    parser = command_parser(
+        "coop-export", __doc__, "coop-export --checkpoint out/train/street/restoration.safetensors --out models/mine"
+    )
+    given = parser.add_argument_group("what it is made of")
+    source = given.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, help="a stage's .safetensors, as coop-train writes it")
     source.add_argument("--bundle", type=Path, help="a bundle whose other networks stay: with --adapter")
-    parser.add_argument("--out", type=Path, required=True, help="the bundle's directory")
-    parser.add_argument("--force", action="store_true", help="replace a bundle at --out")
-    parser.add_argument(
+    given.add_argument(
         "--adapter",
         type=Path,
         help="YAML description of your own segmenter, which takes the reference one's place",
     )
-    parser.add_argument("--segmenter", type=Path, help="its ONNX file (default: the one that the description names)")
-    parser.add_argument(
-        "--images", type=Path, help="folder of images to check the graphs on (default: frames of a sample drive)"
+    given.add_argument("--segmenter", type=Path, help="its ONNX file (default: the one that the description names)")
+    given.add_argument(
+        "--images",
+        type=Path,
+        help="folder of images to check the graphs on (default: what was trained on, else a sample drive)",
     )
-    parser.add_argument("--figures", type=Path, help="YAML of measured figures to put into the manifest")
-    parser.add_argument(
+    written = parser.add_argument_group("what is written")
+    written.add_argument("--out", type=Path, required=True, help="the bundle's directory")
+    written.add_argument("--force", action="store_true", help="replace a bundle at --out")
+    written.add_argument("--figures", type=Path, help="YAML of measured figures to put into the manifest")
+    written.add_argument(
         "--engines",
         type=compute_capabilities,
         default=(),
         help="also build engines for GPUs of these compute capabilities, as 8.9,12.0, into <out>.engines",
     )
-    parser.add_argument("--engine-precision", choices=PRECISIONS, default="fp16", help="default: %(default)s")
+    written.add_argument("--engine-precision", choices=PRECISIONS, default="fp16", help="default: %(default)s")
     arguments = parser.parse_args()
     if arguments.segmenter and not arguments.adapter:
         parser.error(f"--segmenter {arguments.segmenter} needs --adapter, the YAML file that describes it")

@@ -1,16 +1,12 @@
 """How far restoration is to be trusted: fitted to what it did to images, whether mended or spoilt.
 
-    python -m coop_training.familiarity --checkpoint out/mine/restoration.safetensors \\
-        --config training/configs/street.yaml --cameras DIR... --out out/mine/familiar.safetensors
-
-takes frames of the configuration's data and of other cameras, which need no labels, clear, under its conditions, and
+Takes frames of the configuration's data and of other cameras, which need no labels, clear, under its conditions, and
 changed otherwise (`unknown`), restores them, and fits the estimate's third network to the outcomes. The result is a
 checkpoint for coop-export.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -31,13 +27,14 @@ from coop_perception.documents import read_yaml
 from coop_perception.image_files import DatasetError, image_files, read_image
 from coop_perception.model.bundle import MANIFEST, BundleError
 from coop_perception.replacing import open_results
+from coop_training.arguments import command_parser, positive
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, load_weights, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
-from coop_training.data import LabelledFrame, load_frames, random_view
+from coop_training.data import random_view
 from coop_training.estimator import cutout
-from coop_training.frames import unlabelled
-from coop_training.layouts.frame import scaled_image
+from coop_training.frames import load_frames, unlabelled
+from coop_training.layouts.frame import LabelledFrame, scaled_image
 from coop_training.mixtures import other_camera
 from coop_training.model import Cooperative
 from coop_training.networks.estimate import Estimator, trust
@@ -87,16 +84,24 @@ class Outcomes:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m coop_training.familiarity", description=__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
+    parser = command_parser(
+        "python -m coop_training.familiarity",
+        __doc__,
+        "python -m coop_training.familiarity --checkpoint out/train/street/restoration.safetensors "
+        "--config training/configs/street.yaml --cameras out/data/comma10k --out out/train/street/familiar.safetensors",
+    )
+    networks = parser.add_argument_group("the networks")
+    frames = parser.add_argument_group("the frames that they are tried on")
+    written = parser.add_argument_group("what is written")
+    source = networks.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, help="a stage's, whose networks restore")
     source.add_argument("--bundle", type=Path, help="or a bundle")
-    parser.add_argument("--config", type=Path, required=True, help="that the bundle was trained with")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides of the config")
-    parser.add_argument("--cameras", type=Path, nargs="*", default=[], help="folders of other cameras' clear images")
-    parser.add_argument("--samples", type=int, default=3000)
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument("--force", action="store_true", help="replace a file at --out")
+    networks.add_argument("--config", type=Path, required=True, help="that they were trained with")
+    networks.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides of the config")
+    frames.add_argument("--cameras", type=Path, nargs="*", default=[], help="folders of other cameras' clear images")
+    frames.add_argument("--samples", type=positive, default=3000, help="how many are restored (default: %(default)s)")
+    written.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    written.add_argument("--force", action="store_true", help="replace a file at --out")
     arguments = parser.parse_args()
     console = Console(stderr=True, markup=False)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
@@ -22,6 +23,8 @@ from coop_training.layouts import LAYOUTS
 from coop_training.layouts.class_lists import ClassList
 from coop_training.layouts.folders import paired_items
 from coop_training.layouts.frame import Item, LabelledFrame, scaled
+
+_CONSOLE = Console(stderr=True)
 
 
 class UnreadFrames(Sequence[LabelledFrame]):
@@ -101,15 +104,18 @@ def unlabelled(image: NDArray[np.uint8]) -> LabelledFrame:
     return LabelledFrame(image, np.full((height, width), IGNORE_ID, np.uint8), depth, intrinsics)
 
 
-def load_frames(config: DataConfig, conditions: Sequence[str] = tuple(CONDITIONS)) -> TrainingFrames:
-    """All training frames: the data set's, the sample drives', and those of coarsely labelled data sets.
+def load_frames(config: DataConfig, conditions: Sequence[str]) -> TrainingFrames:
+    """All training frames: the data set's but for those of `validation_frames`, the sample drives', and those of
+    coarsely labelled data sets.
 
-    Depth is read, or estimated from labels, where one of `conditions` needs it; coarse labels tell none.
+    Depth is read, or estimated from labels, where one of `conditions` needs it; coarse labels give none.
 
     Raises:
         DatasetError: a file is missing or cannot be used, or there is no frame at all.
     """
-    main, drives = _held(data_items(config, conditions), config, config.layout), _sample_frames(config)
+    items = data_items(config, conditions)
+    main = _held(items[: len(items) - _held_out(items, config)], config, config.layout)
+    drives = _sample_frames(config)
     if not main and not drives:
         raise DatasetError(
             "no training frame: data.root is not set or data.exclude leaves none, and sample_drives is 0"
@@ -118,13 +124,48 @@ def load_frames(config: DataConfig, conditions: Sequence[str] = tuple(CONDITIONS
     return TrainingFrames([main, drives, *coarse], [None, None, *(entry.share for entry in config.also)])
 
 
+def validation_frames(config: DataConfig, conditions: Sequence[str], most: int) -> list[LabelledFrame]:
+    """Frames that are not trained on, at most so many, evenly spread: of the validation split, else the last ones of
+    the data set, else of further sample drives. None where the configuration wants no validation.
+
+    Raises:
+        DatasetError: a file is missing or cannot be used.
+    """
+    if config.root is None:
+        if not config.validation_share:
+            return []
+        drives = max(1, round(config.validation_share * config.sample_drives))
+        further = {"first_seed": config.first_seed + config.sample_drives, "sample_drives": drives}
+        frames: Sequence[LabelledFrame] = _sample_frames(config.model_copy(update=further))
+    else:
+        split = config.split if config.validation_split is None else config.validation_split
+        items = data_items(config.model_copy(update={"split": split}), conditions)
+        if config.validation_split is None:
+            items = items[len(items) - _held_out(items, config) :]
+        frames = UnreadFrames(items, config.max_height)
+    chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
+    validated = [frames[index] for index in chosen.tolist()]
+    if validated and all((frame.mask == IGNORE_ID).all() for frame in validated):
+        raise DatasetError(
+            f"{config.root}: none of the {len(validated)} frames to validate on has a label; give another "
+            "data.validation_split, or data.validation_share: 0 for no validation"
+        )
+    return validated
+
+
+def _held_out(items: Sequence[Item], config: DataConfig) -> int:
+    """How many of the data set's frames, the last, are for validation."""
+    return round(config.validation_share * len(items)) if config.validation_split is None else 0
+
+
 def _held(items: Sequence[Item], config: DataConfig, name: str) -> Sequence[LabelledFrame]:
     """The frames of a data set, in memory where it takes at most `config.memory_gb`, by its first frame; else read each
     time that they are asked for."""
     unread = UnreadFrames(items, config.max_height)
     if items and _gigabytes(unread[0]) * len(items) > config.memory_gb:
         return unread
-    return [unread[index] for index in track(range(len(items)), escape(plain(f"{name}: reading", 80)))] if items else []
+    said = escape(plain(f"{name}: reading", 80))
+    return [unread[index] for index in track(range(len(items)), said, console=_CONSOLE)] if items else []
 
 
 def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
@@ -164,7 +205,7 @@ def coarse_items(entry: CoarseData, config: DataConfig) -> list[Item]:
 def _sample_frames(config: DataConfig) -> list[LabelledFrame]:
     frames = []
     seeds = range(config.first_seed, config.first_seed + config.sample_drives)
-    for seed in track(seeds, "sample drives: rendering") if config.sample_drives else ():
+    for seed in track(seeds, "sample drives: rendering", console=_CONSOLE) if config.sample_drives else ():
         drive = SampleDrive(seed)
         for index in range(config.frames_per_drive):
             # 2 s apart: neighbouring frames of a drive are nearly the same picture.

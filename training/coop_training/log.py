@@ -17,7 +17,8 @@ TENSORBOARD = "tensorboard"
 
 
 class StageLog:
-    """Appends to `out`/log.jsonl, one object per logged step of any stage, and to `out`/tensorboard/<stage>.
+    """Appends to `out`/log.jsonl, one object per logged step of any stage and one per validation, and to
+    `out`/tensorboard/<stage>.
 
     What an earlier run logged of this stage from step `first` on is dropped: it is about to be done again.
     """
@@ -39,6 +40,15 @@ class StageLog:
         scalars = {f"loss/{name}": value for name, value in losses.items()}
         for name, value in {**scalars, "learning_rate": learning_rate, "data_wait": data_wait}.items():
             self._events.add_scalar(name, value, step)
+
+    def validation(self, step: int, figures: Mapping[str, float], seconds: float) -> None:
+        """figures: of the averaged networks after the step; seconds: since the stage's beginning."""
+        facts = {"stage": self.stage, "step": step, "validation": dict(figures), "seconds": round(seconds, 1)}
+        self._lines.write(json.dumps(facts) + "\n")
+        self._lines.flush()
+        for name, value in figures.items():
+            self._events.add_scalar(f"validation/{name}", value, step)
+        self._events.flush()
 
     def image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """image: uint8 [H,W,3] RGB."""

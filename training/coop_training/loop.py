@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,16 +19,25 @@ from coop_training.monitor import Monitor
 from coop_training.run import Run, TrainingError, TrainingInterrupted
 from coop_training.stages import Stage
 from coop_training.step import NonFiniteError, StageStep, error_in_any_process, in_any_process
+from coop_training.validation import Best, Validation
 
 WARMUP_STEPS = 100
 CHECKPOINT_SECONDS = 120.0
 PROGRESS = "progress.safetensors"
 
 
-def run_stage(
-    run: Run, name: str, stage: Stage, facts: Mapping[str, str], interrupt: Interrupt
-) -> tuple[float, dict[str, float]]:
-    """Train one stage; the model is left with the moving average of its weights.
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a stage ended: seconds that it took, interruptions left out, the last logged losses, and which averaged
+    weights were the best (None: there was nothing to validate on)."""
+
+    seconds: float
+    losses: Mapping[str, float]
+    best: Best | None
+
+
+def run_stage(run: Run, name: str, stage: Stage, facts: Mapping[str, str], interrupt: Interrupt) -> Trained:
+    """Train one stage; the model is left with the moving average of its weights, of the step at which it scored best.
 
     It begins where out/progress.safetensors says, if that holds this stage, and writes that file every few minutes and
     after the last step, for what is then fitted to the stage's result. An interrupted stage ends as an uninterrupted
@@ -39,9 +49,6 @@ def run_stage(
         stage: what is trained.
         facts: what the progress file's header says besides how far it is.
         interrupt: looked at after each step.
-
-    Returns:
-        Seconds that it took, interruptions left out, and the last logged losses.
 
     Raises:
         TrainingError: a loss or gradient is not finite; the batch is saved.
@@ -62,6 +69,7 @@ def run_stage(
             reached = {**facts, "steps": str(steps), "seconds": str(monitor.seconds)}
             save_progress(progress, parts, average, descend.optimizers, reached)
 
+    validation = Validation(run, name, stage, first > 0)
     rank, processes = fabric.global_rank, fabric.world_size
     shares = [share(step, settings.batch, rank, processes) for step in range(first, settings.steps)]
     loader = batch_loader(run.samples(name, stage), shares, fabric.device, processes)
@@ -86,6 +94,8 @@ def run_stage(
                 ) from error
             average.update(step)
             monitor.stepped(step, rate, losses)
+            if validation.due(step):
+                monitor.validated(step, *validation.scored(step, average))
             last = step + 1 == settings.steps
             stop = not last and in_any_process(fabric, interrupt.requested)
             if last or stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -94,8 +104,9 @@ def run_stage(
             if stop:
                 raise TrainingInterrupted(f"stopped in stage {name} after step {step + 1} of {settings.steps}")
         average.apply()
+        best = validation.take_best()
         monitor.draw(settings.steps)
-        return monitor.seconds, monitor.losses
+        return Trained(monitor.seconds, monitor.losses, best)
 
 
 def learning_rate(step: int, settings: StageConfig) -> float:

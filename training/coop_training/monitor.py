@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from coop_training.log import StageLog
 from coop_training.run import Run
 from coop_training.terms import Losses
+from coop_training.validation import in_words
 
 T = TypeVar("T")
 
@@ -77,6 +78,13 @@ class Monitor:
         if (step + 1) % PANELS_EVERY == 0 and not last:
             self.draw(step + 1)
         self._bar.update(self._task, completed=step + 1)
+
+    def validated(self, step: int, figures: Mapping[str, float], best: bool) -> None:
+        """Take note of what the averaged networks are worth after a step."""
+        if self._log:
+            self._log.validation(step, figures, self.seconds)
+        so_far = ", the best so far" if best else ""
+        self.run.console.print(f"{self.stage}, step {step + 1}: {in_words(figures)}{so_far}")
 
     def draw(self, steps: int) -> None:
         """Draw what the networks do after so many steps."""

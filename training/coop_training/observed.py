@@ -12,8 +12,9 @@ from torch import Tensor
 
 from coop_perception.contracts import InputSizes, network_size
 from coop_perception.views import scene_view, sensor_view
-from coop_training.data import LabelledFrame, degrade_randomly
+from coop_training.data import degrade_randomly, planes
 from coop_training.guidance import degraded_segmentation, to_image
+from coop_training.layouts.frame import LabelledFrame
 from coop_training.mixtures import KINDS, Scene, mixture
 from coop_training.model import Cooperative
 from coop_training.networks.estimate import Estimate
@@ -87,9 +88,10 @@ def adverse(
         return mixture(Scene(frame, depth, reflected), np.ones(len(KINDS)), rng)
     strengths = np.zeros(len(conditions), np.float32)
     index = int(rng.integers(len(conditions)))
-    image, strengths[index] = degrade_randomly(frame, conditions[index], rng)
+    other = reflected if rng.random() < 0.5 else None
+    image, strengths[index] = degrade_randomly(frame, conditions[index], rng, other)
     return image, strengths
 
 
 def _tensor(image: Pixels) -> Tensor:
-    return to_image(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None])
+    return to_image(planes(image)[None])

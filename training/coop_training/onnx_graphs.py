@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import opset18 as op
@@ -57,10 +59,31 @@ def export_graph(
             verbose=False,
         )
         assert program is not None
-        optimizer.optimize_ir(program.model)
+        with values_withheld(program.model, graph.state_dict().keys()):
+            optimizer.optimize_ir(program.model)
     proto = program.model_proto
     feed_casts_alone(proto.graph)
     return proto
+
+
+@contextmanager
+def values_withheld(model: onnx_ir.Model, names: Collection[str]) -> Iterator[None]:
+    """Within, initializers of these names have no values that an optimiser could simplify by. It would merge those of
+    equal content, leave out biases that are 0 and fold others into constants, and what is trained on from the graph
+    would miss them."""
+    held = {name: value for name, value in model.graph.initializers.items() if name in names}
+    values = {name: value.const_value for name, value in held.items()}
+    log = logging.getLogger("onnx_ir.passes.common.initializer_deduplication")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns of each
+    for value in held.values():
+        value.const_value = None
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for name, value in held.items():
+            value.const_value = values[name]
 
 
 def _pixel_unshuffle(x: Any, factor: int) -> Any:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from coop_perception.views import sensor_view
 from coop_perception.visualization import colorize, panel_grid
 from coop_training.config import TrainConfig
-from coop_training.data import AdverseCrops, Conditions, LabelledFrame
+from coop_training.data import AdverseCrops, Conditions
 from coop_training.guidance import degraded_segmentation, to_image
-from coop_training.model import Cooperative
+from coop_training.layouts.frame import LabelledFrame
+from coop_training.model import Cooperative, evaluating
 from coop_training.pixels import QUARTER, to_bytes, to_float, to_mask
 
 COLUMNS = ("degraded", "raw mask", "refined mask", "restored", "clear")
@@ -35,20 +36,16 @@ class Panels:
         self.degraded = torch.stack([sample.degraded for sample in samples])
         self.clear = [sample.clear.permute(1, 2, 0).numpy() for sample in samples]
 
-    @torch.no_grad()
     def draw(self, model: Cooperative) -> NDArray[np.uint8]:
-        """A row per condition, uint8 [H,W,3] RGB. The model comes back in the mode (training or not) it was in."""
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
+        """A row per condition, uint8 [H,W,3] RGB."""
         device = next(model.parameters()).device
         frames = [frame.permute(1, 2, 0).numpy() for frame in self.degraded]
         sensor = to_float(torch.from_numpy(np.stack([sensor_view(frame, self.side) for frame in frames])).to(device))
         image = to_image(self.degraded.to(device))
-        given = degraded_segmentation(model, image)
-        refined, estimate = model.refine(image, given, sensor)
-        restored = to_bytes(model.restore(image, image, refined, estimate)).cpu().numpy()
-        for module, mode in modes.items():
-            module.training = mode
+        with evaluating(model):
+            given = degraded_segmentation(model, image)
+            refined, estimate = model.refine(image, given, sensor)
+            restored = to_bytes(model.restore(image, image, refined, estimate)).cpu().numpy()
         mask_raw, mask = (
             to_mask(probabilities, stride)[0].cpu().numpy()
             for probabilities, stride in ((given, QUARTER), (refined, model.stride))

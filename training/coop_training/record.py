@@ -16,9 +16,13 @@ import numpy as np
 import torch
 
 from coop_perception.replacing import write_whole
+from coop_training.config import TrainConfig
+from coop_training.log import LOG
+from coop_training.loop import Trained
 from coop_training.losses.features import describe_features
 from coop_training.networks.cost import Cost
 from coop_training.run import Run, result_file
+from coop_training.validation import in_words
 
 RECORD = "run.json"
 LIBRARIES = (torch, lightning_fabric, np, cv2)
@@ -30,9 +34,7 @@ def read_record(out: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {"stages": {}}
 
 
-def write_stage_record(
-    run: Run, stage: str, seconds: float, losses: Mapping[str, float], costs: Mapping[str, Cost]
-) -> dict[str, Any]:
+def write_stage_record(run: Run, stage: str, trained: Trained, costs: Mapping[str, Cost]) -> dict[str, Any]:
     """Put a stage that has ended into the record in `out` and return the record.
 
     `config` at its top is the latest stage's; an entry made under another one holds that one itself.
@@ -40,8 +42,7 @@ def write_stage_record(
     Args:
         run: what the stage was part of.
         stage: its name.
-        seconds: that it took.
-        losses: the last logged.
+        trained: how it ended.
         costs: of the networks, by name.
     """
     record = read_record(run.out)
@@ -58,14 +59,26 @@ def write_stage_record(
         "processes": run.fabric.world_size,
         "precision": run.precision,
         "versions": {"python": platform.python_version(), **{m.__name__: m.__version__ for m in LIBRARIES}},
-        "hours": float(f"{seconds / 3600:.4g}"),
+        "hours": float(f"{trained.seconds / 3600:.4g}"),
         "features": describe_features(run.config.losses),
-        "losses": dict(losses),
+        "losses": dict(trained.losses),
     }
+    if trained.best is not None:
+        entry["validation"] = {**trained.best.figures, "steps": trained.best.steps, "frames": len(run.validation)}
     networks = {name: asdict(cost) for name, cost in costs.items()}
     record = {"config": config, "networks": networks, "stages": {**stages, stage: entry}}
     write_whole(run.out / RECORD, (json.dumps(record, indent=2) + "\n").encode())
     return record
+
+
+def ended(config: TrainConfig, out: Path, stage: str) -> str:
+    """A line about what a run has left, and what its last stage's result is worth."""
+    validation = read_record(out)["stages"][stage].get("validation")
+    worth = "not validated, for no frame was held out"
+    if validation is not None:
+        steps = getattr(config.stages, stage).steps
+        worth = f"{in_words(validation)} on {validation['frames']} frames, after {validation['steps']} of {steps} steps"
+    return f"{result_file(out, stage)}: {worth}; {RECORD} and {LOG} beside it; curves: tensorboard --logdir {out}"
 
 
 def device_name(device: torch.device) -> str:

@@ -11,7 +11,8 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from coop_training.config import StageConfig, StagesConfig, TrainConfig
-from coop_training.data import AdverseCrops, Conditions, LabelledFrame
+from coop_training.data import AdverseCrops, Conditions
+from coop_training.layouts.frame import LabelledFrame
 from coop_training.model import Cooperative
 from coop_training.progress_panels import Panels
 from coop_training.stages import Stage
@@ -37,13 +38,15 @@ class TrainingInterrupted(Exception):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One process's view of a run. `out`: folder of checkpoints and logs."""
+    """One process's view of a run. `frames` are trained on, those of `validation` are not; `out`: folder of checkpoints
+    and logs."""
 
     fabric: Fabric
     precision: str
     config: TrainConfig
     model: Cooperative
     frames: Sequence[LabelledFrame]
+    validation: Sequence[LabelledFrame]
     panels: Panels
     out: Path
     console: Console

@@ -1,4 +1,7 @@
-"""coop-train: the segmenter's own training and the three stages of Algorithm 1."""
+"""coop-train: the segmenter's own training and the three stages of Algorithm 1.
+
+While it trains, the networks are scored on frames that are not trained on; each stage's result is the best of them.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,19 @@ from pathlib import Path
 from coop_perception.exit_codes import CANNOT, DONE, INTERRUPTED
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError
-from coop_training.config import ConfigError, StagesConfig, load_config
-from coop_training.evaluate import positive
+from coop_training.arguments import command_parser, positive
+from coop_training.config import ConfigError, StagesConfig, TrainConfig, load_config
 
 PRECISIONS = ("bf16-mixed", "32-true")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="coop-train", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="YAML configuration")
-    parser.add_argument(
+    parser = command_parser(
+        "coop-train", __doc__, "coop-train --config training/configs/street.yaml --set data.root=/data/camvid"
+    )
+    trained = parser.add_argument_group("what is trained")
+    trained.add_argument("--config", type=Path, required=True, help="YAML configuration")
+    trained.add_argument(
         "--set",
         action="append",
         default=[],
@@ -28,18 +34,30 @@ def main() -> int:
         dest="overrides",
         help="set a field over the file's, as stages.joint.steps=100; may be given again",
     )
-    parser.add_argument("--stage", default="all", choices=["all", *StagesConfig.model_fields])
-    earlier = parser.add_mutually_exclusive_group()
+    trained.add_argument(
+        "--stage",
+        default="all",
+        choices=["all", *StagesConfig.model_fields],
+        help="this one alone, from what the one before left in --out (default: all that the configuration has)",
+    )
+    written = parser.add_argument_group("what is written")
+    written.add_argument("--out", type=Path, help="folder of checkpoints and logs (default: out/train/<name>)")
+    earlier = written.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     earlier.add_argument(
         "--force", action="store_true", help="begin anew; what --out holds of the stages is moved to earlier-N in it"
     )
-    parser.add_argument("--out", type=Path, help="folder of checkpoints and logs (default: out/train/<name>)")
-    parser.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
-    parser.add_argument(
-        "--devices", type=positive, default=1, help="GPUs, or processes on a CPU, that share each batch"
+    machine = parser.add_argument_group("on what")
+    machine.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
+    machine.add_argument(
+        "--devices", type=positive, default=1, help="GPUs, or processes on a CPU, that share each batch (default: 1)"
     )
-    parser.add_argument("--precision", default=PRECISIONS[0], choices=PRECISIONS)
+    machine.add_argument(
+        "--precision",
+        default=PRECISIONS[0],
+        choices=PRECISIONS,
+        help="32-true where a GPU lacks bfloat16 or mixed precision does not hold (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     try:
         config = load_config(arguments.config, arguments.overrides)
@@ -51,6 +69,7 @@ def main() -> int:
     # Here, for these take seconds, which nobody shall wait for --help or a typing error.
     from coop_training.adapters import AdapterError
     from coop_training.checkpoint import CheckpointError
+    from coop_training.record import ended
     from coop_training.run import TrainingError, TrainingInterrupted
     from coop_training.training import launch, train
 
@@ -71,7 +90,20 @@ def main() -> int:
         anew = ", or as before if no stage had begun" if arguments.force and not str(stop) else ""
         complain(f"{str(stop) or 'stopped'}; go on with: coop-train {shlex.join(again)}{anew}")
         return INTERRUPTED if is_first_process() else DONE
+    if is_first_process():
+        print(f"{ended(config, out, wanted[-1])}\nnext: {shlex.join(following(config, out, arguments))}")
     return DONE
+
+
+def following(config: TrainConfig, out: Path, arguments: argparse.Namespace) -> list[str]:
+    """The command that goes on from here: the next stage, or the export."""
+    stages = config.stages.present
+    done = stages[-1] if arguments.stage == "all" else arguments.stage
+    if done == stages[-1]:
+        return ["coop-export", "--checkpoint", f"{out / done}.safetensors", "--out", f"models/{config.name}"]
+    overrides = [word for override in arguments.overrides for word in ("--set", override)]
+    command = ["coop-train", "--config", str(arguments.config), *overrides, "--out", str(out)]
+    return [*command, "--stage", stages[stages.index(done) + 1]]
 
 
 def is_first_process() -> bool:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pydantic import ValidationError
 from rich.console import Console
 from torch import nn
 
 from coop_perception.replacing import open_results
+from coop_perception.shown import shown
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import load_weights, read_facts, save_weights
 from coop_training.config import TrainConfig
 from coop_training.earlier import put_aside
 from coop_training.estimator import fit_estimator
-from coop_training.frames import load_frames
+from coop_training.frames import load_frames, validation_frames
 from coop_training.interrupt import Interrupt
 from coop_training.label_survey import check_labels, class_weights, label_counts
 from coop_training.loop import PROGRESS, run_stage
@@ -27,12 +30,14 @@ from coop_training.model import Cooperative
 from coop_training.networks.encoder import load_pretrained
 from coop_training.networks.refinement import Refinement
 from coop_training.networks.segmenter import Segmenter
+from coop_training.problems import problems
 from coop_training.progress_panels import Panels
 from coop_training.record import commit, write_stage_record
 from coop_training.run import Run, TrainingError, TrainingInterrupted, result_file
 from coop_training.stages import stages
 from coop_training.step import in_any_process
 from coop_training.summary import cost_table, deployed_costs
+from coop_training.validation import BEST, FRAMES
 
 
 def launch(accelerator: str, devices: int, precision: str) -> Fabric:
@@ -81,6 +86,7 @@ def train(
     open_results(out, (), force)
     results = {name: result_file(out, name) for name in config.stages.present}
     progress = out / PROGRESS
+    passing = (progress, out / BEST)
     left = [name for name in wanted if not (resume and results[name].exists())]
     check_nothing_follows(left, results)
     if resume:
@@ -106,15 +112,16 @@ def train(
     costs = deployed_costs(model)
     console.print(cost_table(model, costs))
     frames = load_frames(config.data, config.conditions)
-    console.print(f"{len(frames)} training frames")
+    validation = validation_frames(config.data, config.conditions, FRAMES) if fabric.is_global_zero else []
+    console.print(f"{len(frames)} training frames, {len(validation)} to validate on")
     counts = label_counts(frames)
     for line in check_labels(counts, config.data):
         console.print(f"warning: {line}")
     table = stages(config, fabric.to_device(class_weights(counts, len(config.data.label_sets))))
-    run = Run(fabric, precision, config, model, frames, Panels(config, frames), out, console)
+    run = Run(fabric, precision, config, model, frames, validation, Panels(config, frames), out, console)
     fabric.barrier()
     if fabric.is_global_zero and not resume:
-        put_aside(out, wanted, [*(results[name] for name in wanted), progress])
+        put_aside(out, wanted, [*(results[name] for name in wanted), *passing])
     fabric.barrier()
     with Interrupt() as interrupt:
         for name in left:
@@ -124,13 +131,14 @@ def train(
             if name == "refinement" and isinstance(model.refinement, Refinement) and config.start_from is None:
                 start_refinement(model.refinement, model.segmenter, config)
             facts = {"stage": name, "config": config.model_dump_json(), "commit": commit()}
-            seconds, losses = run_stage(run, name, table[name], facts, interrupt)
+            trained = run_stage(run, name, table[name], facts, interrupt)
             if "refinement" in table[name].trained:
                 fit_estimator(run, name, interrupt)
             if fabric.is_global_zero:
-                record = write_stage_record(run, name, seconds, losses, costs)
+                record = write_stage_record(run, name, trained, costs)
                 save_weights(results[name], model.parts(), {**facts, "record": json.dumps(record)})
-                progress.unlink(missing_ok=True)  # only now: a run that is killed in between loses nothing
+                for path in passing:  # only now: a run that is killed in between loses nothing
+                    path.unlink(missing_ok=True)
             fabric.barrier()
             if name != left[-1] and in_any_process(fabric, interrupt.requested):
                 raise TrainingInterrupted(f"stopped after stage {name}")
@@ -153,11 +161,27 @@ def stages_before(name: str, config: TrainConfig) -> tuple[str, ...]:
 
 
 def check_same_run(path: Path, config: TrainConfig) -> None:
-    if path.exists() and read_facts(path).get("config") != config.model_dump_json():
+    if not path.exists():
+        return
+    try:
+        before = TrainConfig.model_validate_json(read_facts(path).get("config", ""))
+        found = "; ".join(differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
+    except ValidationError as error:
+        found = f"of another version: {problems(error)}"
+    if found:
         raise TrainingError(
-            f"{path}: was made with another configuration; give that one, begin anew with --force, or take another "
-            "--out"
+            f"{path}: was made with another configuration: {found}; give that one, begin anew with --force, or take "
+            "another --out"
         )
+
+
+def differences(before: Any, now: Any, field: str = "") -> Iterator[str]:
+    """A line for each field in which two configurations differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in {**before, **now}:
+            yield from differences(before.get(name), now.get(name), f"{field}.{name}" if field else name)
+    elif before != now:
+        yield f"{field} is {shown(now)}, was {shown(before)}"
 
 
 def check_nothing_replaced(paths: Sequence[Path]) -> None:

@@ -15,14 +15,14 @@ HEIGHT, WIDTH = 96, 128
 
 
 def write_frames(root: Path) -> None:
-    """Four frames of a sample drive in CamVid's layout, one of them of a drive to be held out."""
-    for folder in ("images/train", "labels/train"):
-        (root / folder).mkdir(parents=True)
+    """Frames of a sample drive in CamVid's layout: three, one of a drive to be held out, and one to validate on."""
     drive = SampleDrive(3, WIDTH, HEIGHT)
-    for index, name in enumerate(("a_0", "a_1", "a_2", "held_3")):
+    for index, name in enumerate(("train/a_0", "train/a_1", "train/a_2", "train/held_3", "val/b_4")):
         frame = drive.frame(10 * index)
-        cv2.imwrite(str(root / f"images/train/{name}.png"), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
-        cv2.imwrite(str(root / f"labels/train/{name}.png"), frame.mask)
+        for kind, pixels in (("images", cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)), ("labels", frame.mask)):
+            path = root / kind / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), pixels)
 
 
 def write_config(path: Path, root: Path) -> Path:
@@ -31,7 +31,13 @@ def write_config(path: Path, root: Path) -> Path:
     config = {
         "name": "smoke",
         "input": {"height": HEIGHT, "smallest": 32, "sensor": 64},
-        "data": {"root": str(root), "exclude": ["held"], "sample_drives": 0, "crop": [64, 96]},
+        "data": {
+            "root": str(root),
+            "exclude": ["held"],
+            "validation_split": "val",
+            "sample_drives": 0,
+            "crop": [64, 96],
+        },
         "estimator": {"frames": 6, "steps": 5},
         "stages": dict.fromkeys(("segmenter", "refinement", "restoration", "joint"), stage),
     }

@@ -54,3 +54,6 @@ def test_applied_and_loaded() -> None:
     other.apply()
     assert other.networks["net"].weight.item() == pytest.approx(0.1 * 1 + 0.9 * 8)
     assert net.weight.item() == 8.0  # the average is apart from what is trained
+    with average.applied():
+        assert net.weight.item() == pytest.approx(0.1 * 1 + 0.9 * 8)
+    assert net.weight.item() == 8.0

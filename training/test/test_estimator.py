@@ -25,7 +25,7 @@ EVEN = torch.ones(CONDITIONS)
 
 
 def images(estimator: Estimator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Statistics that tell everything: thirty of each condition whether it is there, for none may be relied on alone,
+    """Statistics that say everything: thirty of each condition whether it is there, for none may be relied on alone,
     others how strong it is; the rest nothing, the last being the same in all images. And the strengths."""
     generator = torch.Generator().manual_seed(count)
     strengths = torch.rand(count, CONDITIONS, generator=generator)

@@ -1,4 +1,4 @@
-"""Familiarity: what it is fitted to, and that it then tells what restoration would spoil."""
+"""Familiarity: what it is fitted to, and that it is then low where restoration would spoil."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_it_is_fitted_to_outcomes() -> None:
 
 
 def test_losses_weigh_more_than_gains() -> None:
-    """Where as many frames are spoilt as gain, and nothing tells them apart, so much of the change is made as is best
+    """Where as many frames are spoilt as gain, and nothing separates them, so much of the change is made as is best
     for all of them together."""
     torch.manual_seed(0)
     estimator = Estimator(CONDITIONS).eval()

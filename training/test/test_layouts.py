@@ -277,7 +277,7 @@ def test_sample_drives_alone() -> None:
 
 def test_nothing_to_train_on() -> None:
     with pytest.raises(DatasetError, match=r"no training frame: data\.root is not set"):
-        load_frames(DataConfig(sample_drives=0))
+        load_frames(DataConfig(sample_drives=0), ())
 
 
 # Damage.

@@ -23,8 +23,9 @@ import yaml
 from coop_training import loop, monitor, training
 from coop_training.checkpoint import read_facts
 from coop_training.config import StageConfig, load_config
-from coop_training.data import Sample, load_frames
+from coop_training.data import Sample
 from coop_training.export import export
+from coop_training.frames import load_frames
 from coop_training.loop import learning_rate
 from coop_training.model import Cooperative
 from coop_training.run import STAGES, Run, TrainingError
@@ -79,7 +80,7 @@ def log(out: Path) -> list[dict[str, Any]]:
 
 def curve(out: Path) -> list[dict[str, Any]]:
     """The log without times."""
-    return [{key: line[key] for key in ("stage", "step", "lr", "losses")} for line in log(out)]
+    return [{key: value for key, value in line.items() if key not in ("data_wait", "seconds")} for line in log(out)]
 
 
 def assert_same_results(one: Path, other: Path) -> None:
@@ -160,8 +161,11 @@ def test_resuming_another_configuration_is_refused(
 ) -> None:
     out = tmp_path / "run"
     assert coop_train(out, "--stage", "segmenter") == 0
-    assert coop_train(out, "--resume", "--set", "seed=5") == 1
-    assert "segmenter.safetensors: was made with another configuration" in capsys.readouterr().err
+    assert coop_train(out, "--resume", "--set", "seed=5", "--set", "stages.joint.steps=4") == 1
+    assert (
+        "segmenter.safetensors: was made with another configuration: seed is 5, was 0; stages.joint.steps is 4, was 3; "
+        "give that one" in capsys.readouterr().err
+    )
 
 
 def test_a_stage_needs_the_one_before(coop_train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,8 +195,8 @@ def test_what_cannot_be_learnt_from_is_kept(
     facts, batch = read_facts(path), load_file(path)
     assert (facts["stage"], facts["step"], facts["indices"]) == ("segmenter", "1", "[2, 3]")
     config = load_config(config_file)
-    frames = load_frames(config.data)
-    again = Run(None, "", config, None, frames, None, path, None)  # type: ignore[arg-type]
+    frames = load_frames(config.data, ())
+    again = Run(None, "", config, None, frames, [], None, path, None)  # type: ignore[arg-type]
     samples = again.samples("segmenter", Stage(("segmenter",), (), False, None, None))  # type: ignore[arg-type]
     for row, index in enumerate((2, 3)):
         assert torch.equal(batch["clear"][row], samples[index].clear)
@@ -203,12 +207,16 @@ def test_what_a_run_leaves_behind(coop_train: Train, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert coop_train(out, "--stage", "segmenter", "--precision", "32-true") == 0
     assert coop_train(out, "--stage", "refinement", "--set", "clear=0.5") == 0
-    for line in log(out):
+    steps = [line for line in log(out) if "losses" in line]
+    for line in steps:
         assert set(line) == {"stage", "step", "lr", "losses", "data_wait", "seconds"}
         assert 0 <= line["data_wait"] <= 1
-    assert [(line["stage"], line["step"]) for line in log(out)] == [
+    assert [(line["stage"], line["step"]) for line in steps] == [
         (stage, step) for stage in STAGES[:2] for step in range(3)
     ]
+    validations = [line for line in log(out) if "validation" in line]
+    assert [(line["stage"], line["step"]) for line in validations] == [(stage, 2) for stage in STAGES[:2]]
+    assert [list(line["validation"]) for line in validations] == [["miou"], ["miou_raw", "miou"]]
 
     record = json.loads((out / "run.json").read_text())
     assert record["config"]["clear"] == 0.5
@@ -216,14 +224,15 @@ def test_what_a_run_leaves_behind(coop_train: Train, tmp_path: Path) -> None:
     assert segmenter["config"]["clear"] == 0.2  # trained with another configuration than the run's latest
     assert "config" not in refinement
     assert (segmenter["precision"], refinement["precision"]) == ("32-true", "bf16-mixed")
-    assert refinement["losses"] == log(out)[-1]["losses"]
+    assert refinement["losses"] == steps[-1]["losses"]
+    assert refinement["validation"] == {**validations[-1]["validation"], "steps": 3, "frames": 1}
     assert refinement["versions"]["torch"] == torch.__version__
     assert record["networks"]["segmenter"]["macs"] > 1e9
     assert json.loads(read_facts(out / "refinement.safetensors")["record"]) == record
 
     events = EventAccumulator(str(out / "tensorboard" / "refinement"))
     events.Reload()
-    assert {"loss/total", "learning_rate", "data_wait"} <= set(events.Tags()["scalars"])
+    assert {"loss/total", "learning_rate", "data_wait", "validation/miou"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss/total")] == [0, 1, 2]
     (panels,) = events.Images("panels")
     assert panels.step == 3
@@ -251,8 +260,8 @@ def test_two_processes_learn_what_one_does(config_file: Path, coop_train: Train,
     processes = ["--accelerator", "cpu", "--devices", "2"]
     subprocess.run([*command, *processes, *arguments], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
-    alone = {(line["stage"], line["step"]): line["losses"] for line in curve(one)}
-    shared = {(line["stage"], line["step"]): line["losses"] for line in curve(two)}
+    alone = {(line["stage"], line["step"]): line["losses"] for line in curve(one) if "losses" in line}
+    shared = {(line["stage"], line["step"]): line["losses"] for line in curve(two) if "losses" in line}
     assert list(shared) == [(stage, step) for stage in STAGES for step in (0, 2)]  # it logs the first and the last
     for place, losses in shared.items():
         assert losses["total"] == pytest.approx(alone[place]["total"], rel=0.1), place

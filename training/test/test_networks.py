@@ -106,16 +106,48 @@ def test_refinement_starts_as_identity(street: Tensor) -> None:
 def test_refinement_takes_over_the_segmenters_features() -> None:
     segmenter, refinement = Segmenter(CLASSES), Refinement(CLASSES, CONDITIONS)
     torch.nn.init.normal_(segmenter.decoder.lateral[0].weight)
+    torch.nn.init.normal_(segmenter.encoder.stem[-1].running_mean)
     refinement.start_from(segmenter)
-    torch.testing.assert_close(refinement.decoder.lateral[0].weight, segmenter.decoder.lateral[0].weight)
-    torch.testing.assert_close(refinement.encoder.stem[1].weight, segmenter.encoder.stem[1].weight)
+    own, theirs = refinement.state_dict(), segmenter.state_dict()
+    assert {name for name in theirs if name not in own} == {"classify.weight", "classify.bias"}
+    for name in theirs.keys() & own.keys():
+        assert torch.equal(own[name], theirs[name]), name
+    assert all(not own[name].any() for name in own if "modulation" in name or "given" in name)
 
 
 def test_batch_statistics_stay_while_refinement_is_trained(street: Tensor) -> None:
     refinement = Refinement(CLASSES, CONDITIONS).train()
-    before = refinement.encoder.stem[-1].running_mean.clone()
+    before = {name: value.clone() for name, value in refinement.named_buffers() if "running" in name}
+    assert len(before) > 90
     refinement(street, uniform())
-    torch.testing.assert_close(refinement.encoder.stem[-1].running_mean, before)
+    for name, value in before.items():
+        assert torch.equal(refinement.get_buffer(name), value), name
+
+
+@pytest.mark.parametrize("size", [(88, 120), (352, 480), (44, 60), (17, 23)])
+def test_refinement_takes_a_segmentation_of_any_size(street: Tensor, size: tuple[int, int]) -> None:
+    refinement = Refinement(CLASSES, CONDITIONS).eval()
+    given = torch.rand(1, CLASSES, *size).softmax(1)
+    with torch.no_grad():
+        refined = refinement(street, given)[0].softmax(1)
+    expected = F.interpolate(given, size=(88, 120), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(refined, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_images_of_a_batch_do_not_mix_in_the_refinements_training() -> None:
+    refinement = randomised(Refinement(CLASSES, CONDITIONS)).train()
+    images = torch.rand(2, 3, 32, 64, generator=torch.Generator().manual_seed(2))
+    given = uniform(8, 16).expand(2, -1, -1, -1)
+    with torch.no_grad():
+        together, alone = refinement(images, given), refinement(images[:1], given[:1])
+    for both, one in zip(together, alone, strict=True):
+        torch.testing.assert_close(both[:1], one, atol=1e-4, rtol=1e-4)
+
+
+def test_a_restorations_weight_follows_presence_and_familiarity() -> None:
+    presence = torch.tensor([[0.04, 0.01], [0.0, 0.15], [0.25, 0.1], [0.9, 0.9], [0.9, 0.0]])
+    known = Estimate(presence, torch.ones_like(presence), torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0]))
+    torch.testing.assert_close(known.weight, torch.tensor([0.0, 0.5, 1.0, 0.5, 0.0]))
 
 
 @pytest.mark.parametrize("size", [(352, 480), (361, 487), (90, 160), (180, 98)])

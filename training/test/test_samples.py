@@ -12,10 +12,10 @@ import pytest
 import torch
 import trees
 from coop_training.config import DataConfig
-from coop_training.data import AdverseCrops, Conditions, LabelledFrame, Sample, load_frames
-from coop_training.frames import TrainingFrames, unlabelled, with_cameras
+from coop_training.data import AdverseCrops, Conditions, Sample
+from coop_training.frames import TrainingFrames, load_frames, unlabelled, with_cameras
 from coop_training.label_survey import check_labels, class_weights, label_counts
-from coop_training.layouts.frame import NO_DEPTH
+from coop_training.layouts.frame import NO_DEPTH, LabelledFrame
 from coop_training.mixtures import KINDS
 from coop_training.strength import strength_of
 from pydantic import ValidationError

@@ -13,7 +13,9 @@ from coop_training import evaluate, export
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import load_weights, read_facts
 from coop_training.config import TrainConfig, load_config
-from coop_training.data import AdverseCrops, Conditions, LabelledFrame, load_frames, random_view
+from coop_training.data import AdverseCrops, Conditions, random_view
+from coop_training.frames import load_frames
+from coop_training.layouts.frame import LabelledFrame
 from coop_training.model import Cooperative
 from safetensors.torch import load_file
 from smoke_run import run
@@ -109,7 +111,7 @@ def test_training_begins_with_a_bundle(
 
 
 def test_held_out_drives_are_left_out(config_file: Path) -> None:
-    assert len(load_frames(load_config(config_file).data)) == 3
+    assert len(load_frames(load_config(config_file).data, ())) == 3
 
 
 def frames() -> list[LabelledFrame]:

@@ -32,12 +32,6 @@ def zeroed(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def take_over(network: nn.Module, other: nn.Module) -> None:
-    """Give a network the weights of the layers that it has in common with another one, by name."""
-    own = network.state_dict()
-    network.load_state_dict({**own, **{name: w for name, w in other.state_dict().items() if name in own}})
-
-
 def keep_statistics(network: nn.Module) -> None:
     """Let batch normalisations keep the statistics that they have: they are affine maps in training too, and no image
     of a batch has a say in another's. To be called after each `train`."""
@@ -56,24 +50,18 @@ def resized(x: Tensor, like: Tensor) -> Tensor:
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch normalisation and a skip (He et al., 2016).
 
-    [N,I,h,w] → [N,O,h/stride,w/stride].
+    [N,width,h,w] → the same.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        same = inputs == outputs and stride == 1
-        self.skip = (
-            nn.Identity()
-            if same
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.skip(x))
+        return F.relu(self.body(x) + x)

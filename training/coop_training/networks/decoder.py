@@ -17,7 +17,7 @@ WIDTH = 64
 class Decoder(nn.Module):
     """Feature pyramid (Lin et al., 2017): each finer scale adds its features to the coarser one's, scaled up.
 
-    The mean of the coarsest features joins them: the whole scene tells a street from a car park where a pixel's
+    The mean of the coarsest features joins them: by the whole scene a street differs from a car park where a pixel's
     neighbourhood cannot.
 
     Args:
@@ -33,7 +33,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, WIDTH, 1) for channels in CHANNELS)
         self.scene = nn.Linear(CHANNELS[-1], WIDTH)
-        self.merge = nn.ModuleList(ResidualBlock(WIDTH, WIDTH) for _ in CHANNELS[:-1])
+        self.merge = nn.ModuleList(ResidualBlock(WIDTH) for _ in CHANNELS[:-1])
         self.given = nn.ModuleList(zeroed(nn.Conv2d(guidance, WIDTH, 1)) for _ in self.merge) if guidance else None
         self.modulation = (
             nn.ModuleList(zeroed(nn.Linear(condition, 2 * WIDTH)) for _ in self.merge) if condition else None

@@ -5,13 +5,16 @@ Source: Chen, Chu, Zhang, Sun, "Simple Baselines for Image Restoration", ECCV 20
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coop_training.networks.estimate import Estimate
+
+WIDTH = 16
+"""Channels at full resolution."""
+ENCODER, MIDDLE, DECODER = (1, 1, 1, 12), 1, (1, 1, 1, 1)
+"""Blocks at each scale; 19.5 GMACs at 512x1024, about what refinement and restoration cost together."""
 
 
 class ChannelNorm(nn.Module):
@@ -58,34 +61,23 @@ class NafNet(nn.Module):
 
     Args:
         classes, conditions: how many there are; it makes nothing of them.
-        width: channels at full resolution.
-        encoder, middle, decoder: blocks at each scale; 19.5 GMACs at 512x1024, about what refinement and
-            restoration cost together.
 
     Inputs: frame [N,3,h,w] RGB in 0..1; all others are ignored.
     Output: restored frame [N,3,h,w], not clamped.
     """
 
-    def __init__(
-        self,
-        classes: int,
-        conditions: int,
-        width: int = 16,
-        encoder: Sequence[int] = (1, 1, 1, 12),
-        middle: int = 1,
-        decoder: Sequence[int] = (1, 1, 1, 1),
-    ) -> None:
+    def __init__(self, classes: int, conditions: int) -> None:
         super().__init__()
-        widths = [width << scale for scale in range(len(encoder) + 1)]
-        self.intro = nn.Conv2d(3, width, 3, 1, 1)
-        self.encoders = nn.ModuleList(blocks(w, n) for w, n in zip(widths, encoder, strict=False))
+        widths = [WIDTH << scale for scale in range(len(ENCODER) + 1)]
+        self.intro = nn.Conv2d(3, WIDTH, 3, 1, 1)
+        self.encoders = nn.ModuleList(blocks(w, n) for w, n in zip(widths, ENCODER, strict=False))
         self.downs = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, 2) for w in widths[:-1])
-        self.middle = blocks(widths[-1], middle)
+        self.middle = blocks(widths[-1], MIDDLE)
         self.ups = nn.ModuleList(
             nn.Sequential(nn.Conv2d(2 * w, 4 * w, 1, bias=False), nn.PixelShuffle(2)) for w in reversed(widths[:-1])
         )
-        self.decoders = nn.ModuleList(blocks(w, n) for w, n in zip(reversed(widths[:-1]), decoder, strict=True))
-        self.ending = nn.Conv2d(width, 3, 3, 1, 1)
+        self.decoders = nn.ModuleList(blocks(w, n) for w, n in zip(reversed(widths[:-1]), DECODER, strict=True))
+        self.ending = nn.Conv2d(WIDTH, 3, 3, 1, 1)
 
     def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
         height, width = frame.shape[-2:]

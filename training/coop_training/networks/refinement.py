@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from coop_training.networks.blocks import EMBEDDING, keep_statistics, resized, take_over, zeroed
+from coop_training.networks.blocks import EMBEDDING, keep_statistics, resized, zeroed
 from coop_training.networks.decoder import WIDTH, Decoder
 from coop_training.networks.encoder import SCENE_STATISTICS, Encoder, scene_statistics
 from coop_training.networks.estimate import Estimate, Estimator
@@ -28,7 +28,7 @@ class Refinement(nn.Module):
 
     Inputs: image [N,3,H,W] RGB in 0..1, H and W divisible by 32; probabilities [N,C,h,w] of any h, w.
     Outputs: refined logits [N,C,H/4,W/4]; logits of the conditions' presence [N,K] and their strengths [N,K], which
-    teach the embedding what there is to tell; statistics of the scene [N,SCENE_STATISTICS], for the estimate.
+    teach the embedding what to estimate; statistics of the scene [N,SCENE_STATISTICS], for the estimate.
     """
 
     def __init__(self, classes: int, conditions: int) -> None:
@@ -43,8 +43,9 @@ class Refinement(nn.Module):
         self.estimator = Estimator(conditions)
 
     def start_from(self, segmenter: Segmenter) -> None:
-        """Take over the weights of the layers that both have."""
-        take_over(self, segmenter)
+        """Take over the weights of the layers that both have: the decoder's modulation is refinement's own."""
+        self.encoder.load_state_dict(segmenter.encoder.state_dict())
+        self.decoder.load_state_dict(segmenter.decoder.state_dict(), strict=False)
 
     def train(self, mode: bool = True) -> Refinement:
         super().train(mode)

@@ -46,7 +46,7 @@ class Restoration(nn.Module):
 
 
 class SceneBranch(nn.Module):
-    """What the whole scene tells: gain and offset of each colour, [N,6,H/8,W/8], and features [N,SCENE,H/8,W/8]."""
+    """What the scene decides: gain and offset of each colour, [N,6,H/8,W/8], and features [N,SCENE,H/8,W/8]."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class SceneBranch(nn.Module):
 
 
 class FrameBranch(nn.Module):
-    """What only pixels tell: a residual [N,3,h,w] of a frame [N,3,h,w], by a U-Net from 1/2 of its resolution on."""
+    """What only pixels show: a residual [N,3,h,w] of a frame [N,3,h,w], by a U-Net from 1/2 of its resolution on."""
 
     def __init__(self) -> None:
         super().__init__()
