@@ -19,14 +19,19 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "reporting.md"}
+OUTSIDE = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "reporting.md",
+}
 """Files of the repository's root, and the pages that they become."""
 _LIMITS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "multiple of"}
 
 
 def on_files(files: Any, config: Any) -> Any:
     for name, page in OUTSIDE.items():
-        files.append(File.generated(config, page, content=(ROOT / name).read_text()))
+        files.append(File.generated(config, page, content=(ROOT / name).read_text().replace('="docs/', '="')))
     return files
 
 
@@ -36,7 +41,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Equations, which browsers draw by themselves as MathML."""
+    """Equations as MathML, which browsers draw by themselves; bars that tables have escaped in code."""
+    content = re.sub(r"<td.*?</td>", lambda found: found[0].replace("\\|", "|"), content, flags=re.DOTALL)
     return re.sub(
         r'(<(span|div) class="arithmatex">)\s*\\[(\[](.*?)\\[)\]]\s*(</\2>)',
         lambda found: found[1] + convert(html.unescape(found[3]), "block" if found[2] == "div" else "inline") + found[4],
@@ -83,9 +89,9 @@ def commands() -> str:
 
 def _help(module: str, *words: str) -> str:
     call = [sys.executable, "-c", f"from {module} import main; main()", *words, "--help"]
-    return subprocess.run(
-        call, env={**os.environ, "COLUMNS": "110"}, capture_output=True, text=True, check=True, timeout=120
-    ).stdout
+    environment = {**os.environ, "COLUMNS": "110"}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    return done.stdout.replace(f"{ROOT}/", "")
 
 
 @cache
@@ -98,9 +104,7 @@ def configuration() -> str:
         if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "_Section" for base in node.bases)
     ]
     lines = []
-    for section in sections:
-        if section.name.startswith("_"):
-            continue
+    for section in sorted(sections, key=lambda section: section.name != "TrainConfig"):  # the file itself first
         lines += [f"### {section.name}", "", _one_line(ast.get_docstring(section) or ""), ""]
         lines += ["| field | type | default | limits | meaning |", "| --- | --- | --- | --- | --- |"]
         lines += [f"| {' | '.join(cells)} |" for cells in _fields(section)]
