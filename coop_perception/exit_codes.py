@@ -1,4 +1,4 @@
-"""How a command ends; README.md has the table. A SystemExit with a message ends with 1, argparse with 2."""
+"""How a command ends; docs/reference/commands.md has the table. A SystemExit with a message ends with 1, argparse with 2."""
 
 from __future__ import annotations
 
