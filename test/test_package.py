@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+import setuptools
 
 from coop_perception.degrade import parameters as degrade_parameters
+from coop_perception.exit_codes import NO_ROS, one_line
 from coop_perception.node.parameters import PARAMETERS, parameters_table, parameters_yaml
 from coop_perception.ros.definition import Definition, default_text
 
 ROOT = Path(__file__).resolve().parent.parent
+LICENCES = ("LICENSE", "LICENSES/Apache-2.0.txt", "LICENSES/CC-BY-NC-4.0.txt", "REUSE.toml")
 
 
 def test_parameters_file_is_made_from_the_definitions() -> None:
@@ -110,6 +116,60 @@ def test_commands_have_help(command: str) -> None:
         check=True,
     )
     assert done.stdout.startswith(f"usage: {command}")
+
+
+@pytest.mark.parametrize("command", ["perception_node", "degrade_node"])
+def test_nodes_say_that_ros_is_missing(command: str) -> None:
+    code = "import sys, importlib.util as util; sys.modules['rclpy'] = None; "
+    code += (
+        "find = util.find_spec; util.find_spec = lambda name, *rest: None if name == 'rclpy' else find(name, *rest); "
+    )
+    code += f"from coop_perception.commands.{command} import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == f"{NO_ROS}\n"
+
+
+def test_commands_say_that_ros_is_missing() -> None:
+    with pytest.raises(SystemExit, match="^demo: .*rclpy is not there"), one_line("demo", (), ""):
+        raise ModuleNotFoundError(name="rclpy.node")
+    with pytest.raises(ModuleNotFoundError), one_line("demo", (), ""):
+        raise ModuleNotFoundError(name="other")
+
+
+def test_sdist_and_wheel_are_whole(tmp_path: Path) -> None:
+    """Built as pip builds them, of a copy; the networks' files, which are large, are empty in it."""
+    if tuple(map(int, setuptools.__version__.split(".")[:2])) < (70, 1):
+        pytest.skip(f"setuptools {setuptools.__version__} builds no wheels by itself; 70.1 does")
+    copy = tmp_path / "copy"
+    ignore = shutil.ignore_patterns("__pycache__", "*.onnx")
+    for name in ("coop_perception", "launch", "config", "models", "resource", "requirements", "LICENSES"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+    for network in (ROOT / "models/street").glob("*.onnx"):
+        (copy / "models/street" / network.name).touch()
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, copy)
+    code = (
+        "from setuptools.build_meta import build_sdist, build_wheel; print(build_sdist('..')); print(build_wheel('..'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, timeout=120, check=True
+    )
+    sdist, wheel = (tmp_path / name for name in done.stdout.split() if name.endswith((".tar.gz", ".whl")))
+    with tarfile.open(sdist) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = set(archive.namelist())
+    files = [path for path in (copy / "coop_perception").rglob("*") if path.suffix in (".py", ".j2", ".typed")]
+    code_files = {str(path.relative_to(copy)) for path in files}
+    folders = [copy / name for name in ("launch", "config", "models")]
+    shared = {str(path.relative_to(copy)) for folder in folders for path in folder.rglob("*") if path.is_file()}
+    assert code_files - in_wheel == set()
+    data = wheel.name.partition("-py3")[0] + ".data/data/share/coop_perception"
+    assert {f"{data}/{name}" for name in (*shared, "package.xml")} - in_wheel == set()
+    assert {Path(name).name for name in LICENCES} - {Path(n).name for n in in_wheel if ".dist-info/" in n} == set()
+    assert {*code_files, *shared, "package.xml", "requirements/vehicle.in", *LICENCES} - in_sdist == set()
 
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -45,7 +45,9 @@ def on_page_content(content: str, **_: Any) -> str:
     content = re.sub(r"<td.*?</td>", lambda found: found[0].replace("\\|", "|"), content, flags=re.DOTALL)
     return re.sub(
         r'(<(span|div) class="arithmatex">)\s*\\[(\[](.*?)\\[)\]]\s*(</\2>)',
-        lambda found: found[1] + convert(html.unescape(found[3]), "block" if found[2] == "div" else "inline") + found[4],
+        lambda found: (
+            found[1] + convert(html.unescape(found[3]), "block" if found[2] == "div" else "inline") + found[4]
+        ),
         content,
         flags=re.DOTALL,
     )

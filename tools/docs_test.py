@@ -29,7 +29,9 @@ NOT_RUN = {
     "docs/transport.md": "ROS 2's command line, or root",
 }
 """Pages none of whose blocks is run, and what each would need."""
-_BLOCK = re.compile(r"(?:^<!-- (?P<mark>run|not run: (?P<why>.+)) -->\n)?^```sh\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>run|not run: (?P<why>.+)) -->\n)?^```sh\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class Block:
 
 def blocks(pages: Sequence[str] = ()) -> list[Block]:
     """The command blocks of these pages, or of all: README first, since it sets up, then docs/ by name."""
-    chosen = pages or ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))]
+    chosen = pages or [
+        "README.md",
+        "CONTRIBUTING.md",
+        *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md")),
+    ]
     found = []
     for page in chosen:
         text = (ROOT / page).read_text()
