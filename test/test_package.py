@@ -131,7 +131,7 @@ def test_nodes_say_that_ros_is_missing(command: str) -> None:
 
 
 def test_commands_say_that_ros_is_missing() -> None:
-    with pytest.raises(SystemExit, match="^demo: .*rclpy is not there"), one_line("demo", (), ""):
+    with pytest.raises(SystemExit, match=r"^demo: .*rclpy is not there"), one_line("demo", (), ""):
         raise ModuleNotFoundError(name="rclpy.node")
     with pytest.raises(ModuleNotFoundError), one_line("demo", (), ""):
         raise ModuleNotFoundError(name="other")

@@ -1,7 +1,7 @@
 """Types what the documents say to type, in a clean clone of the last commit: each ```sh block below `<!-- run -->`.
 
-All blocks of all pages in one clone, in order, each in a shell of its own that stops at the first error. A block that is
-not run says why, in `<!-- not run: why -->` above it, or its whole page does so here.
+All blocks of all pages in one clone, in order, each in a shell of its own that stops at the first error. A block that
+is not run says why, in `<!-- not run: why -->` above it, or its whole page does so here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOT_RUN = {
 }
 """Pages none of whose blocks is run, and what each would need."""
 _BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>run|not run: (?P<why>.+)) -->\n)?^```sh\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:^<!-- (?P<mark>run|not run: (?P<why>[^\n]+)) -->\n)?^```sh\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
 
