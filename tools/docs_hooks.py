@@ -46,7 +46,7 @@ def on_page_content(content: str, **_: Any) -> str:
     return re.sub(
         r'(<(span|div) class="arithmatex">)\s*\\[(\[](.*?)\\[)\]]\s*(</\2>)',
         lambda found: (
-            found[1] + convert(html.unescape(found[3]), "block" if found[2] == "div" else "inline") + found[4]
+            found[1] + convert(html.unescape(found[3]), display="block" if found[2] == "div" else "inline") + found[4]
         ),
         content,
         flags=re.DOTALL,
