@@ -9,7 +9,7 @@ export ROS_LOG_DIR ?= $(CURDIR)/out/log
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training demo test lint bench clean distclean
+.PHONY: help setup setup-training demo test lint docs docs-test bench clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,13 @@ lint: setup-training  ## ruff and mypy
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
+
+docs: setup-training  ## the documentation site, in out/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet
+	@echo 'The site is in out/site/index.html; $(VENV)/mkdocs serve has search, too.'
+
+docs-test:  ## what the documents say to type, typed in a clean clone of the last commit [PAGES="docs/install.md ..."]
+	@$(PYTHON) tools/docs_test.py $(PAGES)
 
 bench: setup-training  ## all benchmarks, results in out/bench/*.json
 	$(RUN) set -e; for benchmark in benchmarks/*.py; do $(VENV)/python $$benchmark; done

@@ -22,14 +22,23 @@ def shared(*patterns: str) -> list[tuple[str, list[str]]]:
     return list(folders.items())
 
 
+def requirements() -> list[str]:
+    """What requirements/vehicle.in names, but for what only builds: one list for the locks and for pip."""
+    lines = (Path(__file__).resolve().parent / "requirements/vehicle.in").read_text().splitlines()
+    names = [line.partition("#")[0].strip() for line in lines]
+    return [name for name in names if name and not name.startswith("setuptools")]
+
+
 setup(
     name=NAME,
-    version="0.1.0",
+    version="0.2.0",
     description="Cooperative semantic segmentation and image restoration for vehicle cameras in adverse conditions.",
     maintainer="coop_perception maintainers",
     maintainer_email="maintainers@coop-perception.dev",
-    license="Apache-2.0",
+    license="Apache-2.0 AND CC-BY-NC-4.0",  # the latter: models/street
+    license_files=["LICENSE", "LICENSES/*.txt", "REUSE.toml"],
     python_requires=">=3.10",
+    install_requires=requirements(),  # not read by colcon, which leaves that to package.xml and rosdep
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={NAME: ["py.typed", "evaluation/report/*.j2"]},
     data_files=[

@@ -1,4 +1,5 @@
-"""How a command ends; README.md has the table. A SystemExit with a message ends with 1, argparse with 2."""
+"""How a command ends; docs/reference/commands.md has the table. A SystemExit with a message ends with 1, argparse
+with 2."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ CANNOT = 1
 GATE = 3
 INCOMPLETE = 4
 INTERRUPTED = 130
+NO_ROS = "ROS 2's Python package rclpy is not there; source a ROS 2, or run `make setup` in a checkout and use .venv"
 
 
 class IncompleteError(Exception):
@@ -39,6 +41,10 @@ def one_line(command: str, failures: tuple[type[Exception], ...], kept: str) -> 
         yield
     except failures as error:
         raise SystemExit(f"{command}: {plain(error, LONGEST_MESSAGE)}") from error
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "rclpy":
+            raise
+        raise SystemExit(f"{command}: {NO_ROS}") from error
     except GateError as error:
         print(f"{command}: {plain(error, LONGEST_MESSAGE)}", file=sys.stderr)
         raise SystemExit(GATE) from error

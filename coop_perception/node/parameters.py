@@ -150,7 +150,7 @@ def parameters_yaml() -> str:
 
 
 def parameters_table() -> str:
-    """The same as a Markdown table, as the README has it."""
+    """The same as a Markdown table, as docs/reference/parameters.md has it."""
     lines = ["| parameter | default | unit | range | dynamic | meaning |", "| --- | --- | --- | --- | --- | --- |"]
     for p in PARAMETERS:
         limits = ", ".join(p.choices) if p.low is None else f"{p.low:g} to {p.high:g}"

@@ -3,10 +3,13 @@ loaded, and the process dies of the first that it touches (SIGBUS)."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import resource
 import time
 from pathlib import Path
+
+from coop_perception.exit_codes import NO_ROS
 
 FOLDER = Path("/dev/shm")
 _WAITING = "lttng-ust-wait-*"
@@ -17,7 +20,13 @@ _LOADED_S = 0.2
 
 def import_rclpy(folder: Path = FOLDER) -> None:
     """Import it, where there is no room with a limit of no bytes on all files, by which LTTng's own error handling is
-    reached. The empty files that it made are removed: others would die of them."""
+    reached. The empty files that it made are removed: others would die of them.
+
+    Raises:
+        SystemExit: it is not installed.
+    """
+    if importlib.util.find_spec("rclpy") is None:
+        raise SystemExit(NO_ROS)
     if _has_room(folder):
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
