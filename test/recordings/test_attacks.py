@@ -192,6 +192,27 @@ def test_overflow_pages_in_a_loop(tmp_path: Path) -> None:
     assert error
 
 
+def test_a_page_that_is_in_its_tree_over_and_over(tmp_path: Path) -> None:
+    """Each frame is read once. With more levels a small file would list rows without end."""
+    recording = record(tmp_path / "bag", 300, "sqlite3")
+    (recording / "metadata.yaml").unlink()
+    file = storage_file(recording)
+    with sqlite3.connect(file) as database:
+        (root,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'messages'").fetchone()
+    database.close()
+    data = bytearray(file.read_bytes())
+    page = (root - 1) * struct.unpack_from(">H", data, 16)[0]
+    assert data[page] == 5  # leads to others
+    (count,) = struct.unpack_from(">H", data, page + 3)
+    cells = [page + cell for cell in struct.unpack_from(f">{count}H", data, page + 12)]
+    for cell in cells[1:]:
+        data[cell : cell + 4] = data[cells[0] : cells[0] + 4]
+    file.write_bytes(data)
+    messages, error = attempt(recording)
+    assert [message.stamp_ns for message in messages] == list(map(stamp, range(300)))
+    assert "row 1 of its messages comes behind row" in str(error)
+
+
 def mcap_with(path: Path, payloads: list[bytes], compression: CompressionType = CompressionType.ZSTD) -> Path:
     """Each message in a chunk of its own."""
     with path.open("wb") as file:
