@@ -271,6 +271,27 @@ def lz4_zeros(size: int) -> bytes:
         return b"".join([*parts, compressor.flush()])
 
 
+@pytest.mark.parametrize("compression", [b"\xff" * 10**6, b"x" * 10**6, b""])
+def test_what_cannot_be_unpacked_is_not_written_out(tmp_path: Path, compression: bytes) -> None:
+    """A chunk says how it is packed in a million bytes that are no text, or no packing; its message has a topic of
+    as many."""
+    path = tmp_path / "bag.mcap"
+    topic = "/" + "a" * 10**6
+    with path.open("wb") as file:
+        writer = McapWriter(file, compression=CompressionType.NONE, use_chunking=False)
+        writer.start()
+        schema = writer.register_schema(IMAGE_TYPE, "ros2msg", b"")
+        writer.add_message(writer.register_channel(topic, "cdr", schema), 1, image(0), 1)
+        writer.add_message(writer.register_channel(topic, "cdr", schema), 2, image(0)[:5], 2)
+        writer.finish()
+    data = path.read_bytes()
+    chunk = struct.pack("<QQQII", 0, 0, 9, 0, len(compression)) + compression + struct.pack("<Q", 9) + bytes(9)
+    path.write_bytes(data[:8] + struct.pack("<BQ", 6, len(chunk)) + chunk + data[8:])
+    messages, error = attempt(path)
+    assert len(messages) == 1
+    assert len(str(error)) < 1000
+
+
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 @pytest.mark.parametrize("honest", [True, False])
 def test_a_packed_message_that_unpacks_to_gigabytes(tmp_path: Path, storage: str, honest: bool) -> None:
