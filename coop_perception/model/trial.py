@@ -5,6 +5,7 @@ The process is `coop_perception.model.trial_process`.
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def try_bundle(directory: Path, copy: Path, settings: EngineSettings, cameras: i
         BundleError, EngineError: what loading it there raised; the process took longer, or died.
     """
     command = [sys.executable, "-m", PROCESS]
-    given = pickle.dumps((directory, copy, settings, cameras))
+    given = pickle.dumps((os.getpid(), directory, copy, settings, cameras))
     try:
         done = subprocess.run(command, input=given, stdout=subprocess.PIPE, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
