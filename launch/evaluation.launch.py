@@ -46,6 +46,9 @@ def evaluation(context: LaunchContext) -> list[Action]:
     def given(argument: str) -> str:
         return LaunchConfiguration(argument).perform(context)
 
+    namespace = context.launch_configurations.get("ros_namespace", "")
+    if namespace.strip("/"):
+        raise ValueError(f"an evaluation is for no namespace, and is launched in that of a group: {namespace}")
     out = Path(given("out"))
     recording = out / "recording"
     if recording.exists():

@@ -16,7 +16,7 @@ MANAGER = {
 }
 AGGREGATOR = {"pub_rate", "path", "other_as_errors", "history_depth", "critical"}
 ANALYZER = {
-    *("type", "path", "find_and_remove_prefix", "remove_prefix", "startswith", "contains", "name", "expected"),
+    *("type", "path", "find_and_remove_prefix", "remove_prefix", "startswith", "contains", "expected"),
     *("regex", "timeout", "num_items", "discard_stale"),
 }
 

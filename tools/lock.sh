@@ -20,6 +20,9 @@ lock() {  # lock OUTPUT INPUT CONSTRAINING_LOCK...: the locks are installed toge
 }
 
 options=("$@")
+for bindings in requirements/tensorrt_bindings/*.lock; do
+    lock "$bindings" "$bindings"  # each is of one version, for good
+done
 lock requirements/ros.lock requirements/ros.in
 lock requirements/vehicle.lock requirements/vehicle.in requirements/ros.lock
 lock training/requirements.lock training/pyproject.toml requirements/{ros,vehicle}.lock training/torch.lock

@@ -26,6 +26,7 @@ INSTALL = ROOT / "install"
 LOGS = ROOT / "log"
 TOOLS = ROOT / "tools"
 REQUIREMENTS = ROOT / "requirements"
+TENSORRT_BINDINGS = sorted((REQUIREMENTS / "tensorrt_bindings").glob("*.lock"))
 TRAINING = ROOT / "training"
 VENV_PYTHON = str(VENV / "bin/python")
 BASE_PYTHON = os.path.realpath(sys.executable)  # where this is .venv's: the one that .venv was made with
@@ -150,14 +151,13 @@ def install_training(ros: str | None) -> Iterable[Command]:
         yield install_editable(TRAINING)
 
 
-def install_tensorrt_bindings(requirements: Path) -> Iterable[Command]:
-    """Each version in a folder of its own, where nothing but a test of them finds it."""
+def install_tensorrt_bindings() -> Iterable[Command]:
+    """TensorRT's Python bindings alone, each version in a folder of its own, where nothing but a test of them finds it:
+    the oldest that is supported (JetPack 6's), the last of 10 and the newest. They are imported without the libraries,
+    whose package downloads gigabytes."""
     remove(VENV / "tensorrt")
-    for line in requirements.read_text().splitlines():
-        requirement = line.partition("#")[0].strip()
-        if requirement:
-            version = requirement.partition("==")[2].partition(";")[0].strip()
-            yield pip_install("--no-deps", f"--target={VENV / 'tensorrt' / version}", requirement)
+    for lock in TENSORRT_BINDINGS:
+        yield [*install_locked(lock), f"--target={VENV / 'tensorrt' / lock.stem}"]
 
 
 def steps(ros: str | None, *, training: bool) -> Iterable[Step]:
@@ -187,13 +187,8 @@ def steps(ros: str | None, *, training: bool) -> Iterable[Step]:
         development = digest(base, *requirements)
         yield Step("Training and test requirements", VENV / ".training", development, lambda: install_training(ros))
 
-        bindings = REQUIREMENTS / "tensorrt_bindings.txt"
-        yield Step(
-            "TensorRT's bindings",
-            VENV / ".tensorrt",
-            digest(base, bindings),
-            lambda: install_tensorrt_bindings(bindings),
-        )
+        bindings = digest(base, *TENSORRT_BINDINGS)
+        yield Step("TensorRT's bindings", VENV / ".tensorrt", bindings, install_tensorrt_bindings)
 
 
 def main() -> int:

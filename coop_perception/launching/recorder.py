@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rclpy.node import Node
 
 from coop_perception.launching.bag_commands import record_command, used_topics
+from coop_perception.topics import NODE
 
 if TYPE_CHECKING:
     from launch import Action, LaunchContext
@@ -38,6 +39,7 @@ def recorder(node: LifecycleNode, directory: str, options: Sequence[str], restar
     # Here, as launch is there under `ros2 launch` alone.
     from launch.actions import ExecuteProcess, OpaqueFunction, RegisterEventHandler, TimerAction
     from launch.event_handlers import OnProcessStart
+    from launch.logging import get_logger
     from launch_ros.ros_adapters import get_ros_node
 
     path = Path(directory).expanduser()
@@ -46,15 +48,22 @@ def recorder(node: LifecycleNode, directory: str, options: Sequence[str], restar
     if shutil.which("ros2") is None:  # launch would log that it could not be started, and go on
         raise FileNotFoundError("record: there is no ros2 on PATH; source ROS 2, and install ros2bag")
     topics: set[str] = set()
+    begun = False
 
     def look(context: LaunchContext) -> list[Action]:
-        """Record when two looks have seen the same: what a node has made arrives piece by piece."""
-        nonlocal topics
+        """Record when two looks have seen the same: what a node has made arrives piece by piece. What it uses only
+        later, with other cameras say, is told."""
+        nonlocal topics, begun
         seen = topics_of(get_ros_node(context), node.node_name)
-        if seen and seen == topics:
-            return [record(path)]
+        again = after(LOOK_S, OpaqueFunction(function=look))
+        if begun:
+            if later := sorted(seen - topics):
+                get_logger(NODE).warning(f"record: not recorded, as the node uses it only now: {', '.join(later)}")
+            topics |= seen
+            return [again]
+        begun = bool(seen) and seen == topics
         topics = seen
-        return [after(LOOK_S, OpaqueFunction(function=look))]
+        return [again, record(path)] if begun else [again]
 
     def after(period_s: float, action: Action) -> TimerAction:
         return TimerAction(period=period_s, actions=[action])

@@ -5,6 +5,7 @@ The process is `coop_perception.model.trial_process`.
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -32,11 +33,11 @@ def try_bundle(directory: Path, copy: Path, settings: EngineSettings, cameras: i
         BundleError, EngineError: what loading it there raised; the process took longer, or died.
     """
     command = [sys.executable, "-m", PROCESS]
-    given = pickle.dumps((directory, copy, settings, cameras))
+    given = pickle.dumps((os.getpid(), directory, copy, settings, cameras))
     try:
         done = subprocess.run(command, input=given, stdout=subprocess.PIPE, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
-        raise EngineError(too_late(directory, limit_s)) from None
+        raise EngineError(too_late(directory, limit_s, "load_timeout")) from None
     try:
         kind, message = parse_json(done.stdout.decode(), "the process's answer:")
     except ValueError:
@@ -48,8 +49,9 @@ def try_bundle(directory: Path, copy: Path, settings: EngineSettings, cameras: i
         raise KINDS.get(kind, EngineError)(message)
 
 
-def too_late(directory: Path, limit_s: float) -> str:
+def too_late(directory: Path, limit_s: float, parameter: str) -> str:
+    """What is said of a bundle that took longer than a parameter of the node allows."""
     return (
         f"{directory}: not loaded within {limit_s:g} s; where its engines have to be built, build them beforehand "
-        "(build_engines) or raise parameter load_timeout"
+        f"(build_engines) or raise parameter {parameter}"
     )

@@ -1,4 +1,5 @@
-"""The node's entries in /diagnostics: one per camera, one for the engines. Their levels' thresholds stand here."""
+"""The node's entries in /diagnostics: one per camera, of its engines and of its lifecycle. Their levels' thresholds
+stand here."""
 
 from __future__ import annotations
 
@@ -44,7 +45,14 @@ def diagnostics(
         stamp: now.
     """
     status = [_camera(node, name, summary, missing) for name, (summary, missing) in cameras.items()]
-    return DiagnosticArray(header=Header(stamp=stamp), status=[*status, _engines(node, pipeline, stages)])
+    status += [_engines(node, pipeline, stages), lifecycle_status(node, DiagnosticStatus.OK, "active")]
+    return DiagnosticArray(header=Header(stamp=stamp), status=status)
+
+
+def lifecycle_status(node: str, level: bytes, message: str) -> DiagnosticStatus:
+    """The entry that says why a node does not serve. One that serves has it as well: an aggregator keeps an entry that
+    is not published any more as a stale one, which is an error for good."""
+    return _status(level, f"{node}: lifecycle", message, "", {})
 
 
 def judge(summary: Summary, missing: Missing) -> tuple[bytes, str]:

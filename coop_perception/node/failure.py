@@ -10,7 +10,7 @@ from rclpy.timer import Timer
 from std_msgs.msg import Header
 
 from coop_perception import topics
-from coop_perception.node.diagnostics import PERIOD_S
+from coop_perception.node.diagnostics import PERIOD_S, lifecycle_status
 
 
 class FailureReport:
@@ -38,7 +38,6 @@ class FailureReport:
 
     def _publish(self) -> None:
         assert self._publisher is not None  # the timer is gone with it
-        name = f"{self._node.get_fully_qualified_name()}: lifecycle"
-        status = DiagnosticStatus(level=DiagnosticStatus.ERROR, name=name, message=self._reason)
+        status = lifecycle_status(self._node.get_fully_qualified_name(), DiagnosticStatus.ERROR, self._reason)
         stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(DiagnosticArray(header=Header(stamp=stamp), status=[status]))

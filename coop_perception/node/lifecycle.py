@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, TimeoutError
 from contextlib import ExitStack
@@ -64,6 +65,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._settings = NodeParameters(self)  # _parameters is rclpy's own
         self._roots = BundleRoots(self._settings.value("bundle_roots"), self._settings.value("bundle"))
         self._asked: str | None = None
+        self._late: Path | None = None  # what configure gave up, and is still being loaded
         self.failure = FailureReport(self)
         self._configured = ExitStack()
         self._pipeline: Pipeline | None = None
@@ -81,7 +83,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         with ExitStack() as stack:  # frees what there is if the rest fails
             stack.callback(self._forget)
-            self._pipeline = self._wait_for(self._load(self._settings.value("bundle")))
+            self._pipeline = self._load_in_time(self._settings.value("bundle"))
             for camera in self._settings.value("cameras"):
                 self._outputs[camera] = CameraOutputs(self, camera)
                 stack.callback(self._outputs[camera].destroy)
@@ -157,13 +159,21 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def _say(self, line: str) -> None:
         self.get_logger().info(plain(line))
 
-    def _wait_for(self, loading: Future[Pipeline]) -> Pipeline:
+    def _load_in_time(self, path: str) -> Pipeline:
+        if self._late is not None:
+            raise EngineError(f"{self._late}: was given up, but is still being loaded; wait, or start the node again")
+        loading, limit_s = self._load(path), self._settings.value("configure_timeout")
+        until = time.monotonic() + limit_s
         while self.context.ok():
             try:
                 return loading.result(0.05)
             except TimeoutError:
                 if loading.done():  # its own
                     raise
+            if time.monotonic() > until:
+                self._late = late = Path(path or default_bundle())
+                loading.add_done_callback(lambda _: setattr(self, "_late", None))
+                raise EngineError(too_late(late, limit_s, "configure_timeout"))
         raise StoppedError("the process was told to end")
 
     def _described(self, pipeline: Pipeline) -> dict[str, tuple[type, bytes]]:
@@ -197,7 +207,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             loading = self._load(request.path, limit_s)
             await self._done(loading, limit_s)
             if not loading.done():
-                raise EngineError(too_late(Path(self._asked), limit_s))
+                raise EngineError(too_late(Path(self._asked), limit_s, "load_timeout"))
             pipeline = loading.result()
             if self._pipeline is not before:
                 raise BundleError("the node was cleaned up meanwhile; the bundle is not used")

@@ -29,6 +29,15 @@ PARAMETERS: tuple[Definition, ...] = (
         dynamic=True,
     ),
     Definition(
+        "configure_timeout",
+        1800.0,
+        "How long configuring may take, engines that have to be built included, before it fails.",
+        unit="s",
+        low=1.0,
+        high=86400.0,
+        dynamic=True,
+    ),
+    Definition(
         "image_transport",
         "raw",
         "Which image topic to read: `raw` is `<camera>/image_raw`, `compressed` is `<camera>/image_raw/compressed`.",

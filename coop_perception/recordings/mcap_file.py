@@ -19,6 +19,7 @@ from mcap.records import Channel, ChunkIndex, Schema, Statistics
 from mcap.summary import Summary
 
 from coop_perception.recordings.blocks import LARGEST, Block, DamagedFileError, Row, Topic
+from coop_perception.shown import plain, shown
 
 MAGIC = b"\x89MCAP0\r\n"
 _RECORD_HEAD = struct.Struct("<BQ")
@@ -143,7 +144,7 @@ class McapFile:
             except DamagedFileError as error:
                 self.damage = self.damage or str(error)
             except Exception as error:  # as in _summary
-                self.damage = self.damage or f"the record at byte {position} cannot be read ({error!r})"
+                self.damage = self.damage or f"the record at byte {position} cannot be read ({_kind(error)})"
             if here:
                 counts.update(here)
                 self.blocks.append(Block(first, position, frozenset(here)))
@@ -216,7 +217,7 @@ def _chunk_records(content: bytes, name: str, cut: str | None) -> Iterator[tuple
     except DamagedFileError as error:
         raise DamagedFileError(f"{name}: {error}") from error
     except Exception as error:  # decompressors raise what they like on damaged bytes
-        raise DamagedFileError(cut or f"{name} cannot be decompressed ({error!r})") from error
+        raise DamagedFileError(cut or f"{name} cannot be decompressed ({_kind(error)})") from error
     if cut is None and (len(data) != size or (checksum and zlib.crc32(data) != checksum)):
         raise DamagedFileError(f"{name} is altered: its checksum or its length is wrong")
     position = 0
@@ -238,8 +239,13 @@ def _decompress(compression: str, data: bytes, most: int) -> bytes:
     if compression == "lz4":
         return bytes(lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=most))
     if compression:
-        raise DamagedFileError(f"compression {compression!r} is not known; expected zstd or lz4")
+        raise DamagedFileError(f"compression {shown(compression)} is not known; expected zstd or lz4")
     return data
+
+
+def _kind(error: Exception) -> str:
+    """What a parser raised. Not as Python writes it, which can hold the bytes that were parsed."""
+    return f"{type(error).__name__}: {plain(error, 200)}"
 
 
 def _message(content: bytes) -> Row:

@@ -20,7 +20,7 @@ from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.recordings.blocks import LARGEST
 from coop_perception.recordings.messages import CAMERA_INFO_TYPE, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, TYPES
 from coop_perception.recordings.storage import DamagedFileError, StorageFile, open_storage
-from coop_perception.shown import LONGEST_NAME, plain
+from coop_perception.shown import LONGEST_NAME, plain, shown
 
 METADATA = "metadata.yaml"
 METADATA_LIMIT = 1 << 20
@@ -177,7 +177,8 @@ class Recording:
                         raw = _unpacked(row.data)
                         _check_head(raw, type_)
                     except DamagedFileError as error:  # those behind it are read
-                        _note(damages, self._locate(file.path, f"{error}, on {topic.name} at {row.stamp_ns} ns"))
+                        where = f"on {plain(topic.name, LONGEST_NAME)} at {row.stamp_ns} ns"
+                        _note(damages, self._locate(file.path, f"{error}, {where}"))
                         continue
                     loaded += 1
                     yield from waiting.with_another(Message(topic.name, type_, row.stamp_ns, raw))
@@ -193,16 +194,17 @@ class Recording:
         Raises:
             RecordingError: the type is not known here, or the bytes are no such message.
         """
+        topic = plain(message.topic, LONGEST_NAME)
         if message.type not in TYPES.types:
             raise RecordingError(
-                f"{self.path}: {message.topic} has type {message.type!r}, which is not one of ROS 2's common interfaces"
+                f"{self.path}: {topic} has type {shown(message.type)}, which is not one of ROS 2's common interfaces"
             )
         try:
             return TYPES.deserialize_cdr(message.raw, message.type)
         except Exception as error:  # damaged bytes make the generated parser raise nearly anything
             raise RecordingError(
-                f"{self.path}: the message on {message.topic} logged at {message.stamp_ns} ns cannot be read as "
-                f"{message.type} ({error}); the recording is damaged, record or copy it again"
+                f"{self.path}: the message on {topic} logged at {message.stamp_ns} ns cannot be read as "
+                f"{message.type} ({plain(error, 200)}); the recording is damaged, record or copy it again"
             ) from error
 
     def _merge_topics(self) -> dict[str, TopicInfo]:
@@ -210,7 +212,7 @@ class Recording:
         if not declared and self._damages:
             raise RecordingError(self._damage_report(self._damages, "Nothing in it can be read."))
         if declared and all(topic.serialization != "cdr" for topic in declared):
-            found = ", ".join(sorted({topic.serialization for topic in declared}))
+            found = plain(", ".join(sorted({topic.serialization for topic in declared})), 200)
             raise RecordingError(
                 f"{self.path}: its messages are serialised as {found}; expected a ROS 2 recording (cdr)"
             )
@@ -282,7 +284,7 @@ def _storage_files(path: Path, listed: list[str]) -> tuple[list[Path], list[Path
     missing = [plain(name, LONGEST_NAME) for name in listed if name not in there]
     if missing:
         raise RecordingError(
-            f"{path}: metadata.yaml names {', '.join(missing)}, which the directory lacks; copy them there, "
+            f"{path}: metadata.yaml names {plain(', '.join(missing))}, which the directory lacks; copy them there, "
             "or remove metadata.yaml to read the others"
         )
     if listed:
@@ -355,7 +357,7 @@ def _unpacked(raw: bytes) -> bytes:
             raise DamagedFileError(f"a compressed message says that it has {size} bytes, {LARGEST} at most are read")
         return zstandard.ZstdDecompressor().decompress(raw, max_output_size=LARGEST if size < 0 else 0)
     except zstandard.ZstdError as error:
-        raise DamagedFileError(f"a compressed message is damaged ({error})") from error
+        raise DamagedFileError(f"a compressed message is damaged ({plain(error, 200)})") from error
 
 
 def _check_head(raw: bytes, type_: str) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 import struct
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -23,7 +23,7 @@ _SMALLEST_ROW = 8
 _MOST_TOPICS = 10_000
 _ROWS = (
     "SELECT CASE WHEN typeof(timestamp) = 'integer' THEN timestamp END, rowid, "
-    "CASE WHEN typeof(topic_id) = 'integer' THEN topic_id END FROM messages"
+    "CASE WHEN typeof(topic_id) = 'integer' THEN topic_id END FROM messages NOT INDEXED"
 )
 
 
@@ -102,10 +102,7 @@ class SqliteFile:
         try:
             if not logged and pages.missing_bytes:
                 raise sqlite3.DatabaseError(f"its last {pages.missing_bytes} bytes are missing: it was cut")
-            most = LARGEST if logged else size // _SMALLEST_ROW
-            rows = self._database.execute(_ROWS).fetchmany(most + 1)
-            if len(rows) > most:  # pages that are in its tree over and over
-                raise sqlite3.DatabaseError(f"it lists more than {most} messages, which its {size} bytes cannot hold")
+            rows = list(_ascending(self._database.execute(_ROWS)))
         except sqlite3.Error as error:
             self.damage = reason(error)
             self._pages = pages
@@ -117,6 +114,20 @@ class SqliteFile:
         counts = Counter(row[2] for row in rows)
         self.topics = {id_: Topic(name, type_, form, counts[id_]) for id_, name, type_, form in topics}
         self.blocks = [Block(stamp, row_id, topic_ids[topic]) for stamp, row_id, topic in rows if topic in topic_ids]
+
+
+def _ascending(rows: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Rows as they lie in a table's tree, which is by their numbers.
+
+    Raises:
+        sqlite3.DatabaseError: they are not, as where pages are in the tree over and over.
+    """
+    last = -(2**63) - 1
+    for row in rows:
+        if row[1] <= last:
+            raise sqlite3.DatabaseError(f"row {row[1]} of its messages comes behind row {last}")
+        last = row[1]
+        yield row
 
 
 def _copied(files: Sequence[Path], folder: Path) -> Path:

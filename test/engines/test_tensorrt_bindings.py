@@ -16,11 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 INSTALLED = Path(sys.prefix, "tensorrt")
-VERSIONS = [
-    line.partition("==")[2].partition(";")[0].strip()
-    for line in (ROOT / "requirements" / "tensorrt_bindings.txt").read_text().splitlines()
-    if "==" in line
-]
+VERSIONS = sorted(lock.stem for lock in (ROOT / "requirements/tensorrt_bindings").glob("*.lock"))
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 
 

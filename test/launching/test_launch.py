@@ -15,7 +15,18 @@ import numpy as np
 import pytest
 import stand_in_ros2_bag
 import yaml
-from node_harness import DEADLINE, DOMAIN, NODE, Client, client, environment, publish_until
+from lifecycle_msgs.msg import Transition
+from node_harness import (
+    DEADLINE,
+    DOMAIN,
+    NODE,
+    Client,
+    change_state,
+    client,
+    environment,
+    publish_until,
+    set_parameters,
+)
 from sensor_msgs.msg import CompressedImage
 from small_recording import COUNT, write_bag
 from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
@@ -158,6 +169,22 @@ def test_what_is_recorded_is_what_the_node_uses(tmp_path: Path) -> None:
         assert recorded[f"/car/one/{name}"] > 0
     assert recorded["/cam/image/compressed"] > 0
     assert not [name for name in recorded if name.endswith(("overlay", "image_restored/compressed", "image_raw"))]
+
+
+def test_what_the_node_uses_only_later_is_said(tmp_path: Path) -> None:
+    """It is given another camera while it is recorded."""
+    log, bundle = tmp_path / "launch.log", write_toy_bundle(tmp_path / "toy")
+    with client(DOMAIN) as ours, launched(log, bundle=bundle, record=tmp_path / "recording") as launch:
+        ours.spin()
+        ours.wait(lambda: ours.node.count_subscribers("/front/coop/mask") > 0 or launch.poll() is not None, "recorder")
+        assert change_state(ours, Transition.TRANSITION_DEACTIVATE)
+        assert change_state(ours, Transition.TRANSITION_CLEANUP)
+        assert set_parameters(ours, cameras=["rear"]) == ""
+        assert change_state(ours, Transition.TRANSITION_CONFIGURE)
+        assert change_state(ours, Transition.TRANSITION_ACTIVATE)
+        said = "not recorded, as the node uses it only now: /rear/camera_info"
+        ours.wait(lambda: said in log.read_text() or launch.poll() is not None, said)
+    assert launch.returncode == 0, log.read_text()
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["ends the launch", "is started again"])

@@ -254,7 +254,9 @@ RECORDED = [
 
 
 @pytest.mark.usefixtures("ros2")
-def test_what_is_recorded_is_what_the_node_uses(pipeline: Any, tmp_path: Path) -> None:
+def test_what_is_recorded_is_what_the_node_uses(
+    pipeline: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     graph = Graph("/car/coop_perception")
     launched = pipeline(graph=graph, group={"ros_namespace": "/car"}, record=tmp_path / "today")
     for _ in range(3):
@@ -272,7 +274,15 @@ def test_what_is_recorded_is_what_the_node_uses(pipeline: Any, tmp_path: Path) -
     assert len(command) == 7
     topics = [*graph.subscribed, *graph.published, *RECORDED, "/cam/image", "/cam/camera_info/x", "/x/m"]
     assert sorted({topic for topic in topics if re.search(command[6], topic)}) == RECORDED
-    assert not launched.timers
+    launched.time_passes()
+    assert not caplog.messages
+    graph.subscribed["/rear/image_raw"] = IMAGE_TYPE  # somebody has configured it anew
+    for _ in range(2):
+        launched.time_passes()
+    (said,) = caplog.messages
+    later = "/rear/image_raw, /rear/reference/condition, /rear/reference/image, /rear/reference/mask"
+    assert said == f"record: not recorded, as the node uses it only now: {later}"
+    assert len(launched.processes) == 2
 
 
 @pytest.mark.usefixtures("ros2")
@@ -383,6 +393,12 @@ class TestEvaluation:
         assert "--allow-incomplete" in score.cmd
         launched.exits(score, 0)
         assert isinstance(launched.context.events[-1], Shutdown)
+
+    def test_it_is_for_no_namespace(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Refused before the work: what it plays and records has fully qualified names."""
+        group = {"ros_namespace": "/car"}
+        with pytest.raises(ValueError, match="launched in that of a group: /car"):
+            FakeLaunch(monkeypatch, LAUNCH / "evaluation.launch.py", group=group, bag=tmp_path, bundle="toy")
 
     @pytest.mark.parametrize(
         ("start", "goal", "says"),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -120,6 +124,44 @@ def test_it_is_tried_with_the_image_that_will_be_asked_for(directory: Path) -> N
         load(directory, limit_s=60.0)
     settings = EngineSettings("onnxruntime", network_height=64)
     load(directory, settings=settings, limit_s=60.0).run([np.zeros((64, 64, 3), np.uint8)], OUTPUTS, network_height=64)
+
+
+def test_no_process_is_left_of_one_that_was_killed(directory: Path, tmp_path: Path) -> None:
+    """Neither of one that is killed while a bundle is tried, nor of one that was gone before that had begun."""
+    rewrite_network(directory, "restoration", never_ending())
+    code = (
+        "import sys; from pathlib import Path; from coop_perception.engines.loading import EngineSettings; "
+        "from coop_perception.model.trial import try_bundle; "
+        "try_bundle(Path(sys.argv[1]), Path(sys.argv[2]), EngineSettings('onnxruntime'), 1, 600.0)"
+    )
+    copy = tmp_path / "copies/bundle"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(directory), str(copy)])
+    try:
+        wait_until(lambda: (copy / "restoration.onnx").exists())
+        (child,) = (path.name for path in Path("/proc").glob("[0-9]*") if state(path.name)[1:2] == [str(parent.pid)])
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_until(lambda: state(child)[:1] in ([], ["Z"]))  # dead ones wait for somebody to ask what became of them
+    late = pickle.dumps((parent.pid, directory, tmp_path / "other", EngineSettings("onnxruntime"), 1))
+    done = subprocess.run([sys.executable, "-m", trial.PROCESS], input=late, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert not (tmp_path / "other").exists()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def state(process: str) -> list[str]:
+    """A letter, the parent's id and so on; nothing of a process that is gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def test_a_network_that_ends_its_process_is_refused(

@@ -86,7 +86,7 @@ def test_a_cameras_entry_names_the_conditions_that_are_there(
 ) -> None:
     summary = replace(RUNNING, clear=7, present=present)
     stages = {"refinement": True, "restoration": True}
-    camera, _ = diagnostics("/node", {"front": (summary, NOTHING)}, open_pipeline(bundle), stages, Time()).status
+    camera, *_ = diagnostics("/node", {"front": (summary, NOTHING)}, open_pipeline(bundle), stages, Time()).status
     values = {pair.key: pair.value for pair in camera.values}
     assert (values["frames not restored, being clear"], values.get("conditions")) == ("7", said)
 
@@ -96,7 +96,7 @@ def test_the_engines_entry_tells_gpu_memory_where_there_is_a_gpu(bundle: Path, m
 
     def values(refinement: bool = True) -> dict[str, str]:
         stages = {"refinement": refinement, "restoration": True}
-        (engines,) = diagnostics("/node", {}, pipeline, stages, Time()).status
+        engines, _ = diagnostics("/node", {}, pipeline, stages, Time()).status
         return {pair.key: pair.value for pair in engines.values}
 
     assert values() == {

@@ -132,7 +132,8 @@ def test_a_node_that_could_not_be_configured_says_why_until_it_is(tmp_path: Path
         said.clear()
         assert change_state(ours, Transition.TRANSITION_ACTIVATE)
         ours.wait(lambda: bool(said), "diagnostics of the active node")
-        assert not any(entry.name == f"{NODE}: lifecycle" for message in said for entry in message.status)
+        entry = ours.diagnostic("lifecycle")  # stays, for an aggregator would keep the error as a stale entry
+        assert (entry.level, entry.message) == (DiagnosticStatus.OK, "active")
 
 
 @pytest.mark.parametrize("flags", [[], ["--autostart"]], ids=["asked to", "by itself"])
@@ -193,6 +194,24 @@ def test_signals_until_the_very_end(tmp_path: Path, number: signal.Signals) -> N
             process.send_signal(number)
             assert time.monotonic() - begun < limit_s()
         assert process.returncode == 0, log.read_text()
+
+
+@pytest.mark.parametrize("flags", [[], ["--autostart"]], ids=["asked to", "by itself"])
+def test_networks_that_never_end_to_load_are_given_up(tmp_path: Path, flags: list[str]) -> None:
+    """Not loaded a second time beside the first, and in nobody's way when the process is told to end."""
+    log, bundle = tmp_path / "log", endless(tmp_path / "endless", 0)
+    parameters = {"bundle": str(bundle), "configure_timeout": "3.0"}
+    with client(DOMAIN) as ours, node_process(DOMAIN, log, *flags, **parameters) as process:
+        if flags:
+            assert process.wait(60) == 1, log.read_text()
+        else:
+            ours.spin()
+            for _ in range(2):
+                assert not change_state(ours, Transition.TRANSITION_CONFIGURE)
+            ends_in_time(process, signal.SIGINT, log)
+    assert f"on_configure: {bundle}: not loaded within 3 s" in log.read_text()
+    assert ("was given up, but is still being loaded" in log.read_text()) == (not flags)
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize(

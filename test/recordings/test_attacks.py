@@ -192,6 +192,27 @@ def test_overflow_pages_in_a_loop(tmp_path: Path) -> None:
     assert error
 
 
+def test_a_page_that_is_in_its_tree_over_and_over(tmp_path: Path) -> None:
+    """Each frame is read once. With more levels a small file would list rows without end."""
+    recording = record(tmp_path / "bag", 300, "sqlite3")
+    (recording / "metadata.yaml").unlink()
+    file = storage_file(recording)
+    with sqlite3.connect(file) as database:
+        (root,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'messages'").fetchone()
+    database.close()
+    data = bytearray(file.read_bytes())
+    page = (root - 1) * struct.unpack_from(">H", data, 16)[0]
+    assert data[page] == 5  # leads to others
+    (count,) = struct.unpack_from(">H", data, page + 3)
+    cells = [page + cell for cell in struct.unpack_from(f">{count}H", data, page + 12)]
+    for cell in cells[1:]:
+        data[cell : cell + 4] = data[cells[0] : cells[0] + 4]
+    file.write_bytes(data)
+    messages, error = attempt(recording)
+    assert [message.stamp_ns for message in messages] == list(map(stamp, range(300)))
+    assert "row 1 of its messages comes behind row" in str(error)
+
+
 def mcap_with(path: Path, payloads: list[bytes], compression: CompressionType = CompressionType.ZSTD) -> Path:
     """Each message in a chunk of its own."""
     with path.open("wb") as file:
@@ -248,6 +269,27 @@ def lz4_zeros(size: int) -> bytes:
         piece = bytes(2**24)
         parts = [compressor.begin(), *(compressor.compress(piece) for _ in range(size // len(piece)))]
         return b"".join([*parts, compressor.flush()])
+
+
+@pytest.mark.parametrize("compression", [b"\xff" * 10**6, b"x" * 10**6, b""])
+def test_what_cannot_be_unpacked_is_not_written_out(tmp_path: Path, compression: bytes) -> None:
+    """A chunk says how it is packed in a million bytes that are no text, or no packing; its message has a topic of
+    as many."""
+    path = tmp_path / "bag.mcap"
+    topic = "/" + "a" * 10**6
+    with path.open("wb") as file:
+        writer = McapWriter(file, compression=CompressionType.NONE, use_chunking=False)
+        writer.start()
+        schema = writer.register_schema(IMAGE_TYPE, "ros2msg", b"")
+        writer.add_message(writer.register_channel(topic, "cdr", schema), 1, image(0), 1)
+        writer.add_message(writer.register_channel(topic, "cdr", schema), 2, image(0)[:5], 2)
+        writer.finish()
+    data = path.read_bytes()
+    chunk = struct.pack("<QQQII", 0, 0, 9, 0, len(compression)) + compression + struct.pack("<Q", 9) + bytes(9)
+    path.write_bytes(data[:8] + struct.pack("<BQ", 6, len(chunk)) + chunk + data[8:])
+    messages, error = attempt(path)
+    assert len(messages) == 1
+    assert len(str(error)) < 1000
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

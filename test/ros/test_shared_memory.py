@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from node_harness import DEADLINE, DOMAIN, environment
+from node_harness import DEADLINE, DOMAIN, environment, executable
 
 from coop_perception.ros.shared_memory import remove_dead, without_where_full
 
@@ -55,6 +56,42 @@ def test_only_what_nobody_holds_is_removed(tmp_path: Path) -> None:
     assert remove_dead(tmp_path / "nothing") == 0
 
 
+def until_ready(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until a degrade_node is ready."""
+    deadline = time.monotonic() + DEADLINE
+    while "level 2 of 3" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+
+
+def segments(process: subprocess.Popen[bytes]) -> set[Path]:
+    """Those of its own, and of whom it hears. As old as if it had not been started just now."""
+    maps = Path(f"/proc/{process.pid}/maps").read_text()
+    found = {Path(path) for path in re.findall(r"/dev/shm/fastrtps_[0-9a-f]{16}\b", maps)}
+    for path in found:
+        os.utime(f"{path}_el", (0, 0))
+    return found
+
+
+def test_a_node_removes_what_a_killed_one_left_and_nothing_of_a_living_one(tmp_path: Path) -> None:
+    logs = [tmp_path / name for name in ("killed", "living", "new")]
+    with executable("degrade_node", DOMAIN, logs[0]) as killed:
+        until_ready(killed, logs[0])
+        left = segments(killed)
+        killed.kill()
+        killed.wait()
+    assert left
+    with executable("degrade_node", DOMAIN, logs[1]) as living:
+        until_ready(living, logs[1])
+        used = segments(living) - left
+        with executable("degrade_node", DOMAIN, logs[2]) as new:
+            until_ready(new, logs[2])
+        assert used
+        assert all(path.exists() and Path(f"{path}_el").exists() for path in used)
+    assert not any(path.exists() or Path(f"{path}_el").exists() for path in left)
+
+
 @pytest.mark.parametrize(
     ("profile", "uses"), [("fastdds.xml", True), ("fastdds_udp.xml", False), (None, True), ("no such file", True)]
 )
@@ -93,11 +130,7 @@ def test_a_node_starts_where_shared_memory_is_full(tmp_path: Path, size: str, re
         command = ["unshare", "--mount", "sh", "-c", script]
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=given)
     try:
-        deadline = time.monotonic() + DEADLINE
-        while "level 2 of 3" not in log.read_text():
-            assert time.monotonic() < deadline, log.read_text()
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.05)
+        until_ready(process, log)
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 0, log.read_text()
     finally:
