@@ -164,8 +164,6 @@ class LossesConfig(_Section):
     """λ1. EdgeConnect's is 1; 10 brings it level with the refinement's cross-entropy in joint training."""
     class_weights: bool = True
     """Whether rare classes weigh more in the cross-entropy (1/log(1.1 + share), ENet's); equation 2 has no weights."""
-    harm: Weight = 0.0
-    """Of the decibels that images lose which come out worse than they went in; not the paper's."""
     jaccard: Weight = 0.0
     """Of the soft Jaccard loss beside every cross-entropy; not the paper's."""
     log_mse: Weight = 0.0

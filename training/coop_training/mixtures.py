@@ -225,7 +225,7 @@ KINDS: Sequence[Kind] = (
     Kind("snow", (_snow,)),
     Kind("low_light", (_low_light, _night), false_alarm=3.0),  # an image made brighter or darker is off in all pixels
     Kind("glare", (_glare,), false_alarm=3.0),
-    Kind("reflection", (_published("reflection"), _glass)),
+    Kind("reflection", (_published("reflection"), _glass), false_alarm=3.0),
     Kind("soiling", (_drops, _dirt)),
     Kind("blur", (_published("gaussian_blur"), _motion, _defocus, _anisotropic)),
     Kind("chromatic_aberration", (_published("chromatic_aberration"), _radial, _shifted)),

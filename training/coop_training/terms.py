@@ -17,7 +17,6 @@ from coop_training.losses import (
     condition_loss,
     cross_entropy,
     feature_extractor,
-    harm,
     l1,
     log_mse,
     perceptual,
@@ -112,8 +111,6 @@ class Criteria:
         terms = [Term("l1", self._config.l1, l1(restored, clear))]
         if self._config.log_mse:
             terms.append(Term("log_mse", self._config.log_mse, log_mse(restored, clear)))
-        if self._config.harm:
-            terms.append(Term("harm", self._config.harm, harm(restored, frame, clear)))
         if self._config.tv:
             terms.append(Term("tv", self._config.tv, total_variation(restored)))
         terms += self._of_features(model.segmenter, restored, clear)

@@ -127,7 +127,7 @@ def test_configurations_that_come_along_load(file: Path) -> None:
 
 def test_documented_losses_are_those_of_the_configurations() -> None:
     """In the table's order, which is that of the equations, behind the cross-entropy."""
-    terms = ("adversarial", "l1", "perceptual", "style", "tv", "jaccard", "log_mse", "harm", "condition")
+    terms = ("adversarial", "l1", "perceptual", "style", "tv", "jaccard", "log_mse", "condition")
     text = (STREET.parents[2] / "docs/training.md").read_text().partition("## Losses")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")][2:] for line in text.splitlines() if line[:2] == "| "]
     header, _, _, *documented = rows

@@ -109,7 +109,7 @@ def test_stages_train_what_algorithm_1_says() -> None:
 
 
 def test_total_is_the_weighted_sum() -> None:
-    weights = {"l1": 3.0, "adversarial": 0.5, "perceptual": 2.0, "tv": 0.25, "condition": 0.125, "harm": 0.5}
+    weights = {"l1": 3.0, "adversarial": 0.5, "perceptual": 2.0, "tv": 0.25, "condition": 0.125}
     model, stage = prepared(configuration(losses={**weights, "features": "segmenter"}), "joint")
     losses, _ = stage.losses(model, sample())
     of = {"cross_entropy": 1.0, "adversarial_d1": 0.5, "adversarial_d2": 0.5, **weights}

@@ -3,7 +3,7 @@
 from coop_training.losses.adversarial import ADVERSARIAL, AdversarialLoss
 from coop_training.losses.condition import condition_loss, strength_loss
 from coop_training.losses.features import FeatureExtractor, FeatureMaps, feature_extractor
-from coop_training.losses.image import harm, l1, log_mse, total_variation
+from coop_training.losses.image import l1, log_mse, total_variation
 from coop_training.losses.perceptual import gram, perceptual, style
 from coop_training.losses.segmentation import cross_entropy, soft_jaccard
 
@@ -16,7 +16,6 @@ __all__ = [
     "cross_entropy",
     "feature_extractor",
     "gram",
-    "harm",
     "l1",
     "log_mse",
     "perceptual",

@@ -6,8 +6,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LEAST_MSE = 1e-4
-LEAST_CHANGE = 1e-6
-"""Mean squared error, below which harm is none: 60 dB."""
 
 
 def l1(restored: Tensor, clear: Tensor) -> Tensor:
@@ -22,17 +20,6 @@ def log_mse(restored: Tensor, clear: Tensor) -> Tensor:
     counts the same in a hardly degraded image, down to a floor of 40 dB.
     """
     return ((restored.float() - clear).square().mean((1, 2, 3)) + LEAST_MSE).log().mean()
-
-
-def harm(restored: Tensor, degraded: Tensor, clear: Tensor) -> Tensor:
-    """Mean over images of the PSNR in dB that restoration loses, 0 where it gains; not the paper's.
-
-    Images [N,3,H,W] in 0..1. Scalar. To the other losses what is won in one image makes up for what is lost in another;
-    to whoever drives by it, it does not.
-    """
-    before, after = ((image.float() - clear).square().mean((1, 2, 3)) for image in (degraded, restored))
-    lost = (after + LEAST_CHANGE).log10() - (before + LEAST_CHANGE).log10()
-    return F.relu(10 * lost).mean()
 
 
 def total_variation(restored: Tensor) -> Tensor:
