@@ -1,6 +1,5 @@
 # NOT BUILT YET: written to the base image's documents and linted, never built, nor run on a GPU.
-# ROS 2 Jazzy, CUDA 13 and TensorRT: x86-64 with an NVIDIA GPU (driver 580 or later), and Jetson with JetPack 7, which
-# takes the images of Arm servers since CUDA 13; build it on the machine that it is for.
+# ROS 2 Jazzy, CUDA 13 and TensorRT, for x86-64 with an NVIDIA GPU (driver 580 or later). For a Jetson: jetson.Dockerfile.
 # The base image has Ubuntu 24.04, Python 3.12, CUDA 13 and TensorRT with its Python package; a newer one of the same
 # kind: docker build --build-arg BASE=nvcr.io/nvidia/tensorrt:TAG.
 ARG BASE=nvcr.io/nvidia/tensorrt:25.09-py3
