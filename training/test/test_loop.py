@@ -383,7 +383,7 @@ def test_refinement_is_trained_for_a_segmenter_that_exists(coop_train: Train, tm
     out = tmp_path / "run"
     paper = ["--set=variant=paper"]  # whose graphs are exported in a third of the time
     assert coop_train(out, *overrides, *paper, "--set=stages.joint=null", "--set=stages.restoration.steps=1") == 0
-    assert [line["stage"] for line in log(out) if line["step"] == 0] == ["refinement", "restoration"]
+    assert list(dict.fromkeys(line["stage"] for line in log(out))) == ["refinement", "restoration"]
     assert not [name for name in load_file(out / "restoration.safetensors") if name.startswith("segmenter")]
 
     export(out / "restoration.safetensors", tmp_path / "bundle")
