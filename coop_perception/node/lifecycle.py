@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -165,11 +165,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         loading, limit_s = self._load(path), self._settings.value("configure_timeout")
         until = time.monotonic() + limit_s
         while self.context.ok():
-            try:
-                return loading.result(0.05)
-            except TimeoutError:
-                if loading.done():  # its own
-                    raise
+            if wait([loading], 0.05).done:
+                return loading.result()
             if time.monotonic() > until:
                 self._late = late = Path(path or default_bundle())
                 loading.add_done_callback(lambda _: setattr(self, "_late", None))
