@@ -140,15 +140,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def _load(self, path: str, limit_s: float | None = None) -> Future[Pipeline]:
         value = self._settings.value
         cache = Path(value("engine_cache")) if value("engine_cache") else None
-        cameras = len(value("cameras"))
         settings = EngineSettings(
-            value("backend"), value("precision"), value("threads"), cache, cameras, value("network_height")
+            value("backend"),
+            value("precision"),
+            value("threads"),
+            cache,
+            max_batch=len(value("cameras")),
+            network_height=value("network_height"),
         )
 
         def load() -> Pipeline:
             directory = self._roots.resolved(Path(path or default_bundle()))
             try:
-                return load_pipeline(directory, settings, cameras, self._say, limit_s)
+                return load_pipeline(directory, settings, self._say, limit_s)
             except GpuLostError:
                 if value("exit_on_gpu_loss"):
                     end(self)
