@@ -131,6 +131,12 @@ def test_changes_are_drawn_from_all_kinds() -> None:
     assert len(seen) == 30
 
 
+def test_too_few_samples_to_hold_one_out_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(familiarity.main, "--bundle", "any", "--config", "any", "--out", "any", "--samples", 9)
+    assert "--samples 9: expected 10 at least" in capsys.readouterr().err
+
+
 def test_command(
     exported: Path,
     config_file: Path,
