@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from support.gpu_checks import CHECKS, STICKY, Place, apart, broken, outcome, times
 from support.kernels import kernels
-from support.stand_in_tensorrt import MAX_BATCH, stand_in
+from support.stand_in_tensorrt import stand_in
 
 from coop_perception.contracts import STAGES
 from coop_perception.engines import EngineError
-from coop_perception.engines.backends import BACKENDS
+from coop_perception.engines.backends import BACKENDS, MAX_BATCH
 from coop_perception.engines.cuda import call, gpu, memory_in_use
 from coop_perception.engines.loading import EngineSettings, installed
 from coop_perception.engines.modules import cpu_module
