@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from support.gpu_checks import CHECKS, STICKY, Place, apart, broken, outcome, times
 from support.kernels import kernels
-from support.stand_in_tensorrt import MAX_BATCH, stand_in
+from support.stand_in_tensorrt import stand_in
 
 from coop_perception.contracts import STAGES
 from coop_perception.engines import EngineError
-from coop_perception.engines.backends import BACKENDS
+from coop_perception.engines.backends import BACKENDS, MAX_BATCH
 from coop_perception.engines.cuda import call, gpu, memory_in_use
 from coop_perception.engines.loading import EngineSettings, installed
 from coop_perception.engines.modules import cpu_module
@@ -51,12 +51,12 @@ PACKAGES = ("cuda-bindings", "tensorrt", "tensorrt-rtx-cu13", "onnxruntime-gpu",
 def backend_masks(backend: str, precision: str) -> dict[str, Any]:
     """A bundle through the product on a backend: masks against the CPU's, times of a batch."""
     frames = sample_frames()
-    cpu = load_pipeline(default_bundle(), EngineSettings("openvino", "fp32"), 1, lambda _: None)
+    cpu = load_pipeline(default_bundle(), EngineSettings("openvino", "fp32"), lambda _: None)
     reference = [result.mask for result in cpu.run(frames, ("mask",))]
     cpu.close()
     said: list[str] = []
     settings = EngineSettings(backend, precision)
-    pipeline = load_pipeline(default_bundle(), settings, MAX_BATCH, said.append)
+    pipeline = load_pipeline(default_bundle(), settings, said.append)
     try:
         engine = pipeline.engines["segmenter"]
         if not engine.on_gpu:

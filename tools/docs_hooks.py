@@ -118,8 +118,11 @@ def _fields(section: ast.ClassDef) -> Iterator[tuple[str, ...]]:
     for node, after in zip(section.body, [*section.body[1:], None], strict=True):
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
-        documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        meaning = _one_line(str(after.value.value)) if documented else ""  # type: ignore[union-attr]
+        match after:
+            case ast.Expr(ast.Constant(str(text))):
+                meaning = _one_line(text)
+            case _:
+                meaning = ""
         default, limits = _default(node.value)
         yield f"`{node.target.id}`", f"`{_cell(ast.unparse(node.annotation))}`", default, limits, _cell(meaning)
 

@@ -210,16 +210,16 @@ def segments(table: Table) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
         yield "condition", name, rows
 
 
-def conditions_in(table: Table, told: bool = True) -> dict[str, NDArray[np.bool_]]:
-    """By condition, and for `clear`, which frames it is in: as the networks find, or rather, with `told`, as the
-    recording says, where it does."""
-    presence, applied = table.by_key("presence"), table.by_key("applied") if told else {}
+def conditions_in(table: Table, estimated: bool = False) -> dict[str, NDArray[np.bool_]]:
+    """By condition, and for `clear`, which frames it is in: as the recording says, or else as the networks find; as
+    they find alone where `estimated`."""
+    presence, applied = table.by_key("presence"), {} if estimated else table.by_key("applied")
     if not presence:
         return {}
-    estimated = np.stack(list(presence.values()))
+    found = np.stack(list(presence.values()))
     levels = np.stack([applied.get(name, np.full(len(table), np.nan)) for name in presence])
-    known = ~np.isnan(np.concatenate([estimated, levels])).all(axis=0)
-    there = np.where(np.isnan(levels), np.nan_to_num(estimated) >= PRESENT, levels > 0)
+    known = ~np.isnan(np.concatenate([found, levels])).all(axis=0)
+    there = np.where(np.isnan(levels), np.nan_to_num(found) >= PRESENT, levels > 0)
     return {CLEAR: known & ~there.any(axis=0), **dict(zip(presence, there, strict=True))}
 
 

@@ -106,7 +106,7 @@ class _Tally:
         self._sums[name] = self._sums.get(name, 0.0) + float(more)
 
     def _add_conditions(self, table: Table) -> None:
-        showing = conditions_in(table, told=False)
+        showing = conditions_in(table, estimated=True)
         if not showing:
             return
         self.estimated += int(np.logical_or.reduce(list(showing.values())).sum())

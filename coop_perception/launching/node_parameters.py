@@ -20,7 +20,7 @@ def parameter_files(file: str, namespace: str, name: str, warn: Callable[[str], 
         file: YAML; substitutions of launch may be in it.
         namespace: the node's, fully qualified or empty.
         name: the node's.
-        warn: told when nothing in the file is for the node.
+        warn: called when nothing in the file is for the node.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, or it is no YAML.

@@ -51,8 +51,8 @@ def recorder(node: LifecycleNode, directory: str, options: Sequence[str], restar
     begun = False
 
     def look(context: LaunchContext) -> list[Action]:
-        """Record when two looks have seen the same: what a node has made arrives piece by piece. What it uses only
-        later, with other cameras say, is told."""
+        """Record when two looks have seen the same: what a node has made arrives piece by piece. Warn of what it uses
+        only later, with other cameras say, which is not recorded."""
         nonlocal topics, begun
         seen = topics_of(get_ros_node(context), node.node_name)
         again = after(LOOK_S, OpaqueFunction(function=look))

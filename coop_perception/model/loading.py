@@ -21,7 +21,6 @@ from coop_perception.model.trial import try_bundle
 def load_pipeline(
     directory: Path,
     settings: EngineSettings,
-    cameras: int,
     say: Callable[[str], object],
     limit_s: float | None = None,
 ) -> Pipeline:
@@ -29,8 +28,7 @@ def load_pipeline(
 
     Args:
         directory: of the bundle.
-        settings: what is to run it, and with which height of the networks' image it is warmed up.
-        cameras: how many share it, the largest batch.
+        settings: what is to run it, and with which batches and height of the networks' image it is warmed up.
         say: gets a line about each step.
         limit_s: the bundle is one that may not end to load: it is loaded in a process of its own first, which is given
             so many seconds.
@@ -44,13 +42,11 @@ def load_pipeline(
         if limit_s is None:
             take_snapshot(directory, copy)
         else:
-            try_bundle(directory, copy, settings, cameras, limit_s)
-        return load_snapshot(directory, copy, settings, cameras, say)
+            try_bundle(directory, copy, settings, limit_s)
+        return load_snapshot(directory, copy, settings, say)
 
 
-def load_snapshot(
-    directory: Path, copy: Path, settings: EngineSettings, cameras: int, say: Callable[[str], object]
-) -> Pipeline:
+def load_snapshot(directory: Path, copy: Path, settings: EngineSettings, say: Callable[[str], object]) -> Pipeline:
     """As `load_pipeline`, of a copy that has been taken already."""
     begun = time.perf_counter()
     pipelines: list[Pipeline] = []
@@ -58,7 +54,7 @@ def load_snapshot(
     def warm_up(engines: Mapping[str, Engine]) -> None:
         started = time.perf_counter()
         pipeline = Pipeline(bundle, engines)
-        pipeline.warm_up(cameras, settings.network_height)
+        pipeline.warm_up(settings.max_batch, settings.network_height)
         pipelines.append(pipeline)  # and no other: engines are prepared for the memory that it holds
         say(f"warmed up in {time.perf_counter() - started:.1f} s")
 

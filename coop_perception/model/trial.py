@@ -21,11 +21,11 @@ KINDS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (BundleErro
 PROCESS = "coop_perception.model.trial_process"
 
 
-def try_bundle(directory: Path, copy: Path, settings: EngineSettings, cameras: int, limit_s: float) -> None:
+def try_bundle(directory: Path, copy: Path, settings: EngineSettings, limit_s: float) -> None:
     """Load a bundle once, elsewhere. Its snapshot is in `copy` after that.
 
     Args:
-        directory, settings, cameras: as for `coop_perception.model.loading.load_pipeline`.
+        directory, settings: as for `coop_perception.model.loading.load_pipeline`.
         copy: a folder to make.
         limit_s: seconds that it may take.
 
@@ -33,7 +33,7 @@ def try_bundle(directory: Path, copy: Path, settings: EngineSettings, cameras: i
         BundleError, EngineError: what loading it there raised; the process took longer, or died.
     """
     command = [sys.executable, "-m", PROCESS]
-    given = pickle.dumps((os.getpid(), directory, copy, settings, cameras))
+    given = pickle.dumps((os.getpid(), directory, copy, settings))
     try:
         done = subprocess.run(command, input=given, stdout=subprocess.PIPE, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:

@@ -27,14 +27,14 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     except OSError:
         pass
-    parent, directory, copy, settings, cameras = pickle.load(sys.stdin.buffer)  # the parent's own
+    parent, directory, copy, settings = pickle.load(sys.stdin.buffer)  # the parent's own
     if os.getppid() != parent:  # which was gone before it could be asked for
         os._exit(1)
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # for what runtimes print
     try:
         take_snapshot(directory, copy)
-        load_snapshot(directory, copy, settings, cameras, lambda _: None)
+        load_snapshot(directory, copy, settings, lambda _: None)
         result = ("", "")
     except Exception as error:
         kind = type(error).__name__

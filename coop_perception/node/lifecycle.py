@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -140,15 +140,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def _load(self, path: str, limit_s: float | None = None) -> Future[Pipeline]:
         value = self._settings.value
         cache = Path(value("engine_cache")) if value("engine_cache") else None
-        cameras = len(value("cameras"))
         settings = EngineSettings(
-            value("backend"), value("precision"), value("threads"), cache, cameras, value("network_height")
+            value("backend"),
+            value("precision"),
+            value("threads"),
+            cache,
+            max_batch=len(value("cameras")),
+            network_height=value("network_height"),
         )
 
         def load() -> Pipeline:
             directory = self._roots.resolved(Path(path or default_bundle()))
             try:
-                return load_pipeline(directory, settings, cameras, self._say, limit_s)
+                return load_pipeline(directory, settings, self._say, limit_s)
             except GpuLostError:
                 if value("exit_on_gpu_loss"):
                     end(self)
@@ -165,11 +169,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         loading, limit_s = self._load(path), self._settings.value("configure_timeout")
         until = time.monotonic() + limit_s
         while self.context.ok():
-            try:
-                return loading.result(0.05)
-            except TimeoutError:
-                if loading.done():  # its own
-                    raise
+            if wait([loading], 0.05).done:
+                return loading.result()
             if time.monotonic() > until:
                 self._late = late = Path(path or default_bundle())
                 loading.add_done_callback(lambda _: setattr(self, "_late", None))

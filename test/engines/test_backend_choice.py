@@ -275,8 +275,8 @@ def test_a_loaded_pipeline_serves_by_what_it_was_warmed_up_with(
     monkeypatch.setattr(
         engine_files, "ensure", lambda bundle, names, *_, also: {name: bundle.networks[name].path for name in names}
     )
-    settings = EngineSettings("tensorrt", cache=tmp_path)
-    pipeline = load_pipeline(bundle.directory, settings, 2, lambda _: None)
+    settings = EngineSettings("tensorrt", cache=tmp_path, max_batch=2)
+    pipeline = load_pipeline(bundle.directory, settings, lambda _: None)
     cuda.calls.clear()
     for cameras in (1, 2):
         pipeline.run([np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * cameras, OUTPUTS)

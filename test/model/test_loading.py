@@ -31,7 +31,7 @@ from coop_perception.model.bundle import MANIFEST, BundleError, load_bundle
 from coop_perception.model.loading import load_pipeline
 from coop_perception.model.pipeline import OUTPUTS
 
-load = partial(load_pipeline, settings=EngineSettings("onnxruntime"), cameras=1, say=lambda _: None)
+load = partial(load_pipeline, settings=EngineSettings("onnxruntime"), say=lambda _: None)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_no_process_is_left_of_one_that_was_killed(directory: Path, tmp_path: Pa
     code = (
         "import sys; from pathlib import Path; from coop_perception.engines.loading import EngineSettings; "
         "from coop_perception.model.trial import try_bundle; "
-        "try_bundle(Path(sys.argv[1]), Path(sys.argv[2]), EngineSettings('onnxruntime'), 1, 600.0)"
+        "try_bundle(Path(sys.argv[1]), Path(sys.argv[2]), EngineSettings('onnxruntime'), 600.0)"
     )
     copy = tmp_path / "copies/bundle"
     parent = subprocess.Popen([sys.executable, "-c", code, str(directory), str(copy)])
@@ -143,7 +143,7 @@ def test_no_process_is_left_of_one_that_was_killed(directory: Path, tmp_path: Pa
         parent.kill()
         parent.wait()
     wait_until(lambda: state(child)[:1] in ([], ["Z"]))  # dead ones wait for somebody to ask what became of them
-    late = pickle.dumps((parent.pid, directory, tmp_path / "other", EngineSettings("onnxruntime"), 1))
+    late = pickle.dumps((parent.pid, directory, tmp_path / "other", EngineSettings("onnxruntime")))
     done = subprocess.run([sys.executable, "-m", trial.PROCESS], input=late, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, b"")
     assert not (tmp_path / "other").exists()

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from pydantic import ValidationError
 from rich.console import Console
@@ -117,10 +119,13 @@ def adapt_bundle(source: Path, camera: CameraFrames, out: Path, restoration_step
     segmenter: Any = BundleSegmenter(OnnxRuntimeEngine(bundle.networks["segmenter"].path))
     model.segmenter = segmenter
     load_bundle_weights(source, model, config)
+    fitted = {"refinement": "refinement.estimator", **({"restoration": "restoration"} if restoration_steps else {})}
+    for name, part in fitted.items():  # now, for to fit them takes minutes
+        _with_weights(bundle.networks[name].path, part, model)
     before = measure(bundle, camera.held, config, console)
     adapt(model.eval(), config, camera.fitted, restoration_steps, console)
     with new_bundle(out, False, console) as made:
-        changed = _write(source, bundle, model, made, restoration_steps > 0)
+        _write(source, bundle, model, made, fitted)
         after = measure(load_bundle(made), camera.held, config, console)
         shown = table(before, after)
         if found := worse(before, after):
@@ -132,7 +137,7 @@ def adapt_bundle(source: Path, camera: CameraFrames, out: Path, restoration_step
         manifest |= {"name": out.name, "figures": _figures(before, after)}
         manifest["training"]["adapted"] = {
             "from": bundle.name,
-            "networks": changed,
+            "networks": list(fitted.values()),
             "frames": len(camera.fitted),
             "held_out": len(camera.held),
             "restoration_steps": restoration_steps,
@@ -175,18 +180,21 @@ def _config(bundle: Bundle) -> TrainConfig:
         ) from error
 
 
-def _write(source: Path, bundle: Bundle, model: Cooperative, made: Path, restoration: bool) -> list[str]:
-    """The old bundle's files, with the model's weights in the graphs of what was fitted; the names of these."""
-    fitted = {"refinement": "refinement.estimator", **({"restoration": "restoration"} if restoration else {})}
+def _with_weights(path: Path, part: str, model: Cooperative) -> onnx.ModelProto:
+    """A graph with the model's weights of a part of it."""
+    return put_weights(path, f"model.{part}.", model.get_submodule(part))
+
+
+def _write(source: Path, bundle: Bundle, model: Cooperative, made: Path, fitted: Mapping[str, str]) -> None:
+    """The old bundle's files, with the model's weights in the graphs of what was fitted, by network."""
     manifest = read_yaml(source / MANIFEST)
     for file in bundle.files:
         shutil.copyfile(file, made / file.name)
     for name, part in fitted.items():
         path = made / bundle.networks[name].path.name
-        save_graph(put_weights(path, f"model.{part}.", model.get_submodule(part)), path)
+        save_graph(_with_weights(path, part, model), path)
         manifest["networks"][name]["sha256"] = sha256(path)
     write_manifest(made, manifest)
-    return list(fitted.values())
 
 
 def _figures(before: Measured, after: Measured) -> dict[str, Any]:

@@ -64,6 +64,8 @@ CHANGED_DB, OF_A_CHANGE = 45.0, 1 / 3
 """A clear image that comes back at less than this is spoilt: by a third of what it is below."""
 LEAST_ERROR = 1e-7
 """Mean squared error, below which nothing is gained: 70 dB."""
+HELD_OUT = 10
+"""One of so many samples is not fitted to."""
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY, JITTER = 4000, 128, 1e-3, 0.1, 0.05
 
 
@@ -103,6 +105,8 @@ def main() -> int:
     written.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     written.add_argument("--force", action="store_true", help="replace a file at --out")
     arguments = parser.parse_args()
+    if arguments.samples < HELD_OUT:
+        parser.error(f"--samples {arguments.samples}: expected {HELD_OUT} at least, one of which is held out")
     console = Console(stderr=True, markup=False)
     try:
         open_results(arguments.out.parent, [arguments.out.name], arguments.force)
@@ -232,9 +236,9 @@ def drawn(outcomes: Outcomes, among: Tensor, number: int) -> Outcomes:
 
 
 def fit(estimator: Estimator, outcomes: Outcomes, steps: int) -> str:
-    """Fit `familiar`, from nothing, so that restoration gains most and spoils least. Returns a line about it, on a
-    tenth of the samples held out."""
-    held = torch.arange(len(outcomes.error)) % 10 == 0
+    """Fit `familiar`, from nothing, so that restoration gains most and spoils least. Returns a line about it, on the
+    samples held out."""
+    held = torch.arange(len(outcomes.error)) % HELD_OUT == 0
     fitted = (~held).nonzero().squeeze(1)
     estimator.requires_grad_(False)
     estimator.familiar.requires_grad_(True).train()

@@ -154,8 +154,9 @@ def validation_frames(config: DataConfig, conditions: Sequence[str], most: int) 
 
 
 def _held_out(items: Sequence[Item], config: DataConfig) -> int:
-    """How many of the data set's frames, the last, are for validation."""
-    return round(config.validation_share * len(items)) if config.validation_split is None else 0
+    """How many of the data set's frames, the last, are for validation; the first never is."""
+    wanted = round(config.validation_share * len(items)) if config.validation_split is None else 0
+    return min(wanted, max(len(items) - 1, 0))
 
 
 def _held(items: Sequence[Item], config: DataConfig, name: str) -> Sequence[LabelledFrame]:

@@ -91,18 +91,23 @@ def main() -> int:
         complain(f"{str(stop) or 'stopped'}; go on with: coop-train {shlex.join(again)}{anew}")
         return INTERRUPTED if is_first_process() else DONE
     if is_first_process():
-        print(f"{ended(config, out, wanted[-1])}\nnext: {shlex.join(following(config, out, arguments))}")
+        print(f"{ended(config, out, wanted[-1])}\nnext: {shlex.join(following(config, out, arguments, parser))}")
     return DONE
 
 
-def following(config: TrainConfig, out: Path, arguments: argparse.Namespace) -> list[str]:
-    """The command that goes on from here: the next stage, or the export."""
+def following(
+    config: TrainConfig, out: Path, arguments: argparse.Namespace, parser: argparse.ArgumentParser
+) -> list[str]:
+    """The command that goes on from here: the next stage, on the same machine, or the export."""
     stages = config.stages.present
     done = stages[-1] if arguments.stage == "all" else arguments.stage
     if done == stages[-1]:
         return ["coop-export", "--checkpoint", f"{out / done}.safetensors", "--out", f"models/{config.name}"]
     overrides = [word for override in arguments.overrides for word in ("--set", override)]
     command = ["coop-train", "--config", str(arguments.config), *overrides, "--out", str(out)]
+    for name in ("accelerator", "devices", "precision"):
+        if (value := getattr(arguments, name)) != parser.get_default(name):
+            command += [f"--{name}", str(value)]
     return [*command, "--stage", stages[stages.index(done) + 1]]
 
 

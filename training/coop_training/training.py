@@ -112,7 +112,7 @@ def train(
     costs = deployed_costs(model)
     console.print(cost_table(model, costs))
     frames = load_frames(config.data, config.conditions)
-    validation = validation_frames(config.data, config.conditions, FRAMES) if fabric.is_global_zero else []
+    validation = validation_frames(config.data, config.conditions, FRAMES)  # in all processes, to fail in all
     console.print(f"{len(frames)} training frames, {len(validation)} to validate on")
     counts = label_counts(frames)
     for line in check_labels(counts, config.data):

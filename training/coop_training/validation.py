@@ -67,12 +67,11 @@ class Validation:
             run.validation, run.conditions(0.0) if stage.adverse else Conditions((), 1.0), (1.0, 1.0)
         )
         seed = run.config.seed  # each frame is the same in every stage and run of a configuration
-        self.views = [
-            drawn.draw(np.array([index]), np.random.default_rng((seed, index))) for index in range(len(run.validation))
-        ]
+        scored = len(run.validation) if run.fabric.is_global_zero else 0
+        self.views = [drawn.draw(np.array([index]), np.random.default_rng((seed, index))) for index in range(scored)]
 
     def due(self, step: int) -> bool:
-        """Whether there are frames, and it is time to score them after this step."""
+        """Whether this process has frames to score, and it is time to do so after this step."""
         return bool(self.views) and ((step + 1) % EVERY == 0 or step + 1 == self.steps)
 
     def scored(self, step: int, average: WeightAverage) -> tuple[dict[str, float], bool]:

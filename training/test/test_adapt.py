@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from coop_training.results import ConditionScores, ImageScores, MaskScores, Resu
 from onnx import numpy_helper
 from small_recording import COUNT, picture, write_bag
 from smoke_run import HEIGHT, WIDTH, run
+from toy_bundle import rewrite_network
 
 from coop_perception.model.bundle import load_bundle
 from coop_perception.sample_scene.drive import SampleDrive
@@ -151,6 +153,23 @@ def test_a_bundle_that_became_worse_is_not_written(
     assert run(adapt.main, *arguments) == 1
     assert "not written, for it would be worse" in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_bundle_whose_graph_lacks_a_weight_is_refused_before_the_work(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = shutil.copytree(exported / "bundle", tmp_path / "old")
+    model = onnx.load(old / "refinement.onnx")
+    lost, other = "model.refinement.estimator.familiar.0.bias", "another_one"
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == lost)
+    tensor.name = other
+    for node in model.graph.node:
+        node.input[:] = [other if name == lost else name for name in node.input]
+    rewrite_network(old, "refinement", model)
+    monkeypatch.setattr(adapt, "measure", lambda *_: pytest.fail("it was measured"))
+    images = write_images(tmp_path / "images", 8)
+    assert run(adapt.main, "--bundle", old, "--images", images, "--out", tmp_path / "mine") == 1
+    assert f"does not hold {lost}" in capsys.readouterr().err
 
 
 def test_something_to_adapt_to_is_needed(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def test_it_is_never_certain(fitted: Estimator) -> None:
     assert presence.max() < 0.995
 
 
-def test_an_image_unlike_all_others_is_not_told_the_more_surely(fitted: Estimator) -> None:
+def test_an_image_unlike_all_others_is_not_estimated_the_more_surely(fitted: Estimator) -> None:
     far = fitted.centre + 1e3 * fitted.spread
     with torch.no_grad():
         torch.testing.assert_close(fitted(far[None])[0], fitted(far[None] + 1e6 * fitted.spread)[0])

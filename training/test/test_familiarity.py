@@ -10,6 +10,7 @@ import pytest
 import torch
 from coop_training import familiarity
 from coop_training.config import StageConfig, StagesConfig, TrainConfig
+from coop_training.estimator import LEAST_SIDE
 from coop_training.familiarity import AVERSION, CHANGED_DB, Outcomes, fit, gained, outcome, sample
 from coop_training.frames import unlabelled
 from coop_training.model import Cooperative
@@ -72,12 +73,14 @@ def test_losses_weigh_more_than_gains() -> None:
     assert float(found) == pytest.approx(float(best), abs=0.05)
 
 
-def test_samples_are_whole_frames_of_all_cameras(tmp_path: Path) -> None:
+def test_samples_are_frames_of_all_cameras_and_cutouts_of_the_others(tmp_path: Path) -> None:
     config = TrainConfig(name="few", mixtures=True, stages=StagesConfig(segmenter=StageConfig(steps=1)))
     own = [unlabelled(SampleDrive(3, 160, 96).frame(0).image)]
     cv2.imwrite(str(tmp_path / "other.png"), SampleDrive(4, 200, 120).frame(0).image[..., ::-1])
     drawn = [sample(own, [tmp_path / "other.png"], config, np.random.default_rng(seed)) for seed in range(24)]
-    assert {clear.shape for clear, _ in drawn} == {(96, 160, 3), (120, 200, 3)}
+    shapes = {clear.shape for clear, _ in drawn}
+    assert {(96, 160, 3), (120, 200, 3)} < shapes
+    assert all(height == 120 and LEAST_SIDE <= width < 200 for height, width, _ in shapes if width not in (160, 200))
     assert all(clear.shape == degraded.shape for clear, degraded in drawn)
     assert 0 < sum(np.array_equal(clear, degraded) for clear, degraded in drawn) < 12
     again = sample(own, [tmp_path / "other.png"], config, np.random.default_rng(5))
@@ -129,6 +132,12 @@ def test_changes_are_drawn_from_all_kinds() -> None:
     image = SampleDrive(3, 64, 48).frame(4).image
     seen = {unknown(image, np.random.default_rng(seed)).tobytes() for seed in range(30)}
     assert len(seen) == 30
+
+
+def test_too_few_samples_to_hold_one_out_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(familiarity.main, "--bundle", "any", "--config", "any", "--out", "any", "--samples", 9)
+    assert "--samples 9: expected 10 at least" in capsys.readouterr().err
 
 
 def test_command(

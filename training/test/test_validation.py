@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from coop_training.model import Cooperative
 from coop_training.validation import validate
 from random_model import CONFIG
 from safetensors.torch import load_file
+from smoke_run import write_frames
 from torch import Tensor, nn
 
 from coop_perception.camera import Intrinsics
@@ -34,6 +38,7 @@ SEGMENTER = ("--stage", "segmenter", "--set=ema=0")
     [
         ("data.validation_share=0.34", 2, ["a_2"]),
         ("data.validation_share=0", 3, []),
+        ("data.validation_share=0.99", 1, ["a_1", "a_2"]),
         ("data.validation_split=val", 3, ["b_4"]),
     ],
 )
@@ -63,6 +68,29 @@ def test_frames_without_a_label_cannot_be_validated_on(config_file: Path, monkey
     monkeypatch.setattr("coop_training.frames.UnreadFrames.__getitem__", lambda *_: labelled(255))
     with pytest.raises(DatasetError, match="none of the 1 frames to validate on has a label; give another"):
         validation_frames(load_config(config_file).data, (), 24)
+
+
+def test_what_cannot_be_validated_on_ends_all_processes(config_file: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    write_frames(own)
+    broken = own / "images/val/b_4.png"
+    broken.write_bytes(broken.read_bytes()[:99])
+    command = [
+        sys.executable,
+        "-m",
+        "coop_training.train",
+        "--config",
+        str(config_file),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    options = [*SEGMENTER, f"--set=data.root={own}", "--accelerator", "cpu", "--devices", "2", "--precision", "32-true"]
+    ended = subprocess.run(
+        [*command, *options], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr.count(f"coop-train: {broken}") == 1
+    assert "Traceback" not in ended.stderr
 
 
 def labelled(of_right_half: int) -> LabelledFrame:
@@ -133,7 +161,7 @@ def test_a_stages_result_is_the_best_of_its_averages(
     coop_train: Callable[..., int], tmp_path: Path, weights: list[dict[str, Tensor]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert coop_train(out, *SEGMENTER) == 0
+    assert coop_train(out, *SEGMENTER, "--precision", "32-true") == 0
     assert_best_is_the_result(out, weights)
     said = capsys.readouterr()
     assert "segmenter, step 2: mIoU 30.0 %, the best so far" in said.err
@@ -142,7 +170,7 @@ def test_a_stages_result_is_the_best_of_its_averages(
     assert ended.startswith(f"{out / 'segmenter.safetensors'}: mIoU 30.0 % on 1 frames, after 2 of 3 steps; run.json")
     assert f"tensorboard --logdir {out}" in ended
     assert following.startswith("next: coop-train --config ")
-    assert following.endswith(f"--set ema=0 --out {out} --stage refinement")
+    assert following.endswith(f"--set ema=0 --out {out} --precision 32-true --stage refinement")
 
 
 def test_the_best_outlives_an_interruption(
