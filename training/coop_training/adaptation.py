@@ -31,7 +31,7 @@ from coop_training.familiarity import Outcomes, drawn, outcome, stacked
 from coop_training.frames import unlabelled
 from coop_training.guidance import degraded_segmentation, image_of, rough_estimate, to_image
 from coop_training.layouts.frame import LabelledFrame
-from coop_training.losses import harm, l1, log_mse, strength_loss
+from coop_training.losses import l1, log_mse, strength_loss
 from coop_training.model import Cooperative
 from coop_training.networks.estimate import Estimator
 from coop_training.observed import Pixels, adverse, refinement_of, statistics
@@ -186,7 +186,7 @@ def fit_restoration(
         with torch.no_grad():
             guidance = model.refinement(image, degraded_segmentation(model, image))[0].float().softmax(1)
         restored = model.restored(frame, image, guidance, rough_estimate(batch.strengths))
-        loss = config.losses.l1 * l1(restored, clear) + log_mse(restored, clear) + harm(restored, frame, clear)
+        loss = config.losses.l1 * l1(restored, clear) + log_mse(restored, clear)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(restoration.parameters(), 1.0)
