@@ -160,7 +160,7 @@ def test_a_bundle_whose_graph_lacks_a_weight_is_refused_before_the_work(
 ) -> None:
     old = shutil.copytree(exported / "bundle", tmp_path / "old")
     model = onnx.load(old / "refinement.onnx")
-    lost, other = "model.refinement.estimator.familiar.0.bias", "another_one"
+    lost, other = "model.refinement.estimator.familiar.1.bias", "another_one"
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == lost)
     tensor.name = other
     for node in model.graph.node:
