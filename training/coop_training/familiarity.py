@@ -56,7 +56,7 @@ OTHER_CAMERAS = 0.5
 """Share of samples from other cameras, where there are any."""
 LARGEST_DB, LEAST_DB = 6.0, -12.0
 """What a sample counts for at most and at least, in dB gained."""
-AVERSION = 5.0
+AVERSION = 15.0
 """How much heavier a loss weighs than a gain: never worse than the input comes before better."""
 LARGEST_HEIGHT = 720
 """Pixels: of other cameras' frames that are restored."""

@@ -20,6 +20,10 @@ from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
 from coop_training.networks.segmenter import Segmenter
 
+SHARE = 0.75
+"""Of the change that restoration was trained to make, what is made as deployed: towards the whole of it it gains less
+and less, and spoils ever more where it is wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -109,10 +113,10 @@ class Cooperative(nn.Module):
             refined: S_r, probabilities [N,C,·,·].
             estimate: what it is conditioned on.
         """
-        restored = self.restored(frame, image, refined, estimate)
+        change = self.restored(frame, image, refined, estimate) - frame
         if isinstance(self.restoration, Restoration) and self.guidance != "none":
-            return restored  # which changes a frame by no more than the estimate says
-        return frame + estimate.weight[:, None, None, None] * (restored - frame)
+            return frame + SHARE * change  # which is no more than the estimate says
+        return frame + estimate.weight[:, None, None, None] * change
 
     def restored(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
         """Restoration as it is trained: peers that know of no condition change clear frames too. Arguments as

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,9 +146,10 @@ def test_images_of_a_batch_do_not_mix_in_the_refinements_training() -> None:
 
 
 def test_a_restorations_weight_follows_presence_and_familiarity() -> None:
-    presence = torch.tensor([[0.04, 0.01], [0.0, 0.15], [0.25, 0.1], [0.9, 0.9], [0.9, 0.0]])
+    presence = torch.tensor([[0.19, 0.01], [0.0, 0.35], [0.5, 0.1], [0.9, 0.9], [0.9, 0.0]])
     known = Estimate(presence, torch.ones_like(presence), torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0]))
     torch.testing.assert_close(known.weight, torch.tensor([0.0, 0.5, 1.0, 0.5, 0.0]))
+    assert (replace(known, whole=True).weight == 1).all()
 
 
 @pytest.mark.parametrize("size", [(352, 480), (361, 487), (90, 160), (180, 98)])
