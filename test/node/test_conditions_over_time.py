@@ -173,12 +173,12 @@ def test_without_skipping_every_frame_is_restored(active: Callable[..., Client])
     camera = Camera(ours)
     assert set_parameters(ours, skip_when_clear=False) == ""
     counted = ours.status("front").frames_clear
-    assert camera.shows(frame(0.1)).restoration_ran
-    np.testing.assert_array_equal(camera.restored, 255 - frame(0.1))
+    assert camera.shows(frame(0.25)).restoration_ran
+    np.testing.assert_array_equal(camera.restored, 255 - frame(0.25))
     settle(ours, "front")
     assert ours.status("front").frames_clear == counted
     assert set_parameters(ours, skip_when_clear=True) == ""
-    assert not camera.shows(frame(0.1)).restoration_ran
+    assert not camera.shows(frame(0.25)).restoration_ran
 
 
 def test_the_filter_sees_frames_that_nobody_wants_restored(active: Callable[..., Client]) -> None:

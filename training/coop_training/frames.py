@@ -24,7 +24,7 @@ from coop_training.layouts.class_lists import ClassList
 from coop_training.layouts.folders import paired_items
 from coop_training.layouts.frame import Item, LabelledFrame, scaled
 
-_CONSOLE = Console(stderr=True)
+_CONSOLE = Console(stderr=True, markup=False)
 
 
 class UnreadFrames(Sequence[LabelledFrame]):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coop_perception.contracts import InputSizes, network_size
+from coop_perception.documents import parse_json
 from coop_perception.metrics import confusion_matrix, mean_psnr, psnr, segmentation_scores
 from coop_perception.views import scene_view
 from coop_training.checkpoint import load_weights, read_facts, save_weights
@@ -94,7 +95,7 @@ class Validation:
         if not self.path.exists():
             return None
         facts = read_facts(self.path)
-        return Best(int(facts["steps"]), json.loads(facts["figures"]))
+        return Best(int(facts["steps"]), parse_json(facts["figures"], f"{self.path}: its figures"))
 
     def take_best(self) -> Best | None:
         """Give the model, in every process, the weights of the best, where anything was scored."""
