@@ -260,4 +260,6 @@ def test_cleanup_gives_back_memory_threads_and_files(tmp_path: Path, backend: st
             others.append([len(list(Path(f"/proc/{process.pid}/{kind}").iterdir())) for kind in ("task", "fd")])
     assert min(memory[-THIRD:]) < min(memory[THIRD:-THIRD]) + ADDED_MB, memory
     assert min(memory[-THIRD:]) < 1.05 * memory[0], memory
-    assert others[-1] == others[THIRD], others
+    # The fewest, too: of other processes' participants a node has some as long as they live.
+    last, middle = ([min(kind) for kind in zip(*rows, strict=True)] for rows in (others[-THIRD:], others[THIRD:-THIRD]))
+    assert all(a <= b for a, b in zip(last, middle, strict=True)), others
