@@ -44,7 +44,7 @@ from coop_training.observed import (
     adverse,
     observe,
     refinement_of,
-    restored,
+    wholly_changed,
 )
 from coop_training.record import commit
 from coop_training.results import HARM_DB
@@ -167,7 +167,7 @@ def outcome(model: Cooperative, clear: Pixels, degraded: Pixels, sizes: InputSiz
     seen = observe(model, degraded, sizes)
     with torch.no_grad():
         estimate = refinement_of(model).estimator.estimate(seen.statistics)
-    result = restored(model, seen, replace(estimate, whole=True))
+    result = wholly_changed(model, seen, estimate)
     before, after, truth = (image.astype(np.float64) / 255 for image in (degraded, result, clear))
     error, change = truth - before, after - before
     means = [torch.tensor([float(product.mean())]) for product in (error**2, error * change, change**2)]

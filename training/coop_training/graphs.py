@@ -54,7 +54,7 @@ class RestorationGraph(_Graph):
     ) -> Tensor:
         given = to_float(frame)
         estimate = Estimate(presence, strength, familiarity)
-        change = self.model.restore(given, to_float(image), refined_probabilities, estimate) - given
+        change = self.model.change(given, to_float(image), refined_probabilities, estimate)
         # Added to the bytes, which any precision holds: where nothing changes, the frame comes out as it went in.
         return level(frame.float() + 255 * change.permute(0, 2, 3, 1))
 

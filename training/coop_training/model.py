@@ -113,21 +113,38 @@ class Cooperative(nn.Module):
             refined: S_r, probabilities [N,C,·,·].
             estimate: what it is conditioned on.
         """
-        change = self.restored(frame, image, refined, estimate) - frame
-        if isinstance(self.restoration, Restoration) and self.guidance != "none":
-            return frame + SHARE * change  # which is no more than the estimate says
-        return frame + estimate.weight[:, None, None, None] * change
+        return frame + self.change(frame, image, refined, estimate)
+
+    def change(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
+        """What `restore` adds to the frame."""
+        share, change = self._proposed(frame, image, refined, estimate)
+        return (share * estimate.weight)[:, None, None, None] * change
+
+    def whole_change(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
+        """The most that `restore` would add to the frame, were the estimate sure and familiar."""
+        share, change = self._proposed(frame, image, refined, estimate)
+        return share * change
+
+    def _proposed(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> tuple[float, Tensor]:
+        """A change, and how much of it is made at most: of a peer's all."""
+        if isinstance(self.restoration, Restoration):
+            return SHARE, self.restoration.change(frame, image, *self._received(refined, estimate))
+        return 1.0, self.restored(frame, image, refined, estimate) - frame
 
     def restored(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
         """Restoration as it is trained: peers that know of no condition change clear frames too. Arguments as
-        `restore`'s; of S_r and estimate it receives what the configuration's `guidance` lets it."""
+        `restore`'s."""
+        result: Tensor = self.restoration(frame, image, *self._received(refined, estimate))
+        return result
+
+    def _received(self, refined: Tensor, estimate: Estimate) -> tuple[Tensor, Estimate]:
+        """What restoration receives of S_r and estimate: as much as the configuration's `guidance` lets it."""
         if self.guidance in ("uniform", "none"):
             refined = torch.full_like(refined, 1 / self.classes)
         if self.guidance == "none":
             ones = torch.ones_like(estimate.presence)
             estimate = Estimate(ones, ones / 2, torch.ones_like(estimate.familiarity))
-        result: Tensor = self.restoration(frame, image, refined, estimate)
-        return result
+        return refined, estimate
 
     def parts(self) -> dict[str, nn.Module]:
         """All networks by name, as checkpoints hold them."""

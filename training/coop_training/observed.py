@@ -62,10 +62,10 @@ def statistics(model: Cooperative, frame: Pixels, sizes: InputSizes) -> Tensor:
 
 
 @torch.no_grad()
-def restored(model: Cooperative, seen: Observation, estimate: Estimate) -> Pixels:
-    """The frame restored, uint8 [h,w,3]."""
-    result = model.restore(seen.frame, seen.image, seen.refined, estimate)[0].clamp(0, 1)
-    return np.asarray(np.rint(255 * result.permute(1, 2, 0).numpy()), np.uint8)
+def wholly_changed(model: Cooperative, seen: Observation, estimate: Estimate) -> Pixels:
+    """The frame with the whole of restoration's change, uint8 [h,w,3]."""
+    change = model.whole_change(seen.frame, seen.image, seen.refined, estimate)
+    return np.asarray(np.rint(255 * (seen.frame + change)[0].clamp(0, 1).permute(1, 2, 0).numpy()), np.uint8)
 
 
 def adverse(

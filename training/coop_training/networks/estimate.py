@@ -25,20 +25,16 @@ class Estimate:
     """What is taken to be wrong with the images of a batch.
 
     presence [N,K]: the probability of each condition, independent of the others'; strength [N,K]: how strong it then
-    is, 0..1; familiarity [N], 0..1: how far a restoration by this estimate is to be trusted. whole: the whole change
-    is made, whatever these say, to see what it would be.
+    is, 0..1; familiarity [N], 0..1: how far a restoration by this estimate is to be trusted.
     """
 
     presence: Tensor
     strength: Tensor
     familiarity: Tensor
-    whole: bool = False
 
     @property
     def weight(self) -> Tensor:
         """How much of restoration's change is made: nothing where no condition is present, to the last bit. [N]"""
-        if self.whole:
-            return torch.ones_like(self.familiarity)
         return self.wanted * self.familiarity
 
     @property

@@ -37,12 +37,16 @@ class Restoration(nn.Module):
         self.detail = FrameBranch()
 
     def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
+        return frame + estimate.weight[:, None, None, None] * self.change(frame, image, probabilities, estimate)
+
+    def change(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
+        """I_d·g + o + r, of which the estimate says how much is made. Arguments as the network's; [N,3,h,w]."""
         embedding = F.relu(self.embed(torch.cat([estimate.presence, estimate.presence * estimate.strength], 1)))
         field, features = self.scene(image, probabilities, embedding)
         field = resized(field, frame)
         gain, offset = field.chunk(2, 1)
-        change = frame * gain + offset + self.detail(frame, features, embedding)
-        return frame + estimate.weight[:, None, None, None] * change
+        residual: Tensor = self.detail(frame, features, embedding)
+        return frame * gain + offset + residual
 
 
 class SceneBranch(nn.Module):
