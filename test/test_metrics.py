@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from set_up_packages import set_up_package
 
 from coop_perception.metrics import (
     PSNR_CAP,
@@ -31,7 +32,7 @@ PREDICTIONS = hnp.arrays(np.uint8, (6, 7), elements=st.integers(0, CLASSES - 1))
 
 def peer(name: str) -> Any:
     """A library whose scores ours are compared with; what it says is computed by hand, or holds for any input, too."""
-    return pytest.importorskip(name, reason=f"{name} is not installed: only .venv has what scores are compared with")
+    return set_up_package(name)
 
 
 def textured_image(seed: int, shape: tuple[int, int] = (64, 80)) -> np.ndarray:

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from fake_cuda import FakeCuda
 from onnx import TensorProto, helper
+from set_up_packages import tensorrt_rtx
 from toy_bundle import edit_manifest, put_weights_beside, rewrite_network, write_toy_bundle
 
 from coop_perception.commands.build_engines import main
@@ -51,7 +52,7 @@ ADA = Gpu(name="L40S", compute_capability="8.9", memory=48 << 30)
 
 @pytest.fixture(scope="session")
 def rtx() -> str:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX (tensorrt-rtx-cu13) is not installed")
+    tensorrt_rtx()
     return "tensorrt_rtx"
 
 

@@ -17,6 +17,7 @@ import pytest
 from fake_cuda import FakeCuda, cudaError_t
 from fake_tensorrt import KERNELS, MAX_BATCH, FakeTensorRt, Severity
 from onnx import TensorProto, helper, numpy_helper
+from set_up_packages import set_up_package, tensorrt_rtx
 from toy_bundle import CLASSES, CONDITIONS, HEIGHT, SENSOR, WIDTH
 
 from coop_perception.contracts import STAGES
@@ -866,15 +867,11 @@ class TestNoGpu:
 
 
 def real_runtime() -> Any:
-    return pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+    return set_up_package("cuda.bindings.runtime")
 
 
 def doc(error: Any) -> str:
     return error.__doc__ or ""
-
-
-def real_tensorrt() -> Any:
-    return pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
 
 class TestRealModules:
@@ -943,7 +940,7 @@ class TestRealModules:
     def test_tensorrt_for_rtx_has_the_names(self) -> None:
         from fake_tensorrt import _Context, _Engine, _RtxEngine, _RuntimeCache, _RuntimeConfig
 
-        real = real_tensorrt()
+        real = tensorrt_rtx()
 
         def public(fake: type) -> set[str]:
             return {name for name in vars(fake) if not name.startswith("_")}
@@ -960,7 +957,7 @@ class TestRealModules:
         assert {"UINT8", "FLOAT", "HALF", "INT32", "INT64"} <= set(real.DataType.__members__)
 
     def test_tensorrt_for_rtx_refuses_what_is_no_engine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        real_tensorrt()
+        tensorrt_rtx()
         FakeCuda().stand_in(monkeypatch)  # so that it is asked at all
         path = tmp_path / "segmenter.engine"
         path.write_bytes(b"no engine at all" * 100)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from set_up_packages import SET_UP
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -24,8 +25,7 @@ LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 def stubs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Libraries of the names that the bindings of a version ask for."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
+    assert compiler is not None, "no C compiler, with which the messages are built, too"
     major = request.getfixturevalue("version").partition(".")[0]
     for library in LIBRARIES:
         name = f"lib{library}.so.{major}"
@@ -37,7 +37,7 @@ def stubs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_name_and_overload_is_there(version: str, stubs: Path) -> None:
     bindings = INSTALLED / version
-    if not bindings.is_dir():
+    if not (SET_UP or bindings.is_dir()):
         pytest.skip(f"the bindings of TensorRT {version} are not in {bindings}: make setup-training")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "test")])}
     done = subprocess.run(

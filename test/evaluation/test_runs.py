@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from set_up_packages import set_up_package
 from small_recording import COUNT, SECOND, picture, write_bag, write_malformed_bag
 from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 
@@ -419,7 +420,7 @@ def test_workers_that_are_killed_are_replaced(tmp_path: Path, bundle: Path, monk
 
 
 def test_ray_takes_the_recordings(tmp_path: Path, bundle: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed")
+    set_up_package("ray")
     run(many(tmp_path, 2), *options(bundle, tmp_path / "out"), "--ray", "local", "--workers", 2)
     assert summary_of(tmp_path / "out")["frames"]["processed"] == 2 * COUNT
 

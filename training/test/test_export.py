@@ -25,6 +25,7 @@ from coop_training.pixels import largest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
 from random_model import CONFIG, RECORD, random_model
+from set_up_packages import tensorrt_rtx
 from smoke_run import run
 from toy_bundle import open_pipeline
 
@@ -174,7 +175,7 @@ def test_bytes_are_at_the_ends_only(bundle: Bundle, name: str) -> None:
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_tensorrt_takes_the_graphs(bundle: Bundle, name: str) -> None:
-    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX (tensorrt-rtx-cu13) is not installed")
+    trt = tensorrt_rtx()
     logger = trt.Logger(trt.Logger.ERROR)
     network = trt.Builder(logger).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     onnx_parser = trt.OnnxParser(network, logger)
