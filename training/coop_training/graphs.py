@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
 
-from coop_perception.contracts import CONTRACTS, STRIDE
+from coop_perception.contracts import CONTRACTS, QUARTER, STRIDE
 from coop_training.adapters import OnnxSegmenter
 from coop_training.model import Cooperative
 from coop_training.networks.estimate import Estimate
 from coop_training.onnx_graphs import Axes, export_graph, store_weights_halved
-from coop_training.pixels import QUARTER, level, to_float, to_mask
+from coop_training.pixels import level, to_float, to_mask
 
 
 class _Graph(nn.Module):

@@ -6,9 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-QUARTER = 4
-"""Stride of segmentations between networks, in pixels of the image."""
-
 
 def to_float(image: Tensor) -> Tensor:
     """uint8 [N,H,W,3] RGB → float [N,3,H,W] in 0..1."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from coop_perception.contracts import QUARTER
 from coop_perception.views import sensor_view
 from coop_perception.visualization import colorize, panel_grid
 from coop_training.config import TrainConfig
@@ -15,7 +16,7 @@ from coop_training.data import AdverseCrops, Conditions
 from coop_training.guidance import degraded_segmentation, to_image
 from coop_training.layouts.frame import LabelledFrame
 from coop_training.model import Cooperative, evaluating
-from coop_training.pixels import QUARTER, to_bytes, to_float, to_mask
+from coop_training.pixels import to_bytes, to_float, to_mask
 
 COLUMNS = ("degraded", "raw mask", "refined mask", "restored", "clear")
 CLEAR = "clear"

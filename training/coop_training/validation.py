@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coop_perception.contracts import InputSizes, network_size
+from coop_perception.contracts import QUARTER, InputSizes, network_size
 from coop_perception.documents import parse_json
 from coop_perception.metrics import confusion_matrix, mean_psnr, psnr, segmentation_scores
 from coop_perception.views import scene_view
@@ -22,7 +22,7 @@ from coop_training.ema import WeightAverage
 from coop_training.guidance import degraded_segmentation, to_image
 from coop_training.model import Cooperative, evaluating
 from coop_training.networks.estimate import Estimate
-from coop_training.pixels import QUARTER, to_bytes, to_mask
+from coop_training.pixels import to_bytes, to_mask
 from coop_training.run import Run
 from coop_training.stages import Stage
 

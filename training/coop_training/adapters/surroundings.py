@@ -10,10 +10,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from coop_perception.classes import IGNORE_ID
+from coop_perception.contracts import QUARTER
 from coop_training.adapters.description import InputDescription, OutputDescription
 from coop_training.adapters.network import INPUT, OUTPUT
 from coop_training.onnx_graphs import IR_VERSION, OPSET
-from coop_training.pixels import QUARTER
 
 SIZE = "image_size"
 """int64 [2]: height and width of the image, which goes around the network."""
