@@ -19,10 +19,8 @@ UNIFORM_SHARE = 0.15
 """Of mixed guidance: samples whose guidance says nothing of the scene."""
 WRONG_SHARE = 0.1
 """Samples whose estimate is wrong: restoration is not to trust it blindly."""
-UNSURE_SHARE, UNSURE_BY = 0.4, 0.35
-"""How often a condition that is there is estimated with a probability below 1, and how far below at most."""
-ALARM_SHARE, ALARM = 0.08, 0.3
-"""How often one that is not there is estimated with a probability above 0, and how high at most."""
+UNSURE_SHARE = 0.25
+"""Of conditions that are there, how many are estimated with a probability below 1."""
 STRENGTH_ERROR = 0.07
 """Standard deviation of estimated strengths from the true ones."""
 SMALLEST_SCALE = 0.5
@@ -83,7 +81,8 @@ def restoration_guidance(
 def rough_estimate(strengths: Tensor) -> Estimate:
     """The conditions about as well as they are estimated of frames never seen, and for a tenth of the samples wrong.
 
-    Of crops they are estimated far worse than of whole frames, as deployed: so it is the truth that is made rough. A
+    Of crops they are estimated far worse than of whole frames, as deployed: so it is the truth that is made rough. An
+    unsure one is calibrated: of the conditions that it calls present with probability p, a share of p is there. A
     wrong one calls a condition present that is not, or absent that is, or takes the strongest for another one.
 
     Args:
@@ -95,8 +94,15 @@ def rough_estimate(strengths: Tensor) -> Estimate:
 
     number, kinds = strengths.shape
     there = strengths > 0
-    sure = 1 - UNSURE_BY * drawn() * (drawn() < UNSURE_SHARE)
-    presence = torch.where(there, sure, ALARM * drawn() * (drawn() < ALARM_SHARE))
+    share = there.float().mean()
+    # As many of p, by density p where the condition is there and 1 - p where it is not, as there are of 1 - p.
+    alarms = UNSURE_SHARE * share / (1 - share).clamp(min=1 / strengths.numel())
+    unsure, probability = drawn(), drawn().sqrt()
+    presence = torch.where(
+        there,
+        probability.where(unsure < UNSURE_SHARE, torch.ones_like(probability)),
+        (1 - probability) * (unsure < alarms),
+    )
     near = (strengths + STRENGTH_ERROR * torch.randn(strengths.shape, device=strengths.device)).clamp(0, 1)
     strength = torch.where(there, near, drawn())  # of a condition that is not there it means nothing
 
