@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from coop_perception.shown import LONGEST_NAME, is_name, plain, shown
 
@@ -12,13 +12,18 @@ IGNORE_ID = 255
 """Mask value of pixels that carry no label: never scored, never trained on."""
 
 
+Role = Literal["ground", "sky"]
+
+
 @dataclass(frozen=True, slots=True)
 class SemanticClass:
-    """One class: `id` is its value in masks (0..254), `rgb` its colour in pictures."""
+    """One class: `id` is its value in masks (0..254), `rgb` its colour in pictures and in labels that hold colours."""
 
     id: int
     name: str
     rgb: tuple[int, int, int]
+    role: Role | None = field(default=None, compare=False)
+    """What it is of a street, for depth that is made up from labels; None: what its name says."""
 
 
 CAMVID_CLASSES: tuple[SemanticClass, ...] = (
@@ -38,17 +43,19 @@ CAMVID_CLASSES: tuple[SemanticClass, ...] = (
 
 
 def parse_classes(entries: Sequence[Mapping[str, Any]]) -> tuple[SemanticClass, ...]:
-    """Classes from entries with `id`, `name` and `rgb`, as YAML files list them.
+    """Classes from entries with `id`, `name`, `rgb` and perhaps `role`, as YAML files list them.
 
     Raises:
-        ValueError: an entry lacks one of them, a colour is out of 0..255, the ids are not 0..C-1 in order (C at most
-            255), two classes have one name, or one cannot be printed.
+        ValueError: an entry lacks one of them, a colour is out of 0..255, a role is unknown, the ids are not 0..C-1 in
+            order (C at most 255), two classes have one name, or one cannot be printed.
     """
     try:
-        classes = tuple(SemanticClass(int(e["id"]), str(e["name"]), _rgb(e["rgb"])) for e in entries)
+        classes = tuple(SemanticClass(int(e["id"]), str(e["name"]), _rgb(e["rgb"]), _role(e)) for e in entries)
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         reason = plain(repr(error), 200)
-        raise ValueError(f"classes: each needs id, name and rgb [r, g, b] in 0..255 ({reason})") from error
+        raise ValueError(
+            f"classes: each needs id, name and rgb [r, g, b] in 0..255; role is ground or sky ({reason})"
+        ) from error
     if [c.id for c in classes] != list(range(len(classes))) or not 0 < len(classes) <= IGNORE_ID:
         raise ValueError(
             f"class ids are {shown([c.id for c in classes])}, expected 0..C-1 in order, C at most {IGNORE_ID}"
@@ -67,3 +74,10 @@ def _rgb(value: Any) -> tuple[int, int, int]:
     if not all(0 <= v <= 255 for v in (red, green, blue)):
         raise ValueError(f"rgb {shown(value)}")
     return red, green, blue
+
+
+def _role(entry: Mapping[str, Any]) -> Role | None:
+    role = entry.get("role")
+    if role not in (None, "ground", "sky"):
+        raise ValueError(f"role {shown(role)}")
+    return role

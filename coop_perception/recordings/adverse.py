@@ -14,10 +14,11 @@ from rich.progress import track
 
 from coop_perception import topics
 from coop_perception.camera import Intrinsics
-from coop_perception.classes import CAMVID_CLASSES, SemanticClass
+from coop_perception.classes import SemanticClass
 from coop_perception.degradations import degrade_by
-from coop_perception.degradations.depth import depth_from_labels, ground_plane_depth, with_unknown_filled
+from coop_perception.degradations.depth import ground_plane_depth, with_unknown_filled
 from coop_perception.degradations.scene import intrinsics_of
+from coop_perception.degradations.street import depth_from_street_labels
 from coop_perception.images import ImageError, decode, fill_compressed, fill_image, to_depth, to_mask
 from coop_perception.recordings.cameras import (
     camera_prefix,
@@ -38,7 +39,7 @@ from coop_perception.recordings.messages import (
 )
 from coop_perception.recordings.recording import Message, Recording, RecordingError
 from coop_perception.recordings.schedule import Schedule
-from coop_perception.recordings.sources import check_street, translation
+from coop_perception.recordings.sources import check_street
 from coop_perception.recordings.writer import RecordingWriter
 
 LEAST_READ = 0.9
@@ -117,7 +118,7 @@ class _Camera:
         self.applied = reference_condition_topic(topic)
         self.writes = 2 if self._reference in recording.topics else 3
         """Messages for each image."""
-        self._street, self._classes = translation(classes, CAMVID_CLASSES), classes
+        self._classes = classes
         self.assumed: dict[str, None] = {}
         self.unreadable, self.first_error = 0, ""
 
@@ -192,7 +193,7 @@ class _Camera:
             check_street(self._classes)
             mask = to_mask(self._recording.deserialize(group[self._mask]))
             self._check_size(self._mask, mask, clear)
-            return depth_from_labels(self._street[mask], clear, intrinsics)
+            return depth_from_street_labels(mask, clear, intrinsics, self._classes)
         self.assumed[f"neither {self._depth} nor {self._mask}: depth is that of an empty, level street"] = None
         return plane
 

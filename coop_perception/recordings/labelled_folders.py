@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass
 from coop_perception.image_files import DatasetError, image_files, read_image, read_orientation, read_values
 
 CAMVID_VOID = 11
+BLACK = (0, 0, 0)
+LabelValue = int | tuple[int, int, int]
+"""What a pixel of a label file holds: a number, or a colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,44 +89,87 @@ def find_references(images: Path, references: Path) -> dict[Path, Path]:
     return pairs
 
 
-def label_ids(classes: Sequence[SemanticClass]) -> dict[int, int]:
-    """What the values of a label file mean that holds these classes' own ids: value → id in masks.
+def label_ids(classes: Sequence[SemanticClass]) -> dict[LabelValue, int]:
+    """What the pixels of a label file mean that holds these classes' own ids or colours: value → id in masks.
 
-    255, and CamVid's void where the classes are CamVid's, are IGNORE_ID.
+    255, black that is no class's, and CamVid's void where the classes are CamVid's, are IGNORE_ID. A colour of several
+    classes means none.
     """
-    void = {CAMVID_VOID: IGNORE_ID} if tuple(classes) == CAMVID_CLASSES else {}
-    return {c.id: c.id for c in classes} | void | {IGNORE_ID: IGNORE_ID}
+    ids: dict[LabelValue, int] = {IGNORE_ID: IGNORE_ID, BLACK: IGNORE_ID}
+    if tuple(classes) == CAMVID_CLASSES:
+        ids[CAMVID_VOID] = IGNORE_ID
+    colours = [c.rgb for c in classes]
+    for c in classes:
+        ids[c.id] = c.id
+        if colours.count(c.rgb) == 1:
+            ids[c.rgb] = c.id
+        else:
+            ids.pop(c.rgb, None)
+    return ids
 
 
 CAMVID_LABEL_IDS = label_ids(CAMVID_CLASSES)
 
 
-def read_label(path: Path, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> NDArray[np.uint8]:
+def read_label(path: Path, ids: Mapping[LabelValue, int] = CAMVID_LABEL_IDS) -> NDArray[np.uint8]:
     """A label file as a mask uint8 [H,W]; `ids` says which id in masks each value in the file stands for.
 
     Raises:
-        DatasetError: no PNG of one channel with 8 bits or fewer, nor an indexed one, or a value that `ids` does not
-            have.
+        DatasetError: no PNG of one channel with 8 bits or fewer, nor an indexed one, nor, where `ids` has colours, one
+            of opaque colours; or a value that `ids` does not have.
     """
     label = read_values(path)
+    colours = {value: i for value, i in ids.items() if isinstance(value, tuple)}
+    if colours and label.ndim == 3 and label.shape[2] in (3, 4) and label.dtype == np.uint8:
+        return _of_colours(path, label, colours)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise DatasetError(
-            f"{path}: is {label.dtype} of shape {label.shape}; a label is one channel of 8-bit class ids, or an "
-            "indexed PNG"
+            f"{path}: is {label.dtype} of shape {label.shape}; a label is one channel of 8-bit class ids, "
+            f"{'8-bit RGB of the colours of classes, ' if colours else ''}or an indexed PNG"
         )
+    numbers = {value: i for value, i in ids.items() if isinstance(value, int)}
     table = np.full(256, IGNORE_ID, np.uint8)
-    table[list(ids)] = list(ids.values())
-    wrong = [int(i) for i in np.unique(label) if int(i) not in ids]
+    table[list(numbers)] = list(numbers.values())
+    wrong = [int(i) for i in np.unique(label) if int(i) not in numbers]
     if wrong:
-        scored = sorted(value for value, i in ids.items() if i != IGNORE_ID)
-        ignored = sorted(value for value, i in ids.items() if i == IGNORE_ID)
+        scored = sorted(value for value, i in numbers.items() if i != IGNORE_ID)
+        ignored = sorted(value for value, i in numbers.items() if i == IGNORE_ID)
         raise DatasetError(
             f"{path}: holds label ids {wrong}; expected {_ranges(scored)}, or {_ranges(ignored)} (not scored)"
         )
     return np.asarray(table[label], np.uint8)
 
 
-def read_pair(pair: Pair, ids: Mapping[int, int] = CAMVID_LABEL_IDS) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _of_colours(path: Path, label: NDArray[np.uint8], ids: Mapping[tuple[int, int, int], int]) -> NDArray[np.uint8]:
+    """A mask of a label in colours, uint8 [H,W,3] BGR, or BGRA where all is opaque."""
+    if label.shape[2] == 4 and (label[..., 3] != 255).any():
+        raise DatasetError(f"{path}: is transparent in places; a label's colours are opaque, save it without alpha")
+    known = {_code(*rgb): i for rgb, i in sorted(ids.items())}
+    codes = np.array(list(known), np.int32)
+    blue, green, red = (label[..., channel].astype(np.int32) for channel in range(3))
+    found = _code(red, green, blue)
+    place = np.minimum(np.searchsorted(codes, found), len(codes) - 1)
+    strange, pixels = np.unique(found[codes[place] != found], return_counts=True)
+    if strange.size:
+        most = [
+            (f"[{c >> 16}, {c >> 8 & 255}, {c & 255}]", n) for n, c in sorted(zip(pixels, strange, strict=True))[-3:]
+        ]
+        named = ", ".join(f"{colour} ({n} pixels)" for colour, n in reversed(most))
+        raise DatasetError(
+            f"{path}: holds {named}{f' and {strange.size - 3} other colours' if strange.size > 3 else ''}, each of no "
+            "class, or of several; expected the classes' rgb, unblended (no smoothed edges, no scaling), or a colour "
+            "that is ignored"
+        )
+    return np.asarray(np.array(list(known.values()), np.uint8)[place])
+
+
+def _code(red: Any, green: Any, blue: Any) -> Any:
+    return red << 16 | green << 8 | blue
+
+
+def read_pair(
+    pair: Pair, ids: Mapping[LabelValue, int] = CAMVID_LABEL_IDS
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Image uint8 [H,W,3] RGB and mask uint8 [H,W] (all IGNORE_ID where the pair has no label).
 
     The image's pixels as they are stored, as a node sees them. Where a label only fits the image as EXIF turns it, on

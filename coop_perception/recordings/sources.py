@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coop_perception.camera import Intrinsics
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass
-from coop_perception.degradations.depth import depth_from_labels
+from coop_perception.degradations.street import NO_STREET, depth_from_street_labels, is_street
 from coop_perception.image_files import DatasetError, read_image
 from coop_perception.recordings.labelled_folders import Pair, find_pairs, find_references, label_ids, read_pair
 from coop_perception.sample_scene.drive import SampleDrive
@@ -75,7 +75,6 @@ def folder(
     ids = label_ids(classes)
     height, width = read_pair(pairs[0], ids)[1].shape
     intrinsics = Intrinsics.from_fov(width, height)
-    street = translation(classes, CAMVID_CLASSES)
     if needs_depth:
         check_street(classes)
 
@@ -83,7 +82,7 @@ def folder(
         for pair in pairs:
             image, mask = read_pair(pair, ids)
             _check_size(pair.image, image, (height, width), "one camera's images have one size")
-            depth = depth_from_labels(street[mask], image, intrinsics) if needs_depth else None
+            depth = depth_from_street_labels(mask, image, intrinsics, classes) if needs_depth else None
             yield Frame(image, None if pair.label is None else mask, depth)
 
     return Source(frames(), len(pairs), intrinsics, rate or RATE)
@@ -166,12 +165,10 @@ def check_street(classes: Sequence[SemanticClass]) -> None:
     Raises:
         DatasetError: they do not say what is ground and sky.
     """
-    names = {c.name.lower() for c in classes}
-    missing = [name for name in ("Road", "Sky") if name.lower() not in names]
-    if missing:
+    if not is_street(classes):
+        names = ", ".join(c.name for c in classes)
         raise DatasetError(
-            f"fog and rain need depth, which is made up from labels of Road and Sky; the classes "
-            f"{', '.join(c.name for c in classes)} have no {missing[0]}: take another condition"
+            f"fog and rain need depth, which is made up from labels; {NO_STREET}, or take another condition ({names})"
         )
 
 

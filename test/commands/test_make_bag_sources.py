@@ -246,7 +246,7 @@ def test_a_bundles_classes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask == 1, true == ids["sky"])
     assert set(np.unique(mask)) == {0, 1, 255}
     edit_manifest(bundle, classes=[{"id": i, "name": f"part{i}", "rgb": [i, i, i]} for i in range(3)])
-    assert "have no Road" in refusal(tmp_path / "other", *arguments, "--bundle", bundle)
+    assert "do not say which of them are ground" in refusal(tmp_path / "other", *arguments, "--bundle", bundle)
 
 
 def test_a_recording_made_adverse(tmp_path: Path) -> None:

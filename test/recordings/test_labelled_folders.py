@@ -220,6 +220,54 @@ def test_image_and_label_of_different_size(tmp_path: Path) -> None:
         read_pair(pair)
 
 
+OWN = parse_classes(
+    [
+        {"id": 0, "name": "lane", "rgb": [128, 64, 128]},
+        {"id": 1, "name": "grass", "rgb": [0, 255, 0]},
+        {"id": 2, "name": "left", "rgb": [9, 9, 9]},
+        {"id": 3, "name": "right", "rgb": [9, 9, 9]},
+    ]
+)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_labels_in_the_classes_colours(path: Path, alpha: bool) -> None:
+    rgb = np.array([[[128, 64, 128], [0, 255, 0]], [[0, 0, 0], [128, 64, 128]]], np.uint8)
+    opaque = np.full((2, 2, 1), 255, np.uint8)
+    Image.fromarray(np.concatenate([rgb, opaque], 2) if alpha else rgb).save(path)
+    assert read_label(path, label_ids(OWN)).tolist() == [[0, 1], [IGNORE_ID, 0]]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "says"),
+    [
+        ([[128, 64, 128], [128, 64, 127]], r"holds \[128, 64, 127\] \(1 pixels\), each of no class, or of several"),
+        ([[9, 9, 9], [0, 255, 0]], r"holds \[9, 9, 9\] \(1 pixels\), each of no class, or of several"),
+        ([[i, 1, 1] for i in range(5)], r"1, 1\] \(1 pixels\) and 2 other colours, each of no class"),
+        ([[0, 255, 0, 255], [0, 255, 0, 254]], "is transparent in places"),
+    ],
+)
+def test_colours_of_no_class(path: Path, pixels: list[list[int]], says: str) -> None:
+    Image.fromarray(np.array([pixels], np.uint8)).save(path)
+    with pytest.raises(DatasetError, match=f"label.png: {says}"):
+        read_label(path, label_ids(OWN))
+
+
+@given(arrays(np.uint8, (4, 5), elements=st.integers(0, len(CAMVID_CLASSES))))
+def test_colours_are_read_as_ids_are(path: Path, mask: np.ndarray) -> None:
+    colours = np.array([*(c.rgb for c in CAMVID_CLASSES), (0, 0, 0)], np.uint8)
+    Image.fromarray(colours[mask]).save(path)
+    in_colours = read_label(path)
+    cv2.imwrite(str(path), mask)
+    assert np.array_equal(in_colours, read_label(path))
+
+
+@pytest.mark.parametrize("role", ["floor", 1, []])
+def test_unknown_roles(role: object) -> None:
+    with pytest.raises(ValueError, match="may have role: ground or sky"):
+        parse_classes([{"id": 0, "name": "lane", "rgb": [0, 0, 0], "role": role}])
+
+
 NAMES = st.text(min_size=1, max_size=100).filter(str.isprintable)
 
 

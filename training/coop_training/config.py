@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass, parse_classes
 from coop_perception.contracts import STRIDE, InputSizes, network_size
 from coop_perception.degradations import CONDITIONS
+from coop_perception.degradations.street import NO_STREET, is_street
 from coop_perception.documents import DocumentError, parse_yaml, read_yaml
 from coop_perception.shown import shown
 from coop_training.layouts import LAYOUTS, SAMPLE_DRIVE
 from coop_training.layouts.class_lists import ClassList, class_list, published, read_class_file
-from coop_training.layouts.depth import street_ids
+from coop_training.layouts.folders import DEPTH
 from coop_training.mixtures import KINDS
 from coop_training.problems import problems
 
@@ -58,8 +59,11 @@ class DataConfig(_Section):
     the same picture. Without a data set so many further sample drives are rendered, one at least. 0: no validation."""
     classes: tuple[SemanticClass, ...] = ()
     """For the layout `folder` alone; read from <root>/classes.yaml where it is left out."""
-    ignore: tuple[int, ...] = ()
-    """Label ids that carry no label besides 255, likewise."""
+    ignore: tuple[int | tuple[int, int, int], ...] = ()
+    """Ids or colours in labels that carry no label besides 255, likewise."""
+    depth_folder: bool = False
+    """Whether root has a folder of depth beside images and labels, for the layout `folder` alone; looked up where it is
+    left out."""
     max_height: int | None = Field(None, gt=0)
     """Pixels: higher frames are scaled down to it as they are read."""
     memory_gb: float = Field(4.0, ge=0)
@@ -86,6 +90,7 @@ class DataConfig(_Section):
             fields.setdefault("sample_drives", 0)
         if layout == "folder" and raw.get("root") is not None and not raw.get("classes"):
             fields |= read_class_file(Path(raw["root"]) / "classes.yaml")
+            fields.setdefault("depth_folder", (Path(raw["root"]) / DEPTH).is_dir())
         return fields
 
     @model_validator(mode="after")
@@ -101,8 +106,10 @@ class DataConfig(_Section):
                 f"validation_split is {self.validation_split!r}, root {self.root} and split {self.split!r}; give the "
                 "name of another split of the data set in root, or leave it out"
             )
-        if self.layout != "folder" and (self.classes or self.ignore):
-            raise ValueError(f"classes and ignore are for the layout folder; those of {self.layout} are known")
+        if self.layout != "folder" and (self.classes or self.ignore or self.depth_folder):
+            raise ValueError(
+                f"classes, ignore and depth_folder are for the layout folder; those of {self.layout} are known"
+            )
         if self.sample_drives and [c.name for c in self.class_list.classes] != [c.name for c in CAMVID_CLASSES]:
             raise ValueError(
                 f"sample_drives is {self.sample_drives}: they have CamVid's classes, and the layout {self.layout} "
@@ -147,7 +154,14 @@ class DataConfig(_Section):
         layout = LAYOUTS[self.layout]
         if not CONDITIONS[condition].needs_depth or condition in layout.ready_made or layout.depth == "measured":
             return True
-        return layout.depth == "labels" and street_ids(self.class_list.classes) is not None
+        return self.depth_folder or (layout.depth == "labels" and is_street(self.class_list.classes))
+
+    @property
+    def lacks_depth(self) -> str:
+        """Why there is no depth, where a condition needs it, and what to do."""
+        if self.layout != "folder":
+            return f"the layout {self.layout} has none"
+        return f"{NO_STREET}, or put depth files into {self.root}/{DEPTH} (docs/data.md)"
 
 
 Weight = Annotated[float, Field(ge=0)]
@@ -373,8 +387,7 @@ class TrainConfig(_Section):
         impossible = [name for name in self.conditions if not self.mixtures and not self.data.can_show(name)]
         if impossible:
             raise ValueError(
-                f"conditions {', '.join(impossible)} need depth, which the layout {self.data.layout} has not; "
-                "leave them out"
+                f"conditions {', '.join(impossible)} need depth: {self.data.lacks_depth}; or leave them out"
             )
         return self
 

@@ -15,21 +15,21 @@ from pathlib import Path
 
 from coop_perception.contracts import STAGES, Bundle
 from coop_perception.degradations import CONDITIONS
+from coop_perception.degradations.street import NO_STREET, is_street
 from coop_perception.engines import EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.exit_codes import CANNOT, DONE, interrupted
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.model.pipeline import Pipeline
-from coop_perception.recordings.labelled_folders import find_references
+from coop_perception.recordings.labelled_folders import find_references, label_ids
 from coop_perception.replacing import open_results, replacement, write_whole
 from coop_perception.shown import LONGEST_MESSAGE, plain
 from coop_training.arguments import command_parser, positive
 from coop_training.cases import PUBLISHED, READY_MADE, SUITE_NAMES, Case, published_cases, ready_made_case, suite_cases
 from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
 from coop_training.label_sets import LabelSets, read_label_sets
-from coop_training.layouts.class_lists import class_list
-from coop_training.layouts.depth import street_ids
+from coop_training.layouts.class_lists import ClassList
 from coop_training.layouts.folders import paired_items
 from coop_training.layouts.frame import Item, LabelledFrame, ReadyMade
 from coop_training.panels import write_panels
@@ -90,6 +90,12 @@ def argument_parser(prog: str, description: str | None, more: str) -> argparse.A
         type=Path,
         help="folder of their labels: the bundle's class ids, 255 = not scored; paired by file stem (default: none; "
         "masks are not scored)",
+    )
+    data.add_argument(
+        "--depths",
+        type=Path,
+        help="folder of the images' depth, for fog and rain: 16-bit PNG in millimetres or .npy in metres, paired by "
+        "file stem (default: estimated from labels of streets)",
     )
     data.add_argument(
         "--label-sets",
@@ -154,34 +160,31 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
 
 def _cases(arguments: argparse.Namespace, bundle: Bundle, sets: LabelSets | None) -> list[Case]:
     if arguments.references:
+        if arguments.depths:
+            raise DatasetError("--depths does not go with --references: nothing is made foggy or rainy then")
         return [ready_made_case()]
     if arguments.suite != PUBLISHED:
         return suite_cases(arguments.suite)
     needs_depth = [name for name in arguments.conditions if CONDITIONS[name].needs_depth]
-    if needs_depth and arguments.labels and sets is None and street_ids(bundle.classes) is None:
+    if needs_depth and arguments.labels and sets is None and not arguments.depths and not is_street(bundle.classes):
         raise DatasetError(
             f"{arguments.bundle}: {', '.join(needs_depth)} need depth, which is estimated from labels of streets, and "
-            "these classes are of something else; name the other --conditions"
+            f"{NO_STREET}, give --depths, or name the other --conditions"
         )
     return published_cases(arguments.conditions)
 
 
 def _items(arguments: argparse.Namespace, bundle: Bundle, sets: LabelSets | None) -> list[Item]:
     """Clear frames with their labels, if any, and with the degraded images that come ready-made."""
-    classes = class_list(bundle.classes)
-    label_ids = sets.label_ids if sets else classes.label_ids
+    # Of labels that stand for several classes none is known to be ground or sky.
+    classes = ClassList((), sets.label_ids) if sets else ClassList(bundle.classes, label_ids(bundle.classes))
     # Depth is estimated from labels of the bundle's own classes; otherwise it is that of an empty street.
-    depth = arguments.labels is not None and sets is None and street_ids(bundle.classes) is not None
+    depth = arguments.depths is not None or (arguments.labels is not None and sets is None)
     if arguments.references is None:
-        return paired_items(arguments.images, arguments.labels, replace(classes, label_ids=label_ids), depth)
+        return paired_items(arguments.images, arguments.labels, classes, depth, arguments.depths)
     pairs = find_references(arguments.images, arguments.references)
     clean = {path.stem: path for path in pairs.values()}
-    frames = {
-        item.name: item
-        for item in paired_items(
-            sorted(clean.values()), arguments.labels, replace(classes, label_ids=label_ids), depth=False
-        )
-    }
+    frames = {item.name: item for item in paired_items(sorted(clean.values()), arguments.labels, classes, depth=False)}
     return [
         Item(image.stem, partial(_with_ready_made, frames[reference.stem], image)) for image, reference in pairs.items()
     ]

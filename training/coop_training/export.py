@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from rich.console import Console
 
-from coop_perception.classes import IGNORE_ID
+from coop_perception.classes import IGNORE_ID, SemanticClass
 from coop_perception.commands.build_engines import compute_capabilities
 from coop_perception.contracts import CONTRACTS
 from coop_perception.documents import DocumentError, parse_json, read_yaml
@@ -177,7 +179,7 @@ def export(
         manifest = {
             "format": FORMAT_VERSION,
             "name": out.name,
-            "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in classes],
+            "classes": [class_entry(c) for c in classes],
             "ignore_id": IGNORE_ID,
             "input": config.input.model_dump(),
             "conditions": list(config.conditions),
@@ -193,6 +195,12 @@ def export(
             "licence": {"weights": config.licence, "data": config.data_licence},
         }
         write_manifest(directory, manifest)
+
+
+def class_entry(semantic_class: SemanticClass) -> dict[str, Any]:
+    """A class in a manifest, as `parse_classes` reads it."""
+    entry = asdict(semantic_class)
+    return {key: list(value) if key == "rgb" else value for key, value in entry.items() if value is not None}
 
 
 @torch.no_grad()

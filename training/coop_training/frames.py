@@ -21,7 +21,7 @@ from coop_perception.shown import plain
 from coop_training.config import CoarseData, DataConfig
 from coop_training.layouts import LAYOUTS
 from coop_training.layouts.class_lists import ClassList
-from coop_training.layouts.folders import paired_items
+from coop_training.layouts.folders import DEPTH, paired_items
 from coop_training.layouts.frame import Item, LabelledFrame, scaled
 
 _CONSOLE = Console(stderr=True, markup=False)
@@ -180,6 +180,8 @@ def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
     layout = LAYOUTS[config.layout]
     published = [CONDITIONS[name] for name in conditions if name in CONDITIONS and name not in layout.ready_made]
     needs_depth = any(condition.needs_depth for condition in published)
+    if config.depth_folder and needs_depth and not (config.root / DEPTH).is_dir():
+        raise DatasetError(f"{config.root / DEPTH}: no such folder, though data.depth_folder is true")
     try:
         items = layout.items(config.root, config.split, config.class_list, needs_depth)
     except DatasetError as error:

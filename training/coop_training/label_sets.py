@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from coop_perception.classes import IGNORE_ID, SemanticClass
 from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.image_files import DatasetError
+from coop_perception.recordings.labelled_folders import LabelValue
 from coop_perception.shown import shown
 
 
@@ -25,7 +26,7 @@ class LabelSets:
     """label_ids: value in label files → label, counted from 0, or IGNORE_ID. merge: uint8 [256], class id → label; 255
     where a class is in no set, which is wrong wherever it is predicted."""
 
-    label_ids: Mapping[int, int]
+    label_ids: Mapping[LabelValue, int]
     merge: NDArray[np.uint8]
 
 
@@ -43,7 +44,7 @@ def read_label_sets(path: Path, classes: Sequence[SemanticClass]) -> LabelSets:
     if not isinstance(raw, dict) or not raw:
         raise DatasetError(f"{path}: {expected}")
     ids = {c.name: c.id for c in classes}
-    label_ids = {IGNORE_ID: IGNORE_ID}
+    label_ids: dict[LabelValue, int] = {IGNORE_ID: IGNORE_ID}
     merge = np.full(256, IGNORE_ID, np.uint8)
     for value, names in raw.items():
         if not (isinstance(value, int) and 0 <= value < IGNORE_ID and isinstance(names, list)):

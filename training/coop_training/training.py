@@ -117,6 +117,8 @@ def train(
     counts = label_counts(frames)
     for line in check_labels(counts, config.data):
         console.print(f"warning: {line}")
+    if config.mixtures and not config.data.can_show("fog"):
+        console.print(f"warning: there is no fog, nor rain's veil, for want of depth: {config.data.lacks_depth}")
     table = stages(config, fabric.to_device(class_weights(counts, len(config.data.label_sets))))
     run = Run(fabric, precision, config, model, frames, validation, Panels(config, frames), out, console)
     fabric.barrier()

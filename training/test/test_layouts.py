@@ -17,7 +17,7 @@ from coop_training.config import DataConfig
 from coop_training.frames import UnreadFrames, load_frames
 from coop_training.layouts import LAYOUTS, SAMPLE_DRIVE
 from coop_training.layouts.class_lists import published
-from coop_training.layouts.depth import depth_from_disparity, street_ids
+from coop_training.layouts.depth import depth_from_disparity
 from coop_training.layouts.frame import LabelledFrame
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +26,8 @@ from pydantic import ValidationError
 from trees import HEIGHT, TREES, WIDTH, picture, write
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
-from coop_perception.degradations.depth import depth_from_labels
+from coop_perception.degradations.depth import depth_from_labels, ground_plane_depth
+from coop_perception.degradations.street import is_street
 from coop_perception.image_files import DatasetError
 from coop_perception.sample_scene.drive import SampleDrive
 
@@ -188,13 +189,165 @@ def test_filled_depth_is_one_of_those_measured(disparity: np.ndarray, sky: np.nd
 
 
 def test_depth_from_labels_needs_classes_of_streets(tmp_path: Path) -> None:
-    assert street_ids(CAMVID_CLASSES) == {c.id: c.id for c in CAMVID_CLASSES}
+    assert is_street(CAMVID_CLASSES)
+    assert is_street(published("cityscapes").classes)
     assert [c.name for c in published("ade20k").classes if c.name in ("road", "sky")] == ["sky", "road"]
-    assert street_ids(published("ade20k").classes) is None  # rooms, mostly
+    assert not is_street(published("ade20k").classes)  # rooms, mostly
     frame = load("folder", trees.folder(tmp_path), "fog")[0]
     camvid = {0: ID["Road"], 1: ID["Sky"], 2: IGNORE_ID, IGNORE_ID: IGNORE_ID}
     depth = depth_from_labels(np.vectorize(camvid.get)(frame.mask).astype(np.uint8), frame.image, frame.intrinsics)
     assert np.array_equal(frame.depth, depth.astype(np.float16))
+
+
+def own_classes(root: Path, *classes: dict[str, object], ignore: object = 9) -> None:
+    listed = [{"id": i, "rgb": [40 * i, 90, 0], **each} for i, each in enumerate(classes)]
+    (root / "classes.yaml").write_text(yaml.safe_dump({"classes": listed, "ignore": ignore}))
+
+
+def test_classes_say_what_is_ground_and_sky(tmp_path: Path) -> None:
+    """Whatever their names are: the same depth as of those that are called road and sky."""
+    named = load("folder", trees.folder(tmp_path), "fog")[0]
+    own_classes(tmp_path, {"name": "runway"}, {"name": "blue"}, {"name": "hangar"})
+    assert not DataConfig(layout="folder", root=tmp_path).can_show("fog")
+    own_classes(
+        tmp_path, {"name": "runway", "role": "ground"}, {"name": "blue", "role": "sky"}, {"name": "hangar ceiling"}
+    )
+    assert DataConfig(layout="folder", root=tmp_path).can_show("fog")
+    stated = load("folder", tmp_path, "fog")[0]
+    assert np.isinf(stated.depth[stated.mask == 1]).any()
+    assert np.array_equal(stated.depth, named.depth)
+
+
+def test_labels_in_colours(tmp_path: Path) -> None:
+    by_id = load("folder", trees.folder(tmp_path))[0].mask
+    colours = {0: (0, 0, 0), 1: (1, 0, 0), 2: (2, 0, 0), 9: (7, 8, 9)}
+    for path in (tmp_path / "labels/train").iterdir():
+        values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        write(path, np.array([colours[value] for value in values.ravel()], np.uint8).reshape(HEIGHT, WIDTH, 3))
+    with pytest.raises(DatasetError, match=r"a_0.png: holds \[7, 8, 9\] \(192 pixels\), each of no class"):
+        load("folder", tmp_path)
+    raw = yaml.safe_load((tmp_path / "classes.yaml").read_text())
+    (tmp_path / "classes.yaml").write_text(yaml.safe_dump({**raw, "ignore": [[7, 8, 9]]}))
+    config = DataConfig(layout="folder", root=tmp_path)
+    assert DataConfig.model_validate_json(config.model_dump_json()) == config
+    assert np.array_equal(load("folder", tmp_path)[0].mask, by_id)
+
+
+def test_black_is_ignored_in_training_only_where_it_is_listed(tmp_path: Path) -> None:
+    trees.folder(tmp_path)
+    own_classes(tmp_path, *({"name": name} for name in ("road", "sky", "kerb")), ignore=[])
+    for path in (tmp_path / "labels/train").iterdir():
+        write(path, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    with pytest.raises(DatasetError, match=r"holds \[0, 0, 0\]"):
+        load("folder", tmp_path)
+    own_classes(tmp_path, *({"name": name} for name in ("road", "sky", "kerb")), ignore=[[0, 0, 0]])
+    assert (load("folder", tmp_path)[0].mask == IGNORE_ID).all()
+
+
+NAMES_OF_NO_STREET = ({"name": "carpet"}, {"name": "shelf"}, {"name": "box"})
+
+
+def with_depth(root: Path, suffix: str = ".npy") -> np.ndarray:
+    """A folder of classes of no street, with the same depth for each frame: metres, partly unknown."""
+    trees.folder(root)
+    own_classes(root, *NAMES_OF_NO_STREET)
+    metres = np.linspace(1, 60, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH).round(3)
+    metres[:2] = 0 if suffix == ".png" else np.nan
+    for name in ("b_1", "a_0", "held_2"):
+        path = root / f"depth/train/{name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".png":
+            cv2.imwrite(str(path), (metres * 1000).round().astype(np.uint16))
+        else:
+            np.save(path, metres)
+    return metres
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy"])
+def test_depth_of_ones_own(suffix: str, tmp_path: Path) -> None:
+    """Where it is unknown, that of an empty street; the sky, where the classes have one, is infinitely far."""
+    metres = with_depth(tmp_path, suffix)
+    assert DataConfig(layout="folder", root=tmp_path).can_show("fog")
+    frame = load("folder", tmp_path, "fog")[0]
+    known = metres > 0
+    assert np.allclose(frame.depth[known], metres[known], rtol=1e-3)
+    assert np.allclose(frame.depth[~known], ground_plane_depth(frame.intrinsics)[~known], rtol=1e-3)
+    assert load("folder", tmp_path, "jpeg")[0].depth.size == 0  # nobody asked for it
+    own_classes(tmp_path, *NAMES_OF_NO_STREET[:1], {"name": "daylight", "role": "sky"}, {"name": "box"})
+    frame = load("folder", tmp_path, "fog")[0]
+    assert np.array_equal(np.isinf(frame.depth), frame.mask == 1)
+
+
+def test_depth_of_ones_own_is_kept_in_mind_without_the_folder(tmp_path: Path) -> None:
+    with_depth(tmp_path)
+    config = DataConfig(layout="folder", root=tmp_path)
+    shutil.rmtree(tmp_path / "depth")
+    again = DataConfig.model_validate_json(config.model_dump_json())
+    assert again.can_show("fog")
+    with pytest.raises(DatasetError, match=r"depth: no such folder, though data\.depth_folder is true"):
+        load_frames(again, ("fog",))
+
+
+def depth_missing(root: Path) -> str:
+    (root / "depth/train/a_0.npy").unlink()
+    (root / "depth/train/b_1.npy").unlink()
+    return r"a_0.png: has no depth .*depth/train/a_0.png, nor .npy \(nor have 1 of 3 other images\)"
+
+
+def depth_of_no_split(root: Path) -> str:
+    (root / "depth/train").rename(root / "depth/val")
+    return "depth/train: no such folder"
+
+
+def depth_twice(root: Path) -> str:
+    write(root / "depth/train/a_0.png", trees.stripes([300], np.uint16))
+    return "a_0.png: has the same stem as a_0.npy"
+
+
+def depth_of_8_bits(root: Path) -> str:
+    (root / "depth/train/a_0.npy").unlink()
+    write(root / "depth/train/a_0.png", trees.stripes([3]))
+    return "a_0.png: is uint8 of shape .*; a depth file is a PNG of one channel with 16 bits, in millimetres"
+
+
+def depth_of_integers(root: Path) -> str:
+    np.save(root / "depth/train/a_0.npy", np.ones((HEIGHT, WIDTH), np.int32))
+    return "a_0.npy: is int32 of shape"
+
+
+def depth_size(root: Path) -> str:
+    np.save(root / "depth/train/a_0.npy", np.ones((HEIGHT // 2, WIDTH // 2), np.float32))
+    return "a_0.npy: is 16x12, its image 32x24"
+
+
+def depth_of_nothing(root: Path) -> str:
+    np.save(root / "depth/train/a_0.npy", np.zeros((HEIGHT, WIDTH), np.float32))
+    return "a_0.npy: holds no depth above 0"
+
+
+def depth_of_objects(root: Path) -> str:
+    np.save(root / "depth/train/a_0.npy", np.array([{}], object), allow_pickle=True)
+    return "a_0.npy: cannot be read as .npy"
+
+
+def depth_cut(root: Path) -> str:
+    path = root / "depth/train/a_0.npy"
+    path.write_bytes(path.read_bytes()[:200])
+    return "a_0.npy: cannot be read as .npy"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(depth_missing, depth_of_no_split, depth_twice, depth_of_8_bits, depth_of_integers, depth_size),
+        *(depth_of_nothing, depth_of_objects, depth_cut),
+    ],
+)
+def test_depth_that_cannot_be_used(damage: Callable[[Path], str], tmp_path: Path) -> None:
+    with_depth(tmp_path)
+    says = damage(tmp_path)
+    with pytest.raises(DatasetError, match=says):
+        load("folder", tmp_path, "fog")
 
 
 def test_ready_made_fog_needs_no_disparity(tmp_path: Path) -> None:
@@ -503,7 +656,8 @@ def test_folder_keeps_its_classes_without_the_folder(tmp_path: Path) -> None:
     again = DataConfig.model_validate_json(config.model_dump_json())
     assert again == config
     assert [c.name for c in again.class_list.classes] == ["road", "sky", "kerb"]
-    assert again.class_list.label_ids == {0: 0, 1: 1, 2: 2, 9: IGNORE_ID, 255: IGNORE_ID}
+    colours = {(0, 0, 0): 0, (1, 0, 0): 1, (2, 0, 0): 2}
+    assert again.class_list.label_ids == {0: 0, 1: 1, 2: 2, 9: IGNORE_ID, 255: IGNORE_ID} | colours
 
 
 @pytest.mark.parametrize(
@@ -518,7 +672,13 @@ def test_folder_keeps_its_classes_without_the_folder(tmp_path: Path) -> None:
         ("classes: [{id: 1, name: road, rgb: [0, 0, 0]}]", r"class ids are \[1\], expected 0..C-1"),
         ("classes: [{id: 0, name: road, rgb: [0, 0, 0]}]\nignore: 0", r"ignore: \[0\]: a class has that id"),
         ("classes: [{id: 0, name: road, rgb: [0, 0, 0]}]\nignore: [256]", r"ignore: \[256\]"),
-        ("classes: [{id: 0, name: road, rgb: [0, 0, 0]}]\nignore: [[3]]", "int"),
+        ("classes: [{id: 0, name: road, rgb: [0, 0, 0]}]\nignore: [[3]]", "not enough values"),
+        (
+            "classes: [{id: 0, name: road, rgb: [0, 0, 0]}]\nignore: [[0, 0, 0]]",
+            r"ignore: \[\(0, 0, 0\)\]",
+        ),
+        ("classes: [{id: 0, name: road, rgb: [0, 0, 0]}]\nignore: [[0, 0, 256]]", r"or it is not in 0..255"),
+        ("classes: [{id: 0, name: road, rgb: [0, 0, 0], rôle: sky}]", "a class has rôle; known: id, name, rgb, role"),
     ],
 )
 def test_class_files_that_cannot_be_used(content: str, says: str, tmp_path: Path) -> None:
@@ -558,7 +718,7 @@ def test_sample_drives_go_with_camvids_classes(tmp_path: Path) -> None:
         ({"layout": "camvid"}, "layout camvid: root is None; sample_drive takes none, every other needs one"),
         ({"layout": "folder"}, "layout folder: root is None"),
         ({"layout": "sample_drive", "root": "/data"}, "layout sample_drive: root is /data"),
-        ({"root": "/data", "ignore": [3]}, "classes and ignore are for the layout folder; those of camvid are known"),
+        ({"root": "/data", "ignore": [3]}, "classes, ignore and depth_folder are for the layout folder"),
     ],
 )
 def test_settings_that_contradict_each_other(fields: dict[str, object], says: str) -> None:

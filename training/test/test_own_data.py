@@ -58,9 +58,9 @@ def test_a_folder_of_ones_own_is_trained_on(root: Path, tmp_path: Path, capsys: 
 
 
 def test_what_is_amiss_in_the_folder_is_named(root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Labels in colours, for one."""
+    """A colour of no class, for one."""
     path = root / "labels/train/0.png"
-    cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), (3, 2, 1), np.uint8))
     assert run(train.main, "--config", CONFIG, "--set", f"data.root={root}", "--out", tmp_path / "run") == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert f"{path}: is uint8 of shape (96, 128, 3); a label is one channel of 8-bit class ids" in error
+    assert f"{path}: holds [1, 2, 3] (12288 pixels), each of no class, or of several" in error

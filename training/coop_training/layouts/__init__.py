@@ -11,7 +11,7 @@ from typing import Literal
 from coop_training.layouts.celebamask_hq import celebamask_items
 from coop_training.layouts.cityscapes import FOG, RAIN, cityscapes_items, weather_items
 from coop_training.layouts.class_lists import ClassList
-from coop_training.layouts.folders import paired_folders, voc_items
+from coop_training.layouts.folders import own_items, paired_folders, voc_items
 from coop_training.layouts.frame import Item
 
 
@@ -43,7 +43,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "coco_stuff": Layout(paired_folders("annotations", {"train": "train2017", "val": "val2017"}), "coco_stuff"),
         "voc2012": Layout(voc_items, "voc2012"),
         "celebamask_hq": Layout(celebamask_items, "celebamask_hq"),
-        "folder": Layout(paired_folders("labels"), None, "labels"),
+        "folder": Layout(own_items, None, "labels"),
         SAMPLE_DRIVE: Layout(lambda root, split, classes, depth: [], "camvid", "measured"),
     }
 )

@@ -1,56 +1,74 @@
-"""Metric depth of street images: from stereo disparity, and from labels where there is none."""
+"""Metric depth that was measured: stereo disparity, and files of depth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.camera import Intrinsics
-from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass
-from coop_perception.degradations.depth import depth_from_labels
+from coop_perception.image_files import DatasetError, read_values
+from coop_perception.recordings.labelled_folders import Pair
 
-_CAMVID = {c.name: c.id for c in CAMVID_CLASSES}
-_STREET_NAMES = {name.lower(): name for name in _CAMVID} | {
-    "sidewalk": "Pavement",
-    "terrain": "Pavement",
-    "wall": "Building",
-    "vegetation": "Tree",
-    "traffic sign": "SignSymbol",
-    "traffic light": "SignSymbol",
-    "guard rail": "Fence",
-    "person": "Pedestrian",
-    "rider": "Bicyclist",
-    "motorcycle": "Bicyclist",
-    "bicycle": "Bicyclist",
-}
-"""Class names of Cityscapes and its kin, in lower case → CamVid's. Lorries and buses are left out: the horizon is
-estimated by the height of cars."""
+DEPTH_FILES = (".png", ".npy")
+EXPECTED = (
+    "a depth file is a PNG of one channel with 16 bits, in millimetres (0: unknown), or an .npy of floats, in metres"
+)
 
 
-def street_ids(classes: Sequence[SemanticClass]) -> dict[int, int] | None:
-    """CamVid's id for each class of a street scene, by the usual names.
+def find_depth(folder: Path, pairs: Sequence[Pair]) -> list[Path]:
+    """The depth file of each frame in a folder, by file stem.
 
-    What has no counterpart counts as unlabelled, which depth from labels takes for upright things. None for classes
-    without road or sky, or with a ceiling: not all that they label is a street.
+    Raises:
+        DatasetError: the folder is missing, a frame has no such file, or two.
     """
-    names = {c.id: c.name.lower() for c in classes}
-    ids = {i: _CAMVID.get(_STREET_NAMES.get(name, ""), IGNORE_ID) for i, name in names.items()}
-    is_street = {_CAMVID["Road"], _CAMVID["Sky"]} <= {*ids.values()} and "ceiling" not in names.values()
-    return ids if is_street else None
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in DEPTH_FILES or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            raise DatasetError(f"{path}: has the same stem as {files[path.stem].name}; one depth file for each frame")
+        files[path.stem] = path
+    missing = [pair for pair in pairs if pair.name not in files]
+    if missing:
+        raise DatasetError(
+            f"{missing[0].image}: has no depth {folder / missing[0].name}.png, nor .npy"
+            + (f" (nor have {len(missing) - 1} of {len(pairs)} other images)" if len(missing) > 1 else "")
+        )
+    return [files[pair.name] for pair in pairs]
 
 
-def depth_from_street_labels(
-    mask: NDArray[np.uint8], image: NDArray[np.uint8], intrinsics: Intrinsics, classes: Sequence[SemanticClass]
-) -> NDArray[np.float32] | None:
-    """`depth_from_labels` for any classes of streets: float32 [H,W], metres, inf in the sky; None for other classes."""
-    ids = street_ids(classes)
-    if ids is None:
-        return None
-    table = np.full(256, IGNORE_ID, np.uint8)
-    table[list(ids)] = list(ids.values())
-    return depth_from_labels(table[mask], image, intrinsics)
+def read_depth(path: Path, height: int, width: int) -> NDArray[np.float32]:
+    """A depth file of an image of that size: float32 [H,W], metres along the optical axis; not above 0, or NaN, where
+    it is unknown.
+
+    Raises:
+        DatasetError: the file cannot be read, is of another kind or size, or holds no depth at all.
+    """
+    if path.suffix.lower() == ".npy":
+        stored = _read_npy(path)
+        right = np.issubdtype(stored.dtype, np.floating)
+    else:
+        stored = read_values(path)
+        right = stored.dtype == np.uint16
+    if stored.ndim != 2 or not right:
+        raise DatasetError(f"{path}: is {stored.dtype} of shape {stored.shape}; {EXPECTED}")
+    if stored.shape != (height, width):
+        raise DatasetError(f"{path}: is {stored.shape[1]}x{stored.shape[0]}, its image {width}x{height}")
+    metres = stored / np.float32(1000) if stored.dtype == np.uint16 else stored
+    if not (metres > 0).any():
+        raise DatasetError(f"{path}: holds no depth above 0; {EXPECTED}")
+    return np.asarray(metres, np.float32)
+
+
+def _read_npy(path: Path) -> NDArray[np.generic]:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{path}: cannot be read as .npy ({error}); {EXPECTED}") from error
 
 
 def depth_from_disparity(
