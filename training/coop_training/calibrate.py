@@ -114,7 +114,7 @@ def unseen_frames(
         parts.append(UnreadFrames(items, config.data.max_height))
     if coarse_split is not None:
         for entry in config.data.also:
-            items = coarse_items(entry.model_copy(update={"split": coarse_split}), config.data)
+            items = coarse_items(entry.model_copy(update={"split": coarse_split}), config.data, depth=False)
             parts.append(UnreadFrames(items, config.data.max_height))
     if not parts:
         raise ConfigError(

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from coop_perception.camera import Intrinsics
-from coop_perception.classes import IGNORE_ID
+from coop_perception.classes import IGNORE_ID, SemanticClass
 from coop_perception.degradations import CONDITIONS
 from coop_perception.degradations.depth import ground_plane_depth
 from coop_perception.image_files import DatasetError, image_files, read_image
@@ -108,7 +108,7 @@ def load_frames(config: DataConfig, conditions: Sequence[str]) -> TrainingFrames
     """All training frames: the data set's but for those of `validation_frames`, the sample drives', and those of
     coarsely labelled data sets.
 
-    Depth is read, or estimated from labels, where one of `conditions` needs it; coarse labels give none.
+    Depth is read, or estimated from labels, where one of `conditions` needs it.
 
     Raises:
         DatasetError: a file is missing or cannot be used, or there is no frame at all.
@@ -120,7 +120,8 @@ def load_frames(config: DataConfig, conditions: Sequence[str]) -> TrainingFrames
         raise DatasetError(
             "no training frame: data.root is not set or data.exclude leaves none, and sample_drives is 0"
         )
-    coarse = [_held(coarse_items(entry, config), config, str(entry.root)) for entry in config.also]
+    depth = _need_depth(conditions)
+    coarse = [_held(coarse_items(entry, config, depth), config, str(entry.root)) for entry in config.also]
     return TrainingFrames([main, drives, *coarse], [None, None, *(entry.share for entry in config.also)])
 
 
@@ -178,8 +179,7 @@ def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
     if config.root is None:
         return []
     layout = LAYOUTS[config.layout]
-    published = [CONDITIONS[name] for name in conditions if name in CONDITIONS and name not in layout.ready_made]
-    needs_depth = any(condition.needs_depth for condition in published)
+    needs_depth = _need_depth([name for name in conditions if name not in layout.ready_made])
     if config.depth_folder and needs_depth and not (config.root / DEPTH).is_dir():
         raise DatasetError(f"{config.root / DEPTH}: no such folder, though data.depth_folder is true")
     try:
@@ -189,8 +189,13 @@ def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
     return [item for item in items if not item.name.startswith(config.exclude)]
 
 
-def coarse_items(entry: CoarseData, config: DataConfig) -> list[Item]:
-    """The frames of a coarsely labelled data set, unread; a mask holds indices of `config.label_sets`.
+def _need_depth(conditions: Sequence[str]) -> bool:
+    return any(CONDITIONS[name].needs_depth for name in conditions if name in CONDITIONS)
+
+
+def coarse_items(entry: CoarseData, config: DataConfig, depth: bool) -> list[Item]:
+    """The frames of a coarsely labelled data set, unread; a mask holds indices of `config.label_sets`. With `depth`, it
+    is estimated from these: what may be several classes stands upright.
 
     Raises:
         DatasetError: a folder is missing or has no image, or an image has no label.
@@ -201,8 +206,10 @@ def coarse_items(entry: CoarseData, config: DataConfig) -> list[Item]:
         value: sets.index(frozenset(ids[name] for name in names)) if names else IGNORE_ID
         for value, names in entry.labels.items()
     }
-    labels = ClassList(config.class_list.classes, values | {IGNORE_ID: IGNORE_ID})
-    return paired_items(entry.root / "images" / entry.split, entry.root / "labels" / entry.split, labels, depth=False)
+    classes = config.class_list.classes
+    mixed = [SemanticClass(index, "several", (0, 0, 0)) for index in range(len(classes), len(sets))]
+    labels = ClassList((*classes, *mixed), values | {IGNORE_ID: IGNORE_ID})
+    return paired_items(entry.root / "images" / entry.split, entry.root / "labels" / entry.split, labels, depth)
 
 
 def _sample_frames(config: DataConfig) -> list[LabelledFrame]:

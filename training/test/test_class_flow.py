@@ -122,7 +122,7 @@ def test_fog_by_depth_that_was_measured(tmp_path: Path, scored: Evaluation) -> N
         trees.write(tmp_path / f"depths/{path.stem}.png", trees.stripes([5000], np.uint16))
     assert scored(OWN, "fog", depths=tmp_path / "depths") == 0.5
     (tmp_path / "depths/a_0.png").unlink()
-    with pytest.raises(DatasetError, match="a_0.png: has no depth"):
+    with pytest.raises(DatasetError, match=r"a_0\.png: has no depth"):
         scored(OWN, "fog", depths=tmp_path / "depths")
 
 

@@ -87,6 +87,20 @@ def test_coarse_labels_are_sets_of_classes(tmp_path: Path) -> None:
     assert class_weights(label_counts(frames), len(config.label_sets)).shape == (12,)
 
 
+def test_depth_comes_from_coarse_labels_too(tmp_path: Path) -> None:
+    config = coarse(tmp_path)
+    street = np.ones((HEIGHT, WIDTH), np.uint8)  # buildings or trees
+    street[HEIGHT // 2 :] = 0
+    for path in (tmp_path / "coarse/labels/train").iterdir():
+        assert cv2.imwrite(str(path), street)
+    frames = load_frames(config, ("fog",))
+    depth = frames[len(frames) - 1].depth.astype(np.float32)
+    road, upright = depth[HEIGHT // 2 + 2 :, WIDTH // 2], depth[: HEIGHT // 2 - 2, WIDTH // 2]
+    assert (np.diff(road) < 0).all()
+    assert upright == pytest.approx(upright[0], rel=0.1)
+    assert upright[0] > road[-1]
+
+
 def test_each_data_set_is_drawn_as_often_as_is_asked_for(tmp_path: Path) -> None:
     frames = load_frames(coarse(tmp_path), ())
     assert frames.weights.sum() == pytest.approx(1)
