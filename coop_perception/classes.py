@@ -50,11 +50,11 @@ def parse_classes(entries: Sequence[Mapping[str, Any]]) -> tuple[SemanticClass, 
             order (C at most 255), two classes have one name, or one cannot be printed.
     """
     try:
-        classes = tuple(SemanticClass(int(e["id"]), str(e["name"]), _rgb(e["rgb"]), _role(e)) for e in entries)
+        classes = tuple(SemanticClass(int(e["id"]), _name(e["name"]), _rgb(e["rgb"]), _role(e)) for e in entries)
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         reason = plain(repr(error), 200)
         raise ValueError(
-            f"classes: each needs id, name and rgb [r, g, b] in 0..255; role is ground or sky ({reason})"
+            f"classes: each needs id, name and rgb [r, g, b] in 0..255, and may have role: ground or sky ({reason})"
         ) from error
     if [c.id for c in classes] != list(range(len(classes))) or not 0 < len(classes) <= IGNORE_ID:
         raise ValueError(
@@ -67,6 +67,12 @@ def parse_classes(entries: Sequence[Mapping[str, Any]]) -> tuple[SemanticClass, 
     if len(set(names)) != len(names):
         raise ValueError(f"class names repeat: {shown(sorted({n for n in names if names.count(n) > 1}))}")
     return classes
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, bool) or value is None:  # what YAML makes of off, no, yes and of nothing
+        raise ValueError(f"name {value}, which is no text: quote it, as 'off'")
+    return str(value)
 
 
 def _rgb(value: Any) -> tuple[int, int, int]:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from coop_perception.encoded_images import FILES, decode, decode_values, inspect
 from coop_perception.image_headers import EncodedImageError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+OTHER_SUFFIXES = (".avif", ".dng", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm")
+"""Of images that are not read: where they lie among others, a data set would be smaller than it is, without a word."""
 SYSTEM_FOLDERS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 """Of thumbnails, forks and bins, which systems and network storage leave inside folders."""
 
@@ -28,16 +30,23 @@ def image_files(folder: Path, below: bool = False) -> list[Path]:
     dot, and SYSTEM_FOLDERS, are left out: systems leave such files behind, `._0.png` beside `0.png`.
 
     Raises:
-        DatasetError: the folder is missing or holds no image.
+        DatasetError: the folder is missing, holds no image, or one that is not read.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
-    files = [
+    there = [
         path
         for path in (folder.rglob("*") if below else folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES)
         if not any(part.startswith(".") or part in SYSTEM_FOLDERS for part in path.relative_to(folder).parts)
     ]
+    files = [path for path in there if path.suffix.lower() in IMAGE_SUFFIXES]
+    if len(files) < len(there):
+        other = min({*there} - {*files})
+        raise DatasetError(
+            f"{other}: images of this kind are not read ({len(there) - len(files)} of {len(there)} here); convert them "
+            f"({', '.join(IMAGE_SUFFIXES)}), or move them away"
+        )
     if not files:
         raise DatasetError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return files

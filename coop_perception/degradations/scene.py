@@ -53,11 +53,15 @@ def intrinsics_of(info: CameraInfoMessage | None, width: int, height: int) -> tu
     if info is None:
         return Intrinsics.from_fov(width, height), f"no camera_info has arrived: {assumed}"
     fx, fy = float(info.k[0]), float(info.k[4])
-    if not (fx > 0 and fy > 0 and info.width and info.height):
+    centre = float(info.k[2]), float(info.k[5])
+    if not (fx > 0 and fy > 0 and np.isfinite(centre).all() and info.width and info.height):
         return Intrinsics.from_fov(width, height), f"camera_info holds no calibration: {assumed}"
     longest = max(info.width, info.height)
     if not all(WIDEST * longest <= focal <= NARROWEST * longest for focal in (fx, fy)):
         found = f"camera_info has focal lengths {fx:g} and {fy:g} for {info.width}x{info.height}, which no camera has"
+        return Intrinsics.from_fov(width, height), f"{found}: {assumed}"
+    if width != height and (width, height) == (info.height, info.width):
+        found = f"camera_info is of {info.width}x{info.height}, the image turned to {width}x{height}"
         return Intrinsics.from_fov(width, height), f"{found}: {assumed}"
     left, top, seen_width, seen_height = _seen(info, width, height)
     if left + seen_width > info.width or top + seen_height > info.height:
@@ -65,8 +69,8 @@ def intrinsics_of(info: CameraInfoMessage | None, width: int, height: int) -> tu
         return Intrinsics.from_fov(width, height), f"{found}: {assumed}"
     # A driver that crops, bins or scales its images leaves the calibration at the sensor's size.
     across, down = width / seen_width, height / seen_height
-    cx = (float(info.k[2]) - left + 0.5) * across - 0.5
-    cy = (float(info.k[5]) - top + 0.5) * down - 0.5
+    cx = (centre[0] - left + 0.5) * across - 0.5
+    cy = (centre[1] - top + 0.5) * down - 0.5
     return Intrinsics(width, height, fx * across, fy * down, cx, cy), None
 
 

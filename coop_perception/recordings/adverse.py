@@ -44,6 +44,8 @@ from coop_perception.recordings.writer import RecordingWriter
 
 LEAST_READ = 0.9
 """Of a camera's images: with fewer that can be decoded, the recording is incomplete."""
+LONGEST_PAUSE_S = 3600.0
+"""Between images of one drive: log times farther apart are of two clocks, and a schedule's seconds say nothing."""
 
 
 def make_adverse(
@@ -70,7 +72,8 @@ def make_adverse(
         console: for progress, and for what was assumed or left out.
 
     Returns:
-        Why the copy is incomplete: less than LEAST_READ of the images can be decoded. Empty where it is not.
+        Why the copy is incomplete: less than LEAST_READ of the images can be decoded, or the schedule meets none, or
+        cannot be followed. Empty where it is not.
 
     Raises:
         RecordingError: it cannot be read to its end, or has no such topic.
@@ -95,6 +98,13 @@ def make_adverse(
         console.print(f"{bag}: {name} is left out: {kind} is none of ROS 2's common interfaces", highlight=False)
     for line in camera.assumed:
         console.print(f"{topic}: {line}", highlight=False, soft_wrap=True)
+    if schedule.unit == "seconds" and camera.pause_s > LONGEST_PAUSE_S and not schedule.is_constant:
+        return (
+            f"images of {topic} were logged up to {camera.pause_s:.0f} s apart, so the schedule's seconds were not "
+            "the drive's: the first were recorded before the clock ran, perhaps; cut them off, or take unit: share"
+        )
+    if count and not camera.met:
+        return f"none of {count} images of {topic} is within the schedule: they are as clear as they were"
     if not camera.unreadable:
         return ""
     said = f"{camera.unreadable} of {count} images of {topic} cannot be decoded and stay as they are"
@@ -121,6 +131,8 @@ class _Camera:
         self._classes = classes
         self.assumed: dict[str, None] = {}
         self.unreadable, self.first_error = 0, ""
+        self.met, self.pause_s = 0, 0.0
+        """Images that are under a condition; the longest time between two."""
 
     def messages(self, count: int) -> Iterator[tuple[int, str, Any, str]]:
         """Log time, topic, message and type, of the images and, where there are none, of their references."""
@@ -134,14 +146,18 @@ class _Camera:
         known = self._recording.topics
         wanted = [name for name, kind in kinds.items() if name in known and kind in (None, known[name].type)]
         first_ns: int | None = None
-        index = 0
+        last_ns = index = 0
         for _, group in frames(self._recording, wanted):
             if self._topic not in group:
                 continue
             given = group[self._topic]
-            first_ns = given.stamp_ns if first_ns is None else first_ns
+            if first_ns is None:
+                first_ns = last_ns = given.stamp_ns
+            self.pause_s = max(self.pause_s, (given.stamp_ns - last_ns) / 1e9)
+            last_ns = given.stamp_ns
             at = (given.stamp_ns - first_ns) / 1e9, index / max(count, 1)
             parameters = self._schedule.parameters(*at)
+            self.met += bool(parameters)
             message = self._recording.deserialize(given)
             try:
                 clear = decode(message)

@@ -69,6 +69,11 @@ class Schedule:
         return any(CONDITIONS[condition].needs_depth for condition in self.conditions)
 
     @property
+    def is_constant(self) -> bool:
+        """Whether it is the same at any time."""
+        return all(segment.start == 0 and math.isinf(segment.end) for segment in self.segments)
+
+    @property
     def end(self) -> float:
         """That of the last segment."""
         return max((segment.end for segment in self.segments), default=0.0)

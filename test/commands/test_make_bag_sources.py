@@ -322,6 +322,30 @@ def test_images_that_cannot_be_decoded_stay_and_are_said(tmp_path: Path, capsys:
         assert recording.topics["/cam/image_raw/compressed"].count == 4
 
 
+def test_a_schedule_that_says_nothing_of_a_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its images were logged before the clock ran and after, or all of them before the first segment."""
+    given = tmp_path / "given"
+    with RecordingWriter(given) as writer:
+        for stamp in (0, 0, 1_700_000_000 * 10**9, 1_700_000_001 * 10**9):
+            image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+            writer.write("/front/image_raw", image_message(image, "rgb8", "front", stamp), IMAGE_TYPE, stamp)
+    late = {"condition": "jpeg", "start": 500, "end": 900, "level": 2}
+    for segment, bag, says in (
+        (
+            {**late, "start": 0.5},
+            given,
+            "were logged up to 1700000000 s apart, so the schedule's seconds were not the drive's",
+        ),
+        (late, foreign(tmp_path / "foreign"), "none of 4 images of /cam/image_raw/compressed is within the schedule"),
+    ):
+        out = tmp_path / "out"
+        with pytest.raises(SystemExit) as stopped:
+            make(out, "--bag", bag, "--schedule", schedule(tmp_path, [segment]), "--force")
+        assert stopped.value.code == 4
+        assert says in capsys.readouterr().err
+    assert changed(make(tmp_path / "always", "--bag", given, "--condition", "gaussian_noise")) == [True] * 4
+
+
 def test_masks_in_a_recording_give_its_depth(tmp_path: Path) -> None:
     given = tmp_path / "given"
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)

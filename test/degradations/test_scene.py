@@ -61,6 +61,19 @@ def test_a_focal_length_that_no_camera_has_is_not_taken(focal: float) -> None:
     assert "60 degrees is assumed" in assumed
 
 
+@pytest.mark.parametrize("k", [(500.0, 0, np.nan, 0, 500.0, 99.5, 0, 0, 1), (np.nan,) * 9])
+def test_a_calibration_of_no_numbers_is_not_taken(k: tuple[float, ...]) -> None:
+    intrinsics, assumed = intrinsics_of(info(640, 480, *k), 640, 480)
+    assert intrinsics == Intrinsics.from_fov(640, 480)
+    assert "holds no calibration" in assumed
+
+
+def test_an_image_that_was_turned_since_is_not_of_the_calibration() -> None:
+    intrinsics, assumed = intrinsics_of(info(640, 480, *K), 480, 640)
+    assert intrinsics == Intrinsics.from_fov(480, 640)
+    assert "camera_info is of 640x480, the image turned to 480x640: " in assumed
+
+
 @pytest.mark.parametrize("size", [(1, 8192), (8192, 1), (100, 900)])
 def test_an_image_that_no_camera_has_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match=f"image of {size[0]}x{size[1]}: .* at most 8 times as long"):

@@ -84,8 +84,8 @@ def test_void_is_camvids_alone() -> None:
 
 
 def colour_label(path: Path) -> str:
-    cv2.imwrite(str(path), np.zeros((4, 5, 3), np.uint8))
-    return r"is uint8 of shape \(4, 5, 3\); a label is one channel"
+    cv2.imwrite(str(path), np.full((4, 5, 3), 77, np.uint8))
+    return r"holds \[77, 77, 77\] \(20 pixels\), each of no class, or of several; expected the classes' rgb"
 
 
 def sixteen_bits(path: Path) -> str:
@@ -243,7 +243,7 @@ def test_labels_in_the_classes_colours(path: Path, alpha: bool) -> None:
     [
         ([[128, 64, 128], [128, 64, 127]], r"holds \[128, 64, 127\] \(1 pixels\), each of no class, or of several"),
         ([[9, 9, 9], [0, 255, 0]], r"holds \[9, 9, 9\] \(1 pixels\), each of no class, or of several"),
-        ([[i, 1, 1] for i in range(5)], r"1, 1\] \(1 pixels\) and 2 other colours, each of no class"),
+        ([[i, 1, 1] for i in range(5)], r"holds .* \(1 pixels\) and 2 other colours, each of no class"),
         ([[0, 255, 0, 255], [0, 255, 0, 254]], "is transparent in places"),
     ],
 )
@@ -260,6 +260,25 @@ def test_colours_are_read_as_ids_are(path: Path, mask: np.ndarray) -> None:
     in_colours = read_label(path)
     cv2.imwrite(str(path), mask)
     assert np.array_equal(in_colours, read_label(path))
+
+
+@pytest.mark.parametrize("name", [False, True, None])
+def test_class_names_that_yaml_takes_for_something_else(name: object) -> None:
+    with pytest.raises(ValueError, match="which is no text: quote it"):
+        parse_classes([{"id": 0, "name": name, "rgb": [0, 0, 0]}])
+
+
+def test_images_of_every_kind_that_is_read(tmp_path: Path) -> None:
+    """None is left out for the ending of its name."""
+    names = [f"{k}{suffix}" for k, suffix in enumerate((".png", ".BMP", ".tif", ".TIFF", ".webp", ".JPG", ".jpeg"))]
+    for name in names:
+        cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), 128, np.uint8))
+    pairs = find_pairs(tmp_path, None)
+    assert [pair.image.name for pair in pairs] == names
+    assert all((read_image(pair.image) == 128).all() for pair in pairs)
+    (tmp_path / "9.HEIC").write_bytes(b"some")
+    with pytest.raises(DatasetError, match=r"9\.HEIC: images of this kind are not read \(1 of 8 here\); convert them"):
+        find_pairs(tmp_path, None)
 
 
 @pytest.mark.parametrize("role", ["floor", 1, []])

@@ -243,6 +243,38 @@ def test_rosbag2_compression(tmp_path, mode, plugin, metadata):
     assert_frames(read(tmp_path / "bag"), range(4))
 
 
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_metadata_with_policies_by_name(tmp_path, storage):
+    """As version 9 writes them: a list, where they were a string."""
+    writer = Writer(tmp_path / "bag", version=9, storage_plugin=storage)
+    with writer:
+        connection = writer.add_connection(TOPIC, IMAGE_TYPE, typestore=TYPES)
+        for index in range(4):
+            writer.write(connection, stamp(index), raw_image(index))
+    path = tmp_path / "bag/metadata.yaml"
+    metadata = yaml.safe_load(path.read_text())
+    (topic,) = metadata["rosbag2_bagfile_information"]["topics_with_message_count"]
+    forever = {"sec": 9223372036, "nsec": 854775807}
+    topic["topic_metadata"]["offered_qos_profiles"] = [{"history": "unknown", "depth": 0, "deadline": forever}]
+    path.write_text(yaml.safe_dump(metadata))
+    assert_frames(read(tmp_path / "bag"), range(4))
+
+
+def test_an_mcap_topic_in_two_channels(tmp_path):
+    """Of two publishers, or two definitions of one type, one of them empty."""
+    with (tmp_path / "a.mcap").open("wb") as file:
+        writer = McapWriter(file)
+        writer.start("ros2", "test")
+        schemas = [writer.register_schema(IMAGE_TYPE, "ros2msg", text) for text in (b"", b"uint32 height")]
+        channels = [writer.register_channel(TOPIC, "cdr", schema) for schema in schemas]
+        for index in range(6):
+            writer.add_message(channels[index % 2], stamp(index), raw_image(index), stamp(index))
+        writer.finish()
+    assert_frames(read(tmp_path / "a.mcap"), range(6))
+    with Recording(tmp_path / "a.mcap") as recording:
+        assert recording.topics[TOPIC].count == 6
+
+
 def test_files_that_systems_leave_behind_are_no_part_of_a_recording(tmp_path):
     path = record(tmp_path / "bag", storage="mcap")
     (path / "metadata.yaml").unlink()
