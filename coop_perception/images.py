@@ -151,6 +151,13 @@ def decode_compressed(message: CompressedImageMessage, limits: Limits = CAMERAS)
     return _convert(image, _LAYOUTS["rgb8" if "compressed rgb" in message.format else "bgr8"])
 
 
+def leaves_high_bits_empty(message: ImageMessage | CompressedImageMessage, image: UInt8Array) -> bool:
+    """Whether an image of 16-bit samples, decoded, stays below a quarter of their range: in the dark, or of a sensor of
+    10 to 14 bits whose driver does not shift them up."""
+    said = message.format if isinstance(message, CompressedImageMessage) else message.encoding
+    return said.partition(";")[0].strip().endswith("16") and int(image.max()) < 64
+
+
 def to_mask(message: ImageMessage | CompressedImageMessage) -> UInt8Array:
     """A mask of class ids, mono8 or PNG (grey or indexed), as uint8 [H,W]; mono8 comes back as a view of the message's
     data.

@@ -23,6 +23,7 @@ from coop_perception.images import (
     encode_compressed,
     fill_compressed,
     fill_image,
+    leaves_high_bits_empty,
     to_mask,
     to_rgb,
 )
@@ -228,6 +229,19 @@ def test_samples_compressed_as_rgb_are_swapped_back():
     pixels = random_image(0, 4, 4)
     swapped = encode_compressed(np.ascontiguousarray(pixels[:, :, ::-1]), "png")
     np.testing.assert_array_equal(decode(CompressedImage("rgb8; png compressed rgb8", swapped)), pixels)
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb16", "mono8"])
+def test_sensors_of_fewer_bits_than_their_encoding(encoding):
+    """Of 12 bits, not shifted up; what has 8 bits may be as dark as it likes."""
+    samples = np.random.default_rng(0).integers(0, 64 if encoding == "mono8" else 4096, (4, 6, 1))
+    dark = image(samples.astype(np.uint8 if encoding == "mono8" else np.uint16), encoding)
+    assert leaves_high_bits_empty(dark, to_rgb(dark)) == (encoding != "mono8")
+    bright = image((16 * samples + 15).astype(np.uint16), "mono16")
+    assert not leaves_high_bits_empty(bright, to_rgb(bright)) or encoding == "mono8"
+    _, data = cv2.imencode(".png", samples[..., 0].astype(np.uint16))
+    packed = CompressedImage("mono16; png compressed mono16", data.tobytes())
+    assert leaves_high_bits_empty(packed, decode(packed))
 
 
 def test_compressed_mosaic_is_demosaiced():

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from coop_perception.contracts import STAGES, Bundle
 from coop_perception.encoded_images import Limits
 from coop_perception.engines.cuda import GpuLostError
-from coop_perception.images import ImageError, decode
+from coop_perception.images import ImageError, decode, leaves_high_bits_empty
 from coop_perception.model.conditions import Conditions, present
 from coop_perception.model.over_time import CameraConditions
 from coop_perception.model.pipeline import Pipeline, Result, outputs_of
@@ -35,6 +35,7 @@ T = TypeVar("T")
 DECODE, PUBLISH = "decode", "publish"
 """What is timed besides the networks; see StageTime."""
 
+NEARLY_BLACK_FRAMES = 30
 REPEAT_LOG_S = 5.0
 """A camera whose frames cannot be used logs one line in this time."""
 
@@ -77,6 +78,8 @@ class Channel:
 
     def __init__(self, outputs: CameraOutputs) -> None:
         self.outputs, self.statistics, self.infos = outputs, CameraStatistics(), CameraInfos()
+        self.nearly_black = 0
+        """So many frames in a row left their high bits empty."""
 
 
 class _Dropped(Exception):  # noqa: N818 (no error: what becomes of a frame)
@@ -208,9 +211,20 @@ class Worker:
             )
         try:
             limits = Limits(tuple(parameters["image_formats"]), parameters["max_image_pixels"])
-            return decode(frame.message, limits), asked_for
+            image = decode(frame.message, limits)
         except ImageError as error:
             raise _Dropped(DropCount.MALFORMED, str(error)) from error
+        self._tell_of_empty_bits(camera, frame, image)
+        return image, asked_for
+
+    def _tell_of_empty_bits(self, camera: str, frame: Frame, image: NDArray[np.uint8]) -> None:
+        channel = self._channels[camera]
+        channel.nearly_black = channel.nearly_black + 1 if leaves_high_bits_empty(frame.message, image) else 0
+        if channel.nearly_black == NEARLY_BLACK_FRAMES:
+            self._loggers[camera].warning(
+                f"{NEARLY_BLACK_FRAMES} images of 16 bits in a row stay below a quarter of white, which is 65535; if "
+                "the sensor has fewer bits, have the driver shift them up; masks of nearly black images mean little"
+            )
 
     def _run(
         self,

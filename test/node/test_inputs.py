@@ -239,6 +239,18 @@ def test_the_size_may_change_from_frame_to_frame(active: Callable[..., Client]) 
         np.testing.assert_array_equal(to_mask(masks[-1]), image[..., 1])
 
 
+def test_a_sensor_of_fewer_bits_than_its_encoding_is_said_once(active: Callable[..., Client], node_log: Path) -> None:
+    ours = active()
+    ours.listen(Image, "/front/coop/mask")
+    publisher = connected(ours, Image, "/front/image_raw")
+    message = image_message(pixels(), 1)
+    twelve_bits = np.random.default_rng(0).integers(0, 4096, pixels().shape, np.uint16)
+    message.encoding, message.step, message.data = "rgb16", 2 * message.step, twelve_bits.tobytes()
+    said = "images of 16 bits in a row stay below a quarter of white"
+    publish_until(ours, publisher, message, lambda: said in node_log.read_text(), "the warning")
+    assert node_log.read_text().count(said) == 1
+
+
 def stamped(seconds: float) -> Image:
     message = image_message(pixels(), 0)
     message.header.stamp = Time(sec=int(seconds), nanosec=int(seconds % 1 * 1e9))
