@@ -233,6 +233,14 @@ def test_labels_in_colours(tmp_path: Path) -> None:
     assert np.array_equal(load("folder", tmp_path)[0].mask, by_id)
 
 
+def test_camvid_in_its_colours(tmp_path: Path) -> None:
+    by_id = load("camvid", trees.camvid(tmp_path))[0].mask
+    colours = np.array([*(c.rgb for c in CAMVID_CLASSES), (0, 0, 0)], np.uint8)
+    for path in (tmp_path / "labels/train").iterdir():
+        write(path, colours[np.minimum(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), 11)])
+    assert np.array_equal(load("camvid", tmp_path)[0].mask, by_id)
+
+
 def test_black_is_ignored_in_training_only_where_it_is_listed(tmp_path: Path) -> None:
     trees.folder(tmp_path)
     own_classes(tmp_path, *({"name": name} for name in ("road", "sky", "kerb")), ignore=[])

@@ -36,7 +36,7 @@ class ClassList:
 def published(name: str) -> ClassList:
     """The class list of a data set, by the name of its file in `classes/`; CamVid's is the vehicle's own."""
     if name == "camvid":
-        return class_list(CAMVID_CLASSES)
+        return class_list(CAMVID_CLASSES, [BLACK])  # its void
     raw = read_yaml(Path(__file__).parent / "classes" / f"{name}.yaml")
     values = [entry["id"] for entry in raw["classes"]]
     classes = parse_classes([{**entry, "id": index} for index, entry in enumerate(raw["classes"])])
