@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from toy_bundle import write_toy_bundle
+
+settings.register_profile("on any machine", deadline=None)
+settings.load_profile("on any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
