@@ -37,7 +37,7 @@ lint: setup-training  ## ruff and mypy
 
 docs: setup-training  ## the documentation site, in out/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet
-	@echo 'The site is in out/site/index.html; $(VENV)/mkdocs serve has search, too.'
+	@echo 'The site is in out/site/index.html.'
 
 docs-test:  ## what the documents say to type, typed in a clean clone of the last commit [PAGES="docs/install.md ..."]
 	@$(PYTHON) tools/docs_test.py $(PAGES)

@@ -1,4 +1,4 @@
-"""What mkdocs does to the pages of docs/: generated parts, links that leave docs/, equations as MathML."""
+"""What mkdocs does to the pages of docs/: generated parts, links that leave docs/, equations as MathML, drawings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import mermaidx
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
@@ -41,8 +42,14 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Equations as MathML, which browsers draw by themselves; bars that tables have escaped in code."""
+    """Equations as MathML and drawings as SVG, so that pages fetch nothing; bars that tables have escaped in code."""
     content = re.sub(r"<td.*?</td>", lambda found: found[0].replace("\\|", "|"), content, flags=re.DOTALL)
+    content = re.sub(
+        r'<pre class="mermaid"><code>(.*?)</code></pre>',
+        lambda found: f'<div class="drawing">{mermaidx.render(html.unescape(found[1])).svg()}</div>',
+        content,
+        flags=re.DOTALL,
+    )
     return re.sub(
         r'(<(span|div) class="arithmatex">)\s*\\[(\[](.*?)\\[)\]]\s*(</\2>)',
         lambda found: (
