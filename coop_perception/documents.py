@@ -86,6 +86,8 @@ def _check_length(text: str, limit: int) -> None:
 
 
 def _error(source: str, kind: str, error: Exception) -> DocumentError:
+    if isinstance(error, FileNotFoundError):
+        return DocumentError(f"{plain(source)} no such file")
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
     elif isinstance(error, RecursionError):

@@ -26,6 +26,7 @@ FLOORS = (
 )
 """From the top down: a folder imports from floors below its own, and from the ground."""
 GROUND = {
+    "arguments",
     "camera",
     "classes",
     "contracts",

@@ -102,7 +102,6 @@ def test_files_that_are_refused(read: object, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     latin.write_bytes(b"\xe4")
     for path, says in (
-        (tmp_path / "none", "No such file or directory"),
         (tmp_path, "no regular file"),
         (Path("/dev/zero"), "no regular file"),
         (pipe, "no regular file"),
@@ -111,6 +110,8 @@ def test_files_that_are_refused(read: object, tmp_path: Path) -> None:
     ):
         with pytest.raises(DocumentError, match=f"^{path}: cannot be read as .*{says}"):
             read(path)
+    with pytest.raises(DocumentError, match=f"^{tmp_path}/none: no such file$"):
+        read(tmp_path / "none")
 
 
 @pytest.mark.parametrize("field", ["conditions: ", "classes: ", "input: ", "networks: ", "name: "])

@@ -1,4 +1,4 @@
-"""Command `build_engines`: a bundle's networks as engine files, for this machine or a named GPU, ahead of time."""
+"""Builds a bundle's networks as engine files, for this machine or a named GPU, ahead of time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from coop_perception.arguments import command_parser, positive
 from coop_perception.engines import EngineError
 from coop_perception.engines.ahead import build_engines
 from coop_perception.engines.backends import MAX_BATCH, ON_CPU, TENSORRT
@@ -38,21 +39,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="build_engines", description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=default_bundle(), help="default: %(default)s")
-    parser.add_argument("--backend", required=True, choices=(*TENSORRT, *ON_CPU))
-    parser.add_argument(
+    parser = command_parser(
+        "build_engines", __doc__, "build_engines --bundle models/street --backend tensorrt_rtx --compute-capability 8.9"
+    )
+    built = parser.add_argument_group("what is built").add_argument
+    built("--bundle", type=Path, default=default_bundle(), metavar="DIR", help="model bundle (default: %(default)s)")
+    built("--backend", required=True, choices=(*TENSORRT, *ON_CPU), help="what will run the networks")
+    built("--precision", choices=PRECISIONS, default="fp16", help="of the networks' arithmetic (default: %(default)s)")
+    built(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="folder of images that the precision is calibrated on (default: sample drives)",
+    )
+    machine = parser.add_argument_group("for which machine").add_argument
+    machine(
         "--compute-capability",
         type=compute_capabilities,
         default=(),
+        metavar="X.Y,...",
         help="GPUs to build for, as 8.9 or 8.6,8.9,12.0 (default: the one of this machine)",
     )
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="default: %(default)s")
-    parser.add_argument("--max-batch", type=_positive, default=MAX_BATCH, help="most cameras (default: %(default)s)")
-    parser.add_argument(
-        "--calibration", type=Path, help="folder of images that the precision is calibrated on (default: sample drives)"
-    )
-    parser.add_argument("--out", type=Path, help="directory of the engines (default: the cache)")
+    machine("--max-batch", type=positive, default=MAX_BATCH, metavar="N", help="most cameras (default: %(default)s)")
+    written = parser.add_argument_group("what is written").add_argument
+    written("--out", type=Path, metavar="DIR", help="directory of the engines (default: the cache)")
     return parser
 
 
@@ -68,12 +78,6 @@ def compute_capabilities(text: str) -> tuple[str, ...]:
         if not (major.isdecimal() and minor.isdecimal()):
             raise argparse.ArgumentTypeError(f"compute capability is {one!r}, expected one as 8.9")
     return found
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"is {text!r}, expected a number from 1")
-    return int(text)
 
 
 if __name__ == "__main__":

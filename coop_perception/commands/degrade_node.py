@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from coop_perception.arguments import command_parser
 from coop_perception.ros.full_memory import import_rclpy
 from coop_perception.ros.shutdown_signals import ShutdownSignals
 
@@ -21,13 +21,13 @@ def main(args: Sequence[str] | None = None) -> int:
     from coop_perception.ros.executable import run
 
     args = sys.argv if args is None else list(args)
-    parser = argparse.ArgumentParser(
-        prog="degrade_node",
-        description="Reads each camera's clean images from <camera>/clean/image_raw and publishes them under an "
-        "adverse condition as <camera>/image_raw, which perception_node reads, with the clean ones as "
+    parser = command_parser(
+        "degrade_node",
+        "Reads each camera's clean images from <camera>/clean/image_raw and publishes them under an adverse\n"
+        "condition as <camera>/image_raw, which perception_node reads, with the clean ones as\n"
         "<camera>/reference/image.",
-        epilog="parameters (--ros-args -p NAME:=VALUE):\n\n" + parameters_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "degrade_node --ros-args -p condition:=fog -p level:=2",
+        notes="parameters (--ros-args -p NAME:=VALUE):\n\n" + parameters_help(),
     )
     try:
         parser.parse_args(own_arguments(args))

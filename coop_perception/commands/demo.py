@@ -1,4 +1,4 @@
-"""Command `demo`: the main job on one recording: a real node in its own process, real DDS, scores and pictures."""
+"""Plays a recording to a node in a process of its own, over DDS, and scores what it publishes; with pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from coop_perception import topics
+from coop_perception.arguments import command_parser
 from coop_perception.evaluation.evaluation import EvaluationError, choose_topics
 from coop_perception.evaluation.results import OUTPUTS, add_result_options, finish, open_folder, rate
 from coop_perception.exit_codes import one_line
@@ -66,17 +67,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    parser.add_argument(
-        "--bag", type=Path, help="recording to play (default: a sample drive through fog and rain, made anew)"
+    parser = command_parser("demo", __doc__, "demo --bag drives/monday --image-topic /front/image_raw --out out/monday")
+    played = parser.add_argument_group("what is played").add_argument
+    played(
+        "--bag",
+        type=Path,
+        metavar="DIR",
+        help="recording to play (default: a sample drive through fog and rain, made anew)",
     )
-    parser.add_argument("--image-topic", "--topic", help="its camera topic (default: the recording's only one)")
-    parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
-    parser.add_argument(
-        "--rate", type=rate, help="times the recording's own pace (default: that, or as slow as the node can follow)"
+    played("--image-topic", "--topic", metavar="NAME", help="its camera topic (default: the recording's only one)")
+    played(
+        "--rate",
+        type=rate,
+        metavar="R",
+        help="times the recording's own pace (default: that, or as slow as the node can follow)",
     )
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of results (default: %(default)s)")
-    add_result_options(parser)
+    networks = parser.add_argument_group("through which networks").add_argument
+    networks("--bundle", type=Path, default=default_bundle(), metavar="DIR", help="model bundle (default: %(default)s)")
+    add_result_options(parser, "out/demo")
     return parser
 
 

@@ -1,5 +1,4 @@
-"""Command `evaluate_bag`: recordings through the networks, offline or through the running node, and scored; or the
-outputs of a node that were recorded with it. `evaluate_bag compare RUN_A RUN_B` compares two of its results."""
+"""Command `evaluate_bag`: recordings are scored; `evaluate_bag compare`: two of its results are compared."""
 
 from __future__ import annotations
 
@@ -15,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from coop_perception import topics
+from coop_perception.arguments import command_parser, positive
 from coop_perception.documents import read_json
 from coop_perception.engines import EngineError
 from coop_perception.engines.backends import AUTO, BACKENDS, PRECISIONS
@@ -50,6 +50,10 @@ from coop_perception.replacing import open_results, write_whole
 from coop_perception.resources import default_bundle
 from coop_perception.shown import plain
 
+DESCRIPTION = """\
+Scores recordings: in this process, through the running node, or as a node published it.
+
+evaluate_bag compare RUN_A RUN_B compares two of its results; see evaluate_bag compare --help."""
 COMPARISON = ("compare.json", "compare.html")
 FAILURES = (RecordingError, BundleError, EngineError, EvaluationError, DatasetError, OSError)
 
@@ -258,101 +262,127 @@ def _height(text: str) -> int:
     return int(_number(text, int, 0, "pixels, or 0"))
 
 
-def _count(text: str) -> int:
-    return int(_number(text, int, 1, "a whole number from 1"))
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="evaluate_bag", description=__doc__)
+    parser = command_parser(
+        "evaluate_bag", DESCRIPTION, "evaluate_bag drives/ --out out/week --fail-if 'miou.fog < 0.45 significant'"
+    )
     parser.add_argument(
         "bags", type=Path, nargs="*", metavar="BAG", help="a rosbag2 directory or storage file, or a folder of some"
     )
-    parser.add_argument(
-        "--bag", type=Path, action="append", default=[], metavar="BAG", help="the same, as demo and make_bag take it"
+    _add_frames(parser)
+    _add_references(parser)
+    _add_networks(parser)
+    _add_node(parser)
+    work = parser.add_argument_group("how the work is shared").add_argument
+    work("--workers", type=positive, default=1, metavar="N", help="processes; each takes a recording at a time")
+    work("--ray", metavar="ADDRESS", help="a Ray cluster that takes the recordings; local: one on this machine")
+    work("--resume", action="store_true", help="go on with an interrupted run in --out")
+    add_result_options(parser, "out/evaluation")
+    kept = parser.add_argument_group("what is kept of every frame").add_argument
+    kept(
+        "--outputs",
+        default="none",
+        choices=["none", "png", "mcap"],
+        help="masks and restored frames, as files or as a recording (default: none)",
     )
-    parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
-    parser.add_argument(
+    add_gate_options(parser)
+    return parser
+
+
+def _add_frames(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("which frames").add_argument
+    add("--bag", type=Path, action="append", default=[], metavar="BAG", help="as BAG; demo and make_bag take it so")
+    add(
         "--image-topic",
         "--topic",
         action="append",
         default=[],
+        metavar="NAME",
         help="camera topic to process; may be given several times (default: every camera of the recording)",
     )
-    parser.add_argument(
-        "--reference-image-topic", help="clear images to compare with (default: <camera>/reference/image)"
+    add("--start", type=_seconds, default=0.0, metavar="S", help="seconds since the first image (default: 0)")
+    add("--end", type=_seconds, default=math.inf, metavar="S", help="seconds since the first image (default: all)")
+    add("--every", type=positive, default=1, metavar="N", help="take every n-th frame (default: 1)")
+
+
+def _add_references(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what they are compared with").add_argument
+    add("--reference-image-topic", metavar="NAME", help="clear images (default: <camera>/reference/image)")
+    add("--reference-mask-topic", metavar="NAME", help="true masks (default: <camera>/reference/mask)")
+    add(
+        "--labels",
+        type=Path,
+        metavar="DIR",
+        help="folder of true masks (PNG of class ids) named by header stamp or frame number",
     )
-    parser.add_argument("--reference-mask-topic", help="true masks to compare with (default: <camera>/reference/mask)")
-    parser.add_argument(
-        "--labels", type=Path, help="folder of true masks (PNG of class ids) named by header stamp or frame number"
+    add("--references", type=Path, metavar="DIR", help="folder of clear images, named likewise")
+
+
+def _add_networks(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("through which networks").add_argument
+    add("--bundle", type=Path, default=default_bundle(), metavar="DIR", help="model bundle (default: %(default)s)")
+    add("--backend", default=AUTO, choices=[AUTO, *BACKENDS], help="what runs the networks (default: %(default)s)")
+    add(
+        "--precision",
+        default=AUTO,
+        choices=[AUTO, *PRECISIONS],
+        help="of the networks' arithmetic (default: %(default)s)",
     )
-    parser.add_argument("--references", type=Path, help="folder of clear images, named likewise")
-    parser.add_argument("--start", type=_seconds, default=0.0, help="seconds since the first image (default: 0)")
-    parser.add_argument("--end", type=_seconds, default=math.inf, help="seconds since the first image (default: all)")
-    parser.add_argument("--every", type=_count, default=1, metavar="N", help="take every n-th frame (default: 1)")
-    parser.add_argument(
+    add("--threads", type=positive, default=0, metavar="N", help="of the networks on the CPU (default: one per core)")
+    add(
         "--network-height",
         type=_height,
         default=0,
         metavar="PIXELS",
         help="of the networks' image, whose width follows the frame's aspect ratio; 0: the bundle's (default: 0)",
     )
-    parser.add_argument(
+    add(
         "--condition-time-constant",
         type=_time_constant,
         default=DEFAULT.time_constant_s,
-        metavar="SECONDS",
-        help="over which conditions are filtered before restoration is conditioned on them; 0: not "
+        metavar="S",
+        help="seconds over which conditions are filtered before restoration is conditioned on them; 0: not "
         "(default: %(default)g, the node's)",
     )
-    parser.add_argument(
+    add(
         "--skip-when-clear",
         action=argparse.BooleanOptionalAction,
         default=DEFAULT.skip_when_clear,
         help="whether a frame in which nothing is present stays as it is (default: %(default)s, the node's)",
     )
-    parser.add_argument("--backend", default=AUTO, choices=[AUTO, *BACKENDS], help="what runs the networks")
-    parser.add_argument("--precision", default=AUTO, choices=[AUTO, *PRECISIONS], help="of the networks' arithmetic")
-    parser.add_argument(
-        "--threads", type=_count, default=0, metavar="N", help="of the networks on the CPU (default: one per core)"
-    )
-    parser.add_argument(
-        "--workers", type=_count, default=1, metavar="N", help="processes; each takes a recording at a time"
-    )
-    parser.add_argument(
-        "--ray", metavar="ADDRESS", help="a Ray cluster that takes the recordings; local: one on this machine"
-    )
-    parser.add_argument(
-        "--outputs",
-        default="none",
-        choices=["none", "png", "mcap"],
-        help="keep masks and restored frames of every frame (default: none)",
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--live", action="store_true", help="play the recording to the running node instead")
+
+
+def _add_node(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("through a node, instead of in this process")
+    mode = group.add_mutually_exclusive_group()
+    mode.add_argument("--live", action="store_true", help="play the recording to the running node")
     mode.add_argument("--recorded", action="store_true", help="score the node's outputs that the recording holds")
-    parser.add_argument("--rate", type=rate, help="with --live: times the recording's own pace (default: 1)")
-    parser.add_argument("--node", type=node_name, help=f"with --live: its full name (default: /{topics.NODE})")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/evaluation"), help="folder of results (default: %(default)s)"
+    group.add_argument(
+        "--rate", type=rate, metavar="R", help="with --live: times the recording's own pace (default: 1)"
     )
-    add_result_options(parser)
-    add_gate_options(parser)
-    return parser
+    group.add_argument(
+        "--node", type=node_name, metavar="NAME", help=f"with --live: its full name (default: /{topics.NODE})"
+    )
 
 
 def _comparing_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="evaluate_bag compare",
-        description="Two runs over the same frames: may the second be released?",
+    parser = command_parser(
+        "evaluate_bag compare",
+        "Compares two runs over the same frames: may the second be released?",
+        "evaluate_bag compare out/released out/new --fail-if 'miou.drop > 0.01 significant'",
     )
     parser.add_argument("first", type=Path, metavar="RUN_A", help="an evaluation's folder of results")
     parser.add_argument("second", type=Path, metavar="RUN_B", help="another's, over the same recordings")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/comparison"), help="folder of results (default: %(default)s)"
+    written = parser.add_argument_group("what is written").add_argument
+    written(
+        "--out",
+        type=Path,
+        default=Path("out/comparison"),
+        metavar="DIR",
+        help="folder of results (default: %(default)s)",
     )
-    parser.add_argument("--force", action="store_true", help="replace an earlier comparison in --out")
-    parser.add_argument(
+    written("--force", action="store_true", help="replace an earlier comparison in --out")
+    written(
         "--allow-incomplete",
         action="store_true",
         help="exit status 0 also where less than 90 %% of the frames are in both runs, or one of them is incomplete",

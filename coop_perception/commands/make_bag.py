@@ -7,11 +7,22 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from coop_perception.arguments import command_parser
 from coop_perception.degradations import CONDITIONS
 from coop_perception.exit_codes import one_line
 from coop_perception.recordings.making import SAMPLE_FRAMES, Request, make_recording
 from coop_perception.recordings.recording import RecordingError
 from coop_perception.recordings.sources import RATE
+
+DESCRIPTION = """\
+Makes a rosbag2 recording from the sample drive, folders of images, or videos, clear or adverse;
+or makes an existing recording adverse.
+
+Besides each camera's images and camera_info it holds <camera>/reference/image, the clear image, and
+<camera>/reference/mask, the true class ids (255 = not scored), with equal stamps per frame."""
+NOTES = """\
+What is repeated for several cameras (--images, --labels, --references) is in the order of --camera.
+On the sample drive each camera after the first has a street of its own: that of the next seed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,18 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="make_bag",
-        description="Makes a rosbag2 recording from the sample drive, folders of images, or videos, clear or adverse; "
-        "or makes an existing recording adverse. Besides each camera's images and camera_info it holds "
-        "<camera>/reference/image, the clear image, and <camera>/reference/mask, the true class ids (255 = not "
-        "scored), with equal stamps per frame.",
-        epilog="What is repeated for several cameras (--images, --labels, --references) is in the order of --camera. "
-        "On the sample drive each camera after the first has a street of its own: that of the next seed.",
+    parser = command_parser(
+        "make_bag", DESCRIPTION, "make_bag --out out/foggy --condition fog --level 2 --frames 60", notes=NOTES
     )
-    add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="directory of the recording")
-    add("--force", action="store_true", help="replace an earlier recording at --out")
     source = parser.add_argument_group("what it is made of (default: the sample drive)").add_argument
     source(
         "--images",
@@ -90,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=tuple(CONDITIONS),
         action="append",
         default=[],
-        help="adverse condition of the camera's images; several at once where it is repeated",
+        metavar="NAME",
+        help=f"adverse condition: {', '.join(CONDITIONS)}; several at once where it is repeated",
     )
     weather(
         "--level",
@@ -104,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         "--schedule", type=Path, metavar="FILE", help="YAML: which conditions when, with ramps (docs/conditions.md)"
     )
     written = parser.add_argument_group("what is written").add_argument
+    written("--out", type=Path, required=True, metavar="DIR", help="directory of the recording")
+    written("--force", action="store_true", help="replace an earlier recording at --out")
     written(
         "--rate",
         type=_number(float, 0.001),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from coop_perception import topics
+from coop_perception.arguments import command_parser
 from coop_perception.node.parameters import parameters_yaml
 from coop_perception.ros.full_memory import import_rclpy
 from coop_perception.ros.shutdown_signals import ShutdownSignals
@@ -23,11 +23,11 @@ def main(args: Sequence[str] | None = None) -> int:
     from coop_perception.ros.executable import run
 
     args = sys.argv if args is None else list(args)
-    parser = argparse.ArgumentParser(
-        prog="perception_node",
-        description=f"The {topics.NODE} lifecycle node. It starts unconfigured and waits to be brought up.",
-        epilog="parameters (--ros-args -p NAME:=VALUE):\n\n" + parameters_yaml(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        "perception_node",
+        f"The {topics.NODE} lifecycle node. It starts unconfigured and waits to be brought up.",
+        'perception_node --autostart --ros-args -p cameras:="[front]" -r front/image_raw:=/camera/image_raw',
+        notes="parameters (--ros-args -p NAME:=VALUE):\n\n" + parameters_yaml(),
     )
     parser.add_argument(
         "--autostart", action="store_true", help="let the node configure and activate itself, or end with status 1"

@@ -135,7 +135,8 @@ def add_gate_options(parser: argparse.ArgumentParser, comparing: bool = False) -
             raise argparse.ArgumentTypeError(str(error).replace("%", "%%")) from error
 
     example = "'miou.drop > 0.01 significant'" if comparing else "'psnr_gain.fog < 5'"
-    parser.add_argument(
+    gates = parser.add_argument_group("gates").add_argument
+    gates(
         "--fail-if",
         action="append",
         default=[],
@@ -143,7 +144,5 @@ def add_gate_options(parser: argparse.ArgumentParser, comparing: bool = False) -
         metavar="EXPR",
         help=f"end with status 3 if this holds, such as {example}; may be given several times",
     )
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the gates as JUnit XML")
-    parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="add a summary to this file ($GITHUB_STEP_SUMMARY, say)"
-    )
+    gates("--junit", type=Path, metavar="FILE", help="write the gates as JUnit XML")
+    gates("--markdown", type=Path, metavar="FILE", help="add a summary to this file ($GITHUB_STEP_SUMMARY, say)")

@@ -40,10 +40,12 @@ OUTPUTS = "outputs"
 """Recording of what the node published, in the folder of results."""
 
 
-def add_result_options(parser: argparse.ArgumentParser) -> None:
-    """What every command that evaluates a recording lets decide about its results."""
-    parser.add_argument("--force", action="store_true", help="replace an earlier evaluation's results in --out")
-    parser.add_argument(
+def add_result_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """What every command that evaluates a recording lets decide about its results. `out`: where they go by default."""
+    add = parser.add_argument_group("what is written").add_argument
+    add("--out", type=Path, default=Path(out), metavar="DIR", help="folder of results (default: %(default)s)")
+    add("--force", action="store_true", help="replace an earlier evaluation's results in --out")
+    add(
         "--allow-incomplete",
         action="store_true",
         help="exit status 0 also where less than 90 %% of the frames or references there were is scored",

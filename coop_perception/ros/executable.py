@@ -48,7 +48,8 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str], signals: 
             return 0
         if not isinstance(error, (RCLError, InvalidParameterTypeException, InvalidParameterValueException)):
             raise
-        print(f"{name}: {plain(one_line(error))}", file=sys.stderr)
+        lists = '; a list is given as "[a, b]"' if "ARRAY" in str(error) else ""
+        print(f"{name}: {plain(one_line(error))}{lists}", file=sys.stderr)
         return 1
     for line in misdirected(args, node.get_fully_qualified_name()):
         node.get_logger().warning(line)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor, nn
 
+from coop_perception.arguments import command_parser, positive
 from coop_perception.contracts import Bundle
 from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.engines import Engine, EngineError
@@ -30,7 +31,6 @@ from coop_perception.recordings.recording import RecordingError
 from coop_perception.shown import LONGEST_MESSAGE, plain
 from coop_training.adaptation import adapt
 from coop_training.adaptation_check import MARGIN_DB, MARGIN_POINTS, Measured, measure, table, worse
-from coop_training.arguments import command_parser, positive
 from coop_training.bundle_weights import load_bundle_weights, put_weights
 from coop_training.bundle_writing import check_replaceable, new_bundle, write_manifest
 from coop_training.camera_frames import CameraError, CameraFrames, read_camera

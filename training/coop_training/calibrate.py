@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
+from coop_perception.arguments import command_parser, positive
 from coop_perception.classes import IGNORE_ID
 from coop_perception.image_files import DatasetError
 from coop_perception.metrics import calibration_errors
 from coop_perception.replacing import open_results
-from coop_training.arguments import command_parser, positive
 from coop_training.checkpoint import CheckpointError, load_weights, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config
 from coop_training.frames import UnreadFrames, coarse_items, data_items

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from coop_perception.arguments import command_parser, positive
 from coop_perception.contracts import STAGES, Bundle
 from coop_perception.degradations import CONDITIONS
 from coop_perception.degradations.street import NO_STREET, is_street
@@ -25,7 +26,6 @@ from coop_perception.model.pipeline import Pipeline
 from coop_perception.recordings.labelled_folders import find_references, label_ids
 from coop_perception.replacing import open_results, replacement, write_whole
 from coop_perception.shown import LONGEST_MESSAGE, plain
-from coop_training.arguments import command_parser, positive
 from coop_training.cases import PUBLISHED, READY_MADE, SUITE_NAMES, Case, published_cases, ready_made_case, suite_cases
 from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
 from coop_training.label_sets import LabelSets, read_label_sets

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from rich.console import Console
 
+from coop_perception.arguments import command_parser
 from coop_perception.classes import IGNORE_ID, SemanticClass
 from coop_perception.commands.build_engines import compute_capabilities
 from coop_perception.contracts import CONTRACTS
@@ -27,7 +28,6 @@ from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import FORMAT_VERSION, BundleError, load_bundle
 from coop_perception.shown import LONGEST_MESSAGE, plain
 from coop_training.adapters import AdapterError, OnnxSegmenter
-from coop_training.arguments import command_parser
 from coop_training.bundle_writing import check_replaceable, described, new_bundle, write_graphs, write_manifest
 from coop_training.checkpoint import CheckpointError, load_weights, read_facts
 from coop_training.config import TrainConfig

@@ -22,12 +22,12 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from coop_perception.arguments import command_parser, positive
 from coop_perception.contracts import InputSizes
 from coop_perception.documents import read_yaml
 from coop_perception.image_files import DatasetError, image_files, read_image
 from coop_perception.model.bundle import MANIFEST, BundleError
 from coop_perception.replacing import open_results
-from coop_training.arguments import command_parser, positive
 from coop_training.bundle_weights import load_bundle_weights
 from coop_training.checkpoint import CheckpointError, load_weights, save_weights
 from coop_training.config import ConfigError, TrainConfig, load_config

@@ -10,6 +10,8 @@ from coop_perception.shown import plain, shown
 
 MOST = 10
 """So many are listed."""
+_PLAINLY = {"extra_forbidden": "there is no such field", "missing": "is missing"}
+"""What pydantic says in the words of its own options."""
 
 
 def problems(error: ValidationError) -> str:
@@ -20,6 +22,9 @@ def problems(error: ValidationError) -> str:
 
 
 def _problem(details: Any) -> str:
-    problem = f"{plain('.'.join(map(str, details['loc'])), 200) or 'file'}: {plain(details['msg'])}"
+    field = plain(".".join(map(str, details["loc"])), 200) or "file"
+    if details["type"] in _PLAINLY:
+        return f"{field}: {_PLAINLY[details['type']]}"
+    problem = f"{field}: {plain(details['msg'])}"
     given = details["input"]
     return problem if isinstance(given, dict | list) else f"{problem}, found {shown(given)}"

@@ -11,10 +11,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from coop_perception.arguments import command_parser, positive
 from coop_perception.exit_codes import CANNOT, DONE, INTERRUPTED
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError
-from coop_training.arguments import command_parser, positive
 from coop_training.config import ConfigError, StagesConfig, TrainConfig, load_config
 
 PRECISIONS = ("bf16-mixed", "32-true")

@@ -377,7 +377,7 @@ PICKY = model("(float[N,3,h,w] x) => (float[1,3,16,16] y)", "s = Constant<value_
     ("graph", "fields", "says"),
     [
         (PLAIN, {"output": {"kind": "scores"}}, r"segmenter\.yaml: output\.kind: Input should be"),
-        (PLAIN, {"colour": 1}, r"segmenter\.yaml: colour: Extra inputs are not permitted"),
+        (PLAIN, {"colour": 1}, r"segmenter\.yaml: colour: there is no such field"),
         (PLAIN, {"input": {"std": [1, 1, 0]}}, r"segmenter\.yaml: input\.std\.2: Input should be greater than 0"),
         (PLAIN, {"classes": {}}, r"segmenter\.yaml: classes: "),
         (PLAIN, {"classes": {0: "Sea"}}, r"segmenter\.yaml: classes: 0: the bundle has no class 'Sea'; it has Sky"),

@@ -16,11 +16,11 @@ import numpy as np
 import yaml
 from rich.progress import track
 
+from coop_perception.arguments import positive
 from coop_perception.degradations import CONDITIONS
 from coop_perception.image_files import DatasetError
 from coop_perception.metrics import psnr
 from coop_perception.replacing import open_results, write_whole
-from coop_training.arguments import positive
 from coop_training.cases import Case, Entry
 from coop_training.evaluation import select
 from coop_training.layouts.class_lists import published
