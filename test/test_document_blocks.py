@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -21,6 +24,12 @@ def named(found: list[Block]) -> list[str]:
 def test_each_block_is_run_or_says_why_not() -> None:
     assert named([block for block in BLOCKS if not block.run and not block.why]) == []
     assert sum(block.run for block in BLOCKS) >= 10
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda page: page.name)
+def test_no_command_is_in_an_indented_block_which_nothing_would_run(page: Path) -> None:
+    indented = re.findall(r"(?<=\n\n) {4}(?:\.venv/|coop-|make |ros2 |python |pip )[^\n]*", page.read_text())
+    assert indented == []
 
 
 def test_pages_that_are_left_out_whole_have_no_block_that_is_run() -> None:
