@@ -125,7 +125,7 @@ def test_a_recording_of_no_images_is_said_and_costs_no_other_one(tmp_path: Path,
     empty.parent.mkdir()
     with Writer(empty, version=9) as writer:
         writer.add_connection("/front/image_raw", IMAGE_TYPE, typestore=TYPES)
-    with pytest.raises(SystemExit, match="there is no image topic .* with messages; topics in .*/empty: /front"):
+    with pytest.raises(SystemExit, match=r"there is no image topic .* with messages; topics in .*/empty: /front"):
         run(bundle, tmp_path / "alone", empty)
     write_bag(tmp_path / "bags/full")
     with pytest.raises(SystemExit) as stopped:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from coop_perception.evaluation.measures import BETTER
 from coop_perception.evaluation.report import figures
-from coop_perception.evaluation.report.tables import Cell, Sheet, number_cell, write_tables
+from coop_perception.evaluation.report.tables import Cell, Sheet, number_cell, text_cell, write_tables
 from coop_perception.shown import plain
 
 _STYLES = {"better": "green", "worse": "red", "": ""}
@@ -54,10 +54,10 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
             [
                 [
                     Cell(plain(frame["recording"] or "the recording")),
-                    Cell(plain(frame["camera"]), plain(frame["camera"])),
+                    text_cell(plain(frame["camera"])),
                     Cell(str(frame["frame"]), str(frame["frame"])),
                     number_cell(frame["time_s"], 2),
-                    Cell(frame["by"], frame["by"]),
+                    text_cell(frame["by"]),
                     number_cell(frame["first"]),
                     number_cell(frame["second"]),
                     number_cell(frame["change"], 3, "better" if frame["change"] > 0 else "worse"),
@@ -95,7 +95,7 @@ def _row(name: str, one: Mapping[str, Any]) -> list[Cell]:
         number_cell(one["first"], 4),
         number_cell(one["second"], 4),
         number_cell(one["value"], 4, verdict(name, one)),
-        Cell(_interval(one)),
+        Cell(_interval(one), "" if one["low"] is None else repr(float(one["low"]))),
     ]
 
 
