@@ -187,8 +187,8 @@ def _plain(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
             "first": before[name]["value"],
             "second": after[name]["value"],
         }
-        for name in before.keys() & after.keys()
-        if before[name]["value"] is not None and after[name]["value"] is not None
+        for name in before
+        if name in after and before[name]["value"] is not None and after[name]["value"] is not None
     }
 
 

@@ -30,6 +30,7 @@ from coop_perception.evaluation.conditions import conditions_of
 from coop_perception.evaluation.evaluation import EvaluationError, Selection
 from coop_perception.evaluation.folders import frame_of
 from coop_perception.evaluation.journal import NAME as JOURNAL
+from coop_perception.evaluation.measures import SHARES, TIMES
 from coop_perception.evaluation.table import Table, read_parquet
 from coop_perception.evaluation.task import find_bags
 from coop_perception.exit_codes import GATE, INCOMPLETE
@@ -570,6 +571,7 @@ def compare(*arguments: object) -> None:
 def test_comparing_a_run_with_itself_finds_nothing(tmp_path: Path, uninterrupted: Path) -> None:
     compare(uninterrupted, uninterrupted, "--out", tmp_path, "--fail-if", "miou.drop > 0", "--fail-if", "ece.rise > 0")
     compared = json.loads((tmp_path / "compare.json").read_text())
+    assert list(compared["measures"]["all"])[-5:] == [*TIMES, *SHARES]
     assert compared["frames"] == {"both": 2 * LONG, "only_first": 0, "only_second": 0}
     assert {one["value"] for one in compared["measures"]["all"].values() if isinstance(one, dict)} == {0.0}
     assert compared["changed"] == []
@@ -617,7 +619,9 @@ def test_a_comparison_of_few_frames_is_incomplete(
     with pytest.raises(SystemExit) as stopped:
         compare(uninterrupted, tmp_path / "half", "--out", tmp_path / "out", *gates)
     assert stopped.value.code == INCOMPLETE
-    assert f"only {LONG} of {2 * LONG} frames are in both runs; --allow-incomplete" in capsys.readouterr().err
+    says = f"only {LONG} of {2 * LONG} frames are in both runs"
+    assert f"{says}; --allow-incomplete" in capsys.readouterr().err
+    assert f"Warning: {says}" in (tmp_path / "out/compare.html").read_text()
     compare(uninterrupted, tmp_path / "half", "--out", tmp_path / "out", *gates, "--force", "--allow-incomplete")
 
 

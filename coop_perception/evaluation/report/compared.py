@@ -73,10 +73,11 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
             sheets.append(Sheet(title if kind == "all" else f"{kind} {plain(title)}", "", headings, rows))
     sheets = [sheets[1], sheets[0], *sheets[2:]]
     frames = compared["frames"]
+    first, second = (plain(run["path"]) for run in compared["runs"])
     statement = (
-        f"{frames['both']} frames are in both runs, {frames['only_first']} in the first alone and "
-        f"{frames['only_second']} in the second alone. Differences are the second's less the first's, of the same "
-        "frames; coloured where their whole 95 % interval says so."
+        f"The first run is {first}, the second {second}. {frames['both']} frames are in both, "
+        f"{frames['only_first']} in the first alone and {frames['only_second']} in the second alone. Differences are "
+        "the second's less the first's, of the same frames; coloured where their whole 95 % interval says so."
     )
     facts = [
         (
@@ -86,7 +87,7 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
         for which, run in zip(("first", "second"), compared["runs"], strict=True)
         for key, value in run.items()
     ]
-    write_tables(path, "two runs compared", "Comparison", statement, [], sheets, facts)
+    write_tables(path, "two runs compared", "Comparison", statement, compared["incomplete"], sheets, facts)
 
 
 def _row(name: str, one: Mapping[str, Any]) -> list[Cell]:
@@ -100,4 +101,4 @@ def _row(name: str, one: Mapping[str, Any]) -> list[Cell]:
 
 
 def _interval(one: Mapping[str, Any]) -> str:
-    return "" if one["low"] is None else f"{one['low']:+.4g} to {one['high']:+.4g}"
+    return "" if one["low"] is None else f"{one['low']:+.4f} to {one['high']:+.4f}".replace("-", "−")

@@ -85,7 +85,8 @@ def _together(summary: Mapping[str, Any]) -> Sheet:
         [Cell(row.name), *(_shown(f"{value} ({interval})" if interval else value) for value, interval in row.cells)]
         for row in table.rows
     ]
-    return Sheet("All together", "In brackets 95 % intervals, from blocks of consecutive frames.", headings, rows)
+    hint = "In brackets 95 % intervals: from blocks of consecutive frames, of 12 recordings or more from these."
+    return Sheet("All together", hint, headings, rows)
 
 
 def _shown(words: str) -> Cell:
