@@ -132,6 +132,7 @@ def _selection(options: argparse.Namespace) -> Selection:
 
 
 def _task(options: argparse.Namespace, bag: Path, out: Path) -> Task:
+    threads = threads_of(options.workers, options.threads, options.ray)
     return Task(
         bag=bag,
         out=out,
@@ -142,7 +143,7 @@ def _task(options: argparse.Namespace, bag: Path, out: Path) -> Task:
         labels=options.labels,
         images=options.references,
         selection=_selection(options),
-        settings=EngineSettings(options.backend, options.precision, threads_of(options.workers, options.threads)),
+        settings=EngineSettings(options.backend, options.precision, threads),
         network_height=options.network_height,
         over_time=OverTime(options.condition_time_constant, options.skip_when_clear),
         keep=options.outputs,

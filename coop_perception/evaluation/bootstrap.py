@@ -47,7 +47,7 @@ class Interval:
 
 
 def interval(series: Sequence[Sums], value: Value) -> Interval | None:
-    """The interval of a score of frames in several series (a camera's frames of one recording), each in order.
+    """The interval of a score of frames in several series (a recording's each), in order.
 
     Args:
         series: [n, d] each: what a frame adds to the sums that the score is computed from. Rows of zeros were not

@@ -24,6 +24,7 @@ from coop_perception.evaluation.measures import (
     condition_measure,
     plain_values,
     segments,
+    series,
     worst_first,
 )
 from coop_perception.evaluation.results import SUMMARY, SUMMARY_LIMIT
@@ -75,12 +76,7 @@ def compare(one: Run, other: Run) -> dict[str, Any]:
     classes = [list(run.summary.get("mask", {}).get("iou", {})) for run in (one, other)]
     if classes[0] and classes[1] and classes[0] != classes[1]:
         raise EvaluationError(f"{one.path} and {other.path} have other classes; they cannot be compared")
-    pairs = [
-        pair
-        for name in one.tables
-        if name in other.tables
-        for pair in _by_camera(one.tables[name], other.tables[name], name)
-    ]
+    pairs = [_paired(one.tables[name], other.tables[name], name) for name in one.tables if name in other.tables]
     both = sum(len(pair.first) for pair in pairs)
     if not both:
         raise EvaluationError(
@@ -123,7 +119,7 @@ def _known_incomplete(run: Run) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Frames of one camera of a recording, the same in both."""
+    """Frames of a recording, the same in both."""
 
     name: str
     first: Table
@@ -133,13 +129,11 @@ class _Pair:
         return _Pair(self.name, self.first.of(chosen), self.second.of(chosen))
 
 
-def _by_camera(one: Table, other: Table, name: str) -> Iterator[_Pair]:
-    for camera in dict.fromkeys(one.texts["camera"].tolist()):
-        rows = {key: row for row, key in enumerate(_keys(other)) if key[0] == camera}
-        there = [(row, rows[key]) for row, key in enumerate(_keys(one)) if key[0] == camera and key in rows]
-        if there:
-            first, second = (np.array(column) for column in zip(*there, strict=True))
-            yield _Pair(name, one.at(first), other.at(second))
+def _paired(one: Table, other: Table, name: str) -> _Pair:
+    rows = {key: row for row, key in enumerate(_keys(other))}
+    there = [(row, rows[key]) for row, key in enumerate(_keys(one)) if key in rows]
+    first, second = (np.array([pair[which] for pair in there], np.intp) for which in (0, 1))
+    return _Pair(name, one.at(first), other.at(second))
 
 
 def _keys(table: Table) -> Iterator[tuple[str, int, int]]:
@@ -160,18 +154,16 @@ def _differences(pairs: Sequence[_Pair]) -> dict[str, Any]:
 
 def _difference(pairs: Sequence[_Pair], measure: Measure) -> dict[str, float | None] | None:
     """Of a measure over frames that it scores in both runs; None where there are none."""
-    series = []
+    drives = []
     for pair in pairs:
         first, second = measure.sums(pair.first), measure.sums(pair.second)
         if first.shape == second.shape and first.shape[1]:
             scored = np.logical_and(first.any(axis=1), second.any(axis=1))
-            series.append(np.hstack([first, second])[scored])
-    if not any(map(len, series)):
-        return None
-    one = interval(series, _less(measure.value))
+            drives.append(series(pair.first, scored, np.hstack([first, second])))
+    one = interval(drives, _less(measure.value))
     if one is None:
         return None
-    sums = np.sum([part.sum(axis=0) for part in series], axis=0)
+    sums = np.sum([drive.sum(axis=0) for drive in drives], axis=0)
     before, after = (float(measure.value(half)) for half in np.split(sums, 2))
     return as_json(one) | {"first": before, "second": after}
 
@@ -195,8 +187,8 @@ def _plain(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
             "first": before[name]["value"],
             "second": after[name]["value"],
         }
-        for name in before.keys() & after.keys()
-        if before[name]["value"] is not None and after[name]["value"] is not None
+        for name in before
+        if name in after and before[name]["value"] is not None and after[name]["value"] is not None
     }
 
 

@@ -120,6 +120,12 @@ class Selection:
     def whole(self) -> bool:
         return self == WHOLE
 
+    def share(self, frame: int, time_s: float, frames: int) -> float:
+        """Of a camera's frames, those that are chosen, by how many had come at a time."""
+        lasts_s = frames * time_s / frame if frame else time_s
+        span = max(0.0, min(self.end_s, lasts_s) - self.start_s) / lasts_s if lasts_s else 1.0
+        return span / self.every
+
 
 WHOLE = Selection()
 

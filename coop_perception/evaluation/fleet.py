@@ -32,6 +32,8 @@ BAGS = "bags"
 FAILURES = (RecordingError, BundleError, EngineError, EvaluationError, DatasetError, OSError)
 """What ends one recording's evaluation and no other's."""
 TRIES = 2
+LOCAL = "local"
+"""Address of a Ray cluster that is started here."""
 FACTS = (
     "bundle",
     "network_height",
@@ -96,9 +98,12 @@ def evaluate_all(
     return outcomes
 
 
-def threads_of(workers: int, asked: int) -> int:
-    """Threads of each worker's networks: what was asked for, or its part of the cores."""
-    return asked or (max(1, usable_cores() // workers) if workers > 1 else 0)
+def threads_of(workers: int, asked: int, ray: str | None = None) -> int:
+    """Threads of each worker's networks: what was asked for, or its part of the cores; of a cluster, the one for which
+    it has a task wait."""
+    if asked or ray not in (None, LOCAL):
+        return asked or 1
+    return max(1, usable_cores() // workers) if workers > 1 else 0
 
 
 def _attempt(task: Task) -> str:
@@ -116,42 +121,42 @@ def _here(tasks: Mapping[str, Task]) -> Iterator[Outcome]:
 
 
 def _by_processes(tasks: Mapping[str, Task], workers: int) -> Iterator[Outcome]:
-    """By worker processes. One that dies takes its pool with it: what was not done then goes to another."""
-    waiting = {name: (task, 1) for name, task in tasks.items()}
+    """By worker processes. One that dies takes its pool with it, and nobody knows by which of the tasks that ran: each
+    of these is tried once more, alone; the others go to another pool."""
+    waiting = dict.fromkeys(tasks, 1)
     while waiting:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            running: dict[Future[str], str] = {pool.submit(_attempt, t): name for name, (t, _) in waiting.items()}
-            try:
-                while running:
+        running: dict[Future[str], str] = {}
+        try:
+            with _pool(workers) as pool:
+                while waiting:
+                    idle = [name for name in waiting if name not in running.values()]
+                    for name in idle[: workers - len(running)]:
+                        running[pool.submit(_attempt, tasks[name])] = name
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        name = running.pop(future)
                         error = future.result()
-                        task, number = waiting.pop(name)
-                        if error and number < TRIES:
-                            waiting[name] = task, number + 1
-                            running[pool.submit(_attempt, task)] = name
+                        name = running.pop(future)
+                        if error and waiting[name] < TRIES:
+                            waiting[name] += 1
                         else:
+                            del waiting[name]
                             yield Outcome(name, error)
-            except BrokenProcessPool:
-                waiting, dead = _after_death(waiting)
-                yield from dead
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        except BrokenProcessPool:
+            for name in running.values():
+                del waiting[name]
+                yield Outcome(name, _alone(tasks[name]))
 
 
-def _after_death(
-    waiting: Mapping[str, tuple[Task, int]],
-) -> tuple[dict[str, tuple[Task, int]], list[Outcome]]:
-    """What is left after a worker process was killed. Nobody knows by which task: those that had begun count a try."""
-    left, dead = {}, []
-    for name, (task, number) in waiting.items():
-        begun = task.out.exists()
-        if begun and number >= TRIES + 1:
-            dead.append(Outcome(name, "the process that evaluated it was killed (out of memory?)"))
-        else:
-            left[name] = (task, number + begun)
-    return left, dead
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+
+def _alone(task: Task) -> str:
+    """Why it failed in a process of its own, empty if it did not."""
+    try:
+        with _pool(1) as pool:
+            return pool.submit(_attempt, task).result()
+    except BrokenProcessPool:
+        return "the process that evaluated it was killed (out of memory?)"
 
 
 def _on_ray(tasks: Mapping[str, Task], workers: int, address: str) -> Iterator[Outcome]:
@@ -160,14 +165,20 @@ def _on_ray(tasks: Mapping[str, Task], workers: int, address: str) -> Iterator[O
         import ray
     except ImportError as error:
         raise EvaluationError("--ray needs Ray, which is not installed; pip install ray") from error
-    cluster: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    here = address == LOCAL
+    cluster: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if here else {}
     try:
         ray.init(address=address, log_to_driver=False, **cluster)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EvaluationError(f"no Ray cluster answers at {address}: {error}") from error
     try:
-        attempt = ray.remote(max_retries=TRIES - 1)(_attempt)
-        running = {attempt.remote(task): (name, 1) for name, task in tasks.items()}
+        gpus = ray.cluster_resources().get("GPU", 0)
+        attempt = ray.remote(max_retries=TRIES - 1, num_gpus=min(1, gpus / workers if here else gpus))(_attempt)
+
+        def begin(task: Task) -> Any:
+            return attempt.options(num_cpus=1 if here else task.settings.threads).remote(task)
+
+        running = {begin(task): (name, 1) for name, task in tasks.items()}
         while running:
             (done, *_), _ = ray.wait(list(running))
             name, number = running.pop(done)
@@ -176,7 +187,7 @@ def _on_ray(tasks: Mapping[str, Task], workers: int, address: str) -> Iterator[O
             except ray.exceptions.RayError as failure:
                 why = str(failure)
             if why and number < TRIES:
-                running[attempt.remote(tasks[name])] = name, number + 1
+                running[begin(tasks[name])] = name, number + 1
             else:
                 yield Outcome(name, why)
     finally:

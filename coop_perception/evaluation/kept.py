@@ -1,7 +1,7 @@
 """Masks and restored frames of every frame of a run, as files or as a recording.
 
 They are files first, each there before its frame's row is in the journal, so that a run that is gone on with lacks
-none. A recording is made of them at the end.
+none. A recording is made of them at the end, and they are there until the whole run is.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Keeper:
             (folder / f"{name}.{file_format}").write_bytes(encode_compressed(picture, file_format))
 
     def finish(self, image_topics: Sequence[str]) -> None:
-        """After the last frame: the recording, where one is to be made.
+        """After the last frame: the recording, where one is to be made. A run that is killed behind this makes it anew.
 
         Raises:
             OSError, RecordingError: it cannot be written.
@@ -85,7 +85,6 @@ class Keeper:
                 message = compressed_file_message(file.read_bytes(), _FORMATS[topic], camera, stamp)
                 name = f"/{topics.of(camera, topic)}{topics.COMPRESSED}"
                 writer.write(name, message, COMPRESSED_IMAGE_TYPE, logged)
-        shutil.rmtree(self._files)
 
     def _pictures(self, frame: Frame, outputs: Outputs) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
         assert frame.image is not None
@@ -98,6 +97,11 @@ class Keeper:
         if self._kind == "mcap" and outputs.mask is not None:
             pictures[topics.OVERLAY] = overlay(frame.image, outputs.mask, self._classes)
         return {topic: picture for topic, picture in pictures.items() if picture is not None}
+
+
+def remove_spool(out: Path) -> None:
+    """The files that a recording was made of, once nothing needs them any more."""
+    shutil.rmtree(out / _SPOOL, ignore_errors=True)
 
 
 def _logged(image_topic: str, found: Found) -> int:

@@ -223,6 +223,17 @@ def conditions_in(table: Table, estimated: bool = False) -> dict[str, NDArray[np
     return {CLEAR: known & ~there.any(axis=0), **dict(zip(presence, there, strict=True))}
 
 
+def series(table: Table, rows: NDArray[np.bool_], sums: Sums) -> Sums:
+    """What a recording's chosen frames add, [moments, d] in order of time. Cameras see the same weather at the same
+    time, so their frames of one moment are one of the series, which else would look surer than it is."""
+    chosen = np.flatnonzero(rows)
+    if not len(chosen):
+        return sums[:0]
+    order = chosen[np.argsort(table.numbers["time_s"][chosen], kind="stable")]
+    cameras = len(set(table.texts["camera"][chosen].tolist()))
+    return np.asarray(np.add.reduceat(sums[order], np.arange(0, len(order), cameras), axis=0), np.float64)
+
+
 class Collected:
     """What scores are computed from, of one recording after another: sums over frames by part of the run and measure.
 
@@ -246,20 +257,19 @@ class Collected:
         for column, counts in table.counts.items():
             total = counts.sum(axis=0)
             self.totals[column] = total + self.totals[column] if column in self.totals else total
-        for camera in dict.fromkeys(table.texts["camera"].tolist()):
-            of_camera = table.of(table.texts["camera"] == camera)
-            parts = [("all", "", np.ones(len(of_camera), np.bool_)), *segments(of_camera)]
+        everything = np.ones(len(table), np.bool_)
+        parts = [("all", "", everything), *segments(table)]
+        for kind, segment, rows in parts:
+            self._frames[kind, segment] += int(rows.sum())
+        for measure in {measure.of: measure for measure in MEASURES.values()}.values():
+            sums = measure.sums(table)
             for kind, segment, rows in parts:
-                self._frames[kind, segment] += int(rows.sum())
-            for measure in {measure.of: measure for measure in MEASURES.values()}.values():
-                sums = measure.sums(of_camera)
-                for kind, segment, rows in parts:
-                    self._keep(kind, segment, measure, sums[rows])
-            for condition in of_camera.by_key("presence"):
-                self._conditions[condition] = None
-                for name in CONDITION_MEASURES:
-                    measure = condition_measure(name, condition)
-                    self._keep("all", "", measure, measure.sums(of_camera))
+                self._keep(kind, segment, measure, series(table, rows, sums))
+        for condition in table.by_key("presence"):
+            self._conditions[condition] = None
+            for name in CONDITION_MEASURES:
+                measure = condition_measure(name, condition)
+                self._keep("all", "", measure, series(table, everything, measure.sums(table)))
 
     def _keep(self, kind: str, segment: str, measure: Measure, sums: Sums) -> None:
         scored = sums[np.any(sums != 0, axis=1)]

@@ -77,7 +77,7 @@ def evaluate_offline(task: Task, say: Say = lambda _: None, advance: Advance = l
         engine = next(iter(pipeline.engines.values()))
         findings = Findings()
         count = sum(recording.topics[chosen.image].count for chosen in cameras)
-        whole = max(1, count // task.selection.every)
+        whole = count
         keeper = Keeper(task.keep, task.out, bundle.classes)
         identity = task.identity(bundle, engine.backend, engine.precision)
         with Journal(path, identity) as journal:
@@ -97,6 +97,8 @@ def evaluate_offline(task: Task, say: Say = lambda _: None, advance: Advance = l
                     ) as rows:
                         for row in rows:
                             journal.append(row)
+                            share = task.selection.share(row.frame, row.time_s, recording.topics[chosen.image].count)
+                            whole = max(journal.rows, round(count * share))
                             advance(journal.rows, whole)
             except KeyboardInterrupt:
                 if not journal.rows:

@@ -19,6 +19,7 @@ from coop_perception.evaluation.evaluated import Evaluation, frame_scores
 from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.journal import NAME as JOURNAL
 from coop_perception.evaluation.journal import refuse_another
+from coop_perception.evaluation.kept import remove_spool
 from coop_perception.evaluation.report.figures import unaccounted, warnings
 from coop_perception.evaluation.report.fleet import write_fleet
 from coop_perception.evaluation.report.overview import write_overview
@@ -121,6 +122,7 @@ def write_results(evaluation: Evaluation, bundle: Bundle, out: Path) -> dict[str
         (out / OVERVIEW).unlink(missing_ok=True)
     if not evaluation.findings.interrupted:
         (out / JOURNAL).unlink(missing_ok=True)
+        remove_spool(out)
     return summary
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,8 +96,8 @@ def find_bags(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _is_recording(path: Path) -> bool:
-    """Whether it is one, or a file: opening it says what is wrong."""
-    if not path.is_dir():
+    """Whether it is one, or a file, or a folder that may not be read: opening it says what is wrong."""
+    if not path.is_dir() or not os.access(path, os.R_OK | os.X_OK):
         return True
     return any(_of_recording(file) for file in path.iterdir())
 

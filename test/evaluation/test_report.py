@@ -23,7 +23,7 @@ from coop_perception.classes import CAMVID_CLASSES, SemanticClass
 from coop_perception.evaluation.report import charts
 from coop_perception.evaluation.report.frames import FrameScore, Sample
 from coop_perception.evaluation.report.overview import write_overview
-from coop_perception.evaluation.report.page import write_report
+from coop_perception.evaluation.report.page import facts_of, write_report
 from coop_perception.evaluation.report.terminal import summary_table
 
 HEIGHT, WIDTH, COLUMNS = 48, 80, 3
@@ -275,6 +275,14 @@ def test_report_says_what_was_run_and_what_came_out(tmp_path: Path) -> None:
         "bundle sha256 segmenter abc123",
     ):
         assert words in text
+
+
+def test_report_says_of_which_frames_it_is_and_how_they_were_made() -> None:
+    offline = {"mode": "offline", "network_height": 352, "skip_when_clear": True, "run": {"selection": [2.0, None, 3]}}
+    facts = dict(facts_of(make_summary() | offline))
+    assert facts["frames"] == "from 2 s to the end, one in 3"
+    assert (facts["network height"], facts["skip when clear"]) == ("352", "True")
+    assert "frames" not in dict(facts_of(make_summary() | offline | {"run": {"selection": [0.0, None, 1]}}))
 
 
 def test_report_says_when_the_recording_was_not_played_at_its_own_pace(tmp_path: Path) -> None:

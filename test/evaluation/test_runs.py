@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +22,15 @@ from small_recording import COUNT, SECOND, picture, write_bag, write_malformed_b
 from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 
 from coop_perception.commands import evaluate_bag
-from coop_perception.evaluation import fleet
+from coop_perception.engines.loading import EngineSettings
+from coop_perception.evaluation import fleet, results
 from coop_perception.evaluation.ahead import ahead
 from coop_perception.evaluation.compare import read_run
 from coop_perception.evaluation.conditions import conditions_of
-from coop_perception.evaluation.evaluation import EvaluationError
+from coop_perception.evaluation.evaluation import EvaluationError, Selection
 from coop_perception.evaluation.folders import frame_of
 from coop_perception.evaluation.journal import NAME as JOURNAL
+from coop_perception.evaluation.measures import SHARES, TIMES
 from coop_perception.evaluation.table import Table, read_parquet
 from coop_perception.evaluation.task import find_bags
 from coop_perception.exit_codes import GATE, INCOMPLETE
@@ -358,6 +363,8 @@ def test_a_folder_of_recordings(tmp_path: Path, bundle: Path, workers: int) -> N
     page = (out / "report.html").read_text()
     assert 'href="bags/bag1/report.html"' in page
     assert "Recordings that could not be evaluated" in page
+    unsorted = re.findall(r'data-value="">([^<]*)</td>', page)
+    assert set(unsorted) <= {"–", ""}  # whatever else a heading sorts its column by
     run(tmp_path / "bags", *options(bundle, out), "--resume", "--allow-incomplete")
     with pytest.raises(SystemExit, match=r"bag0/summary\.json is of a run with network_height 0, not 64"):
         run(tmp_path / "bags", *options(bundle, out), "--resume", "--network-height", 64)
@@ -375,6 +382,8 @@ def test_workers_share_the_cores_that_a_container_grants(monkeypatch: pytest.Mon
     monkeypatch.setattr(fleet, "usable_cores", lambda: 4)
     assert [fleet.threads_of(workers, 0) for workers in (1, 2, 3, 9)] == [0, 2, 1, 1]
     assert fleet.threads_of(2, 3) == 3
+    assert [fleet.threads_of(2, asked, "local") for asked in (0, 3)] == [2, 3]
+    assert [fleet.threads_of(1, asked, "10.0.0.1:6379") for asked in (0, 3)] == [1, 3]
 
 
 def test_recordings_have_names_of_their_own(tmp_path: Path) -> None:
@@ -385,6 +394,29 @@ def test_recordings_have_names_of_their_own(tmp_path: Path) -> None:
     for path, says in ((tmp_path / "empty", "holds no recording"), (tmp_path / "none", "there is no such recording")):
         with pytest.raises(Exception, match=says):
             find_bags([path])
+
+
+def test_a_folder_that_may_not_be_read_is_left_to_be_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, closed = write_bag(tmp_path / "one"), tmp_path / "closed"
+    closed.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: path != closed)  # root may read everything
+    assert find_bags([tmp_path]) == {"closed": closed, "one": one}
+
+
+@pytest.mark.parametrize(
+    ("selection", "share"),
+    [
+        (Selection(), 1.0),
+        (Selection(every=4), 0.25),
+        (Selection(end_s=10.0), 0.1),
+        (Selection(start_s=50.0, end_s=500.0), 0.5),
+        (Selection(start_s=90.0, every=2), 0.05),
+    ],
+)
+def test_how_much_there_is_to_do_is_told_by_the_pace_of_the_images(selection: Selection, share: float) -> None:
+    """Of 1000 frames, ten a second."""
+    assert selection.share(600, 60.0, 1000) == pytest.approx(share)
+    assert selection.share(0, 0.0, 1000) <= 1
 
 
 def test_what_fails_once_is_tried_once_more(tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,6 +451,23 @@ def test_workers_that_are_killed_are_replaced(tmp_path: Path, bundle: Path, monk
     assert summary_of(tmp_path / "out")["frames"]["processed"] == 2 * COUNT
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_recording_that_kills_its_process_costs_no_other_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(task: Any) -> None:
+        if task.bag.name == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    forking = multiprocessing.get_context("fork")  # whose processes have the module as it is here
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: forking)
+    monkeypatch.setattr(fleet, "evaluate_task", evaluate)
+    names = ["one", "deadly", *(f"other{i}" for i in range(5))]
+    tasks = {name: fleet.Task(Path(name), tmp_path, tmp_path) for name in names}
+    outcomes = fleet.evaluate_all(tasks, 2, None, False, lambda _: None)
+    failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
+    assert failed == {"deadly": "the process that evaluated it was killed (out of memory?)"}
+    assert sorted(outcome.name for outcome in outcomes) == sorted(names)
+
+
 def test_ray_takes_the_recordings(tmp_path: Path, bundle: Path) -> None:
     set_up_package("ray")
     run(many(tmp_path, 2), *options(bundle, tmp_path / "out"), "--ray", "local", "--workers", 2)
@@ -447,6 +496,50 @@ def test_ray_tells_nobody_what_runs_here(tmp_path: Path, bag: Path, monkeypatch:
         with pytest.raises(EvaluationError, match="no Ray cluster answers at somewhere: nobody is there"):
             fleet.evaluate_all(tasks, 1, "somewhere", False, lambda _: None)
     assert said == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("address", "gpus", "wanted"),
+    [
+        ("local", 0, {"num_gpus": 0, "num_cpus": 1}),
+        ("local", 1, {"num_gpus": 0.5, "num_cpus": 1}),
+        ("somewhere", 0, {"num_gpus": 0, "num_cpus": 3}),
+        ("somewhere", 8, {"num_gpus": 1, "num_cpus": 3}),
+    ],
+)
+def test_a_cluster_is_told_what_a_recording_needs(
+    tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch, address: str, gpus: int, wanted: dict[str, float]
+) -> None:
+    """Ray hides the GPUs from what does not ask for one, and counts the cores that were asked for."""
+    asked: dict[str, float] = {}
+
+    class Remote:
+        def __init__(self, max_retries: int, num_gpus: float) -> None:
+            asked["num_gpus"] = num_gpus
+
+        def __call__(self, _: Any) -> Remote:
+            return self
+
+        def options(self, num_cpus: int) -> Remote:
+            asked["num_cpus"] = num_cpus
+            return self
+
+        def remote(self, _: Any) -> str:
+            return "future"
+
+    cluster = SimpleNamespace(
+        init=lambda **_: None,
+        cluster_resources=lambda: {"CPU": 8.0, "GPU": float(gpus)},
+        remote=Remote,
+        wait=lambda running: (running, []),
+        get=lambda _: "",
+        exceptions=SimpleNamespace(RayError=RuntimeError),
+        shutdown=lambda: None,
+    )
+    monkeypatch.setitem(sys.modules, "ray", cluster)
+    tasks = {"one": fleet.Task(bag, tmp_path / "out", tmp_path, settings=EngineSettings(threads=3))}
+    assert fleet.evaluate_all(tasks, 2, address, False, lambda _: None) == [fleet.Outcome("one")]
+    assert asked == wanted
 
 
 @pytest.fixture(scope="module")
@@ -478,6 +571,7 @@ def compare(*arguments: object) -> None:
 def test_comparing_a_run_with_itself_finds_nothing(tmp_path: Path, uninterrupted: Path) -> None:
     compare(uninterrupted, uninterrupted, "--out", tmp_path, "--fail-if", "miou.drop > 0", "--fail-if", "ece.rise > 0")
     compared = json.loads((tmp_path / "compare.json").read_text())
+    assert list(compared["measures"]["all"])[-5:] == [*TIMES, *SHARES]
     assert compared["frames"] == {"both": 2 * LONG, "only_first": 0, "only_second": 0}
     assert {one["value"] for one in compared["measures"]["all"].values() if isinstance(one, dict)} == {0.0}
     assert compared["changed"] == []
@@ -525,7 +619,9 @@ def test_a_comparison_of_few_frames_is_incomplete(
     with pytest.raises(SystemExit) as stopped:
         compare(uninterrupted, tmp_path / "half", "--out", tmp_path / "out", *gates)
     assert stopped.value.code == INCOMPLETE
-    assert f"only {LONG} of {2 * LONG} frames are in both runs; --allow-incomplete" in capsys.readouterr().err
+    says = f"only {LONG} of {2 * LONG} frames are in both runs"
+    assert f"{says}; --allow-incomplete" in capsys.readouterr().err
+    assert f"Warning: {says}" in (tmp_path / "out/compare.html").read_text()
     compare(uninterrupted, tmp_path / "half", "--out", tmp_path / "out", *gates, "--force", "--allow-incomplete")
 
 
@@ -573,6 +669,23 @@ def test_masks_and_restored_frames_of_every_frame_are_kept(tmp_path: Path, bundl
     assert [message.stamp_ns for message in messages] == [100 * SECOND + i * SECOND // 10 for i in range(COUNT)]
     assert all((mask[..., 0] == picture(index)[..., 1]).all() for index, mask in enumerate(decoded))
     assert not (out / ".results").exists()
+
+
+def test_a_run_that_ends_behind_its_last_frame_still_keeps_every_output(
+    tmp_path: Path, bundle: Path, bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    arguments = (bag, *options(bundle, tmp_path / "out"), "--outputs", "mcap")
+    with monkeypatch.context() as disk:
+        disk.setattr(results, "write_report", full)
+        with pytest.raises(SystemExit, match="No space left"):
+            run(*arguments)
+    run(*arguments, "--resume")
+    with Recording(tmp_path / "out/results") as recording:
+        assert {info.count for info in recording.topics.values()} == {COUNT}
+    assert not (tmp_path / "out/.results").exists()
 
 
 def test_work_ahead_is_closed_where_it_is_not_wanted_any_more() -> None:

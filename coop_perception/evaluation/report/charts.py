@@ -15,8 +15,8 @@ from coop_perception.metrics import PSNR_CAP, percentiles
 
 WIDTH, HEIGHT = 1000, 190
 """Of the drawing, in SVG units."""
-LEFT, TOP, RIGHT, BOTTOM = 48, 10, WIDTH - 12, HEIGHT - 26
-"""Of the plot's area in it."""
+LEFT, TOP, RIGHT, BOTTOM = 48, 10, WIDTH - 30, HEIGHT - 26
+"""Of the plot's area in it; right of it half of the last label has room."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from coop_perception.evaluation.measures import BETTER
 from coop_perception.evaluation.report import figures
-from coop_perception.evaluation.report.tables import Cell, Sheet, number_cell, write_tables
+from coop_perception.evaluation.report.tables import Cell, Sheet, number_cell, text_cell, write_tables
 from coop_perception.shown import plain
 
 _STYLES = {"better": "green", "worse": "red", "": ""}
@@ -54,10 +54,10 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
             [
                 [
                     Cell(plain(frame["recording"] or "the recording")),
-                    Cell(plain(frame["camera"]), plain(frame["camera"])),
+                    text_cell(plain(frame["camera"])),
                     Cell(str(frame["frame"]), str(frame["frame"])),
                     number_cell(frame["time_s"], 2),
-                    Cell(frame["by"], frame["by"]),
+                    text_cell(frame["by"]),
                     number_cell(frame["first"]),
                     number_cell(frame["second"]),
                     number_cell(frame["change"], 3, "better" if frame["change"] > 0 else "worse"),
@@ -73,10 +73,11 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
             sheets.append(Sheet(title if kind == "all" else f"{kind} {plain(title)}", "", headings, rows))
     sheets = [sheets[1], sheets[0], *sheets[2:]]
     frames = compared["frames"]
+    first, second = (plain(run["path"]) for run in compared["runs"])
     statement = (
-        f"{frames['both']} frames are in both runs, {frames['only_first']} in the first alone and "
-        f"{frames['only_second']} in the second alone. Differences are the second's less the first's, of the same "
-        "frames; coloured where their whole 95 % interval says so."
+        f"The first run is {first}, the second {second}. {frames['both']} frames are in both, "
+        f"{frames['only_first']} in the first alone and {frames['only_second']} in the second alone. Differences are "
+        "the second's less the first's, of the same frames; coloured where their whole 95 % interval says so."
     )
     facts = [
         (
@@ -86,7 +87,7 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
         for which, run in zip(("first", "second"), compared["runs"], strict=True)
         for key, value in run.items()
     ]
-    write_tables(path, "two runs compared", "Comparison", statement, [], sheets, facts)
+    write_tables(path, "two runs compared", "Comparison", statement, compared["incomplete"], sheets, facts)
 
 
 def _row(name: str, one: Mapping[str, Any]) -> list[Cell]:
@@ -95,9 +96,9 @@ def _row(name: str, one: Mapping[str, Any]) -> list[Cell]:
         number_cell(one["first"], 4),
         number_cell(one["second"], 4),
         number_cell(one["value"], 4, verdict(name, one)),
-        Cell(_interval(one)),
+        Cell(_interval(one), "" if one["low"] is None else repr(float(one["low"]))),
     ]
 
 
 def _interval(one: Mapping[str, Any]) -> str:
-    return "" if one["low"] is None else f"{one['low']:+.4g} to {one['high']:+.4g}"
+    return "" if one["low"] is None else f"{one['low']:+.4f} to {one['high']:+.4f}".replace("-", "−")

@@ -9,12 +9,11 @@ from urllib.parse import quote
 
 from coop_perception.evaluation.report import figures
 from coop_perception.evaluation.report.page import facts_of
-from coop_perception.evaluation.report.tables import Cell, Sheet, number_cell, write_tables
+from coop_perception.evaluation.report.tables import Cell, Sheet, number_cell, text_cell, write_tables
 from coop_perception.shown import plain
 
 COLUMNS = (
     "miou",
-    "miou_raw",
     "miou_gain",
     "psnr",
     "psnr_gain",
@@ -45,12 +44,12 @@ def write_fleet(path: Path, summary: Mapping[str, Any]) -> None:
     headings = ["recording", "frames", "lost", *columns, "p95, ms", "conditions", "warnings"]
     sheets = [Sheet("Recordings", "Worst first. A heading sorts, and sorts the other way round.", headings, rows)]
     if summary["failed_bags"]:
-        failed = [[Cell(plain(bag["name"])), Cell(plain(bag["error"], 500))] for bag in summary["failed_bags"]]
+        failed = [[Cell(plain(bag["name"])), text_cell(plain(bag["error"], 500))] for bag in summary["failed_bags"]]
         sheets.append(Sheet("Recordings that could not be evaluated", "", ["recording", "why"], failed))
     sheets.append(_together(summary))
     conditions = figures.conditions_table(summary)
     if conditions.rows:
-        of = [[Cell(plain(name).replace("_", " ")), *map(Cell, cells)] for name, cells in conditions.rows]
+        of = [[Cell(plain(name).replace("_", " ")), *map(_shown, cells)] for name, cells in conditions.rows]
         sheets.append(Sheet("Conditions, as the networks estimate them", "", ["condition", *conditions.headings], of))
     warnings = figures.warnings(summary)
     write_tables(
@@ -74,7 +73,7 @@ def _row(bag: Mapping[str, Any], columns: list[str]) -> list[Cell]:
         Cell(str(lost), str(lost), "worse" if lost else ""),
         *(number_cell(bag["measures"].get(name)) for name in columns),
         number_cell(bag["latency_p95_ms"], 1),
-        Cell(conditions, conditions),
+        text_cell(conditions),
         Cell(str(bag["warnings"]), str(bag["warnings"]), "worse" if bag["warnings"] else ""),
     ]
 
@@ -83,7 +82,13 @@ def _together(summary: Mapping[str, Any]) -> Sheet:
     table = figures.measures_table(summary)
     headings = ["score", *table.columns]
     rows = [
-        [Cell(row.name), *(Cell(f"{value} ({interval})" if interval else value) for value, interval in row.cells)]
+        [Cell(row.name), *(_shown(f"{value} ({interval})" if interval else value) for value, interval in row.cells)]
         for row in table.rows
     ]
-    return Sheet("All together", "In brackets 95 % intervals, from blocks of consecutive frames.", headings, rows)
+    hint = "In brackets 95 % intervals: from blocks of consecutive frames, of 12 recordings or more from these."
+    return Sheet("All together", hint, headings, rows)
+
+
+def _shown(words: str) -> Cell:
+    """A number as it is shown, with what stands behind it."""
+    return Cell(words, "" if words == figures.DASH else words.partition(" ")[0].replace("−", "-"))

@@ -254,6 +254,13 @@ def facts_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "backend", str(summary["backend"])
     yield "precision", str(summary.get("precision", figures.DASH))
     yield "device", str(summary["device"])
+    for key in ("network_height", "condition_time_constant", "skip_when_clear", "rate"):
+        if key in summary:
+            yield key.replace("_", " "), str(summary[key])
+    start, end, every = summary.get("run", {}).get("selection", (0.0, None, 1))
+    if (start, end, every) != (0.0, None, 1):
+        until = "the end" if end is None else f"{end:g} s"
+        yield "frames", f"from {start:g} s to {until}" + f", one in {every}" * (every > 1)
     yield from _flat("bundle", summary["bundle"])
     yield "made by", f"coop_perception {version('coop_perception')}"
 

@@ -38,6 +38,11 @@ def number_cell(value: float | None, digits: int = 3, verdict: str = "") -> Cell
     return Cell(f"{value:.{digits}f}".replace("-", "−"), repr(float(value)), verdict)
 
 
+def text_cell(words: str) -> Cell:
+    """Words, by which the column is sorted."""
+    return Cell(words, words)
+
+
 def write_tables(
     path: Path,
     kind: str,
