@@ -202,6 +202,28 @@ def test_each_camera_has_slots_of_its_own() -> None:
     assert cameras["front"].published[-1] == 20
 
 
+def test_a_frame_that_takes_long_to_decode_holds_back_its_own_camera_alone() -> None:
+    cameras, networks = {"front": Camera(), "rear": Camera()}, Networks()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert go_on.wait(DEADLINE)
+
+    cameras["front"].on_decode = hold
+    with serving(networks, **cameras) as (worker, told):
+        send(worker, 1)
+        assert begun.wait(DEADLINE)
+        for number in range(2, 6):
+            send(worker, number, "rear")
+            told["rear"].wait(number - 1)
+        assert cameras["front"].published == []
+        go_on.set()
+        told["front"].wait(1)
+    assert cameras["rear"].published == [2, 3, 4, 5]
+    assert cameras["front"].published == [1]
+
+
 @pytest.mark.parametrize("step", ["decode", "run", "publish"])
 def test_a_step_that_fails_costs_its_frame_alone(step: str) -> None:
     front, networks = Camera(), Networks()
