@@ -12,7 +12,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -209,6 +209,7 @@ def altered(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.sampled_from([len(data), len(data), draw(st.integers(0, len(data)))]))])
 
 
+@settings(deadline=None)
 @given(st.one_of(altered(), st.binary(max_size=64).map(lambda tail: SIGNATURE + tail), st.binary(max_size=64)))
 def test_any_bytes_are_an_image_within_the_limit_or_the_gates_error(data: bytes) -> None:
     for decoder in (lambda given, limits: decode(given, cv2.IMREAD_COLOR, limits), decode_values):
@@ -219,6 +220,7 @@ def test_any_bytes_are_an_image_within_the_limit_or_the_gates_error(data: bytes)
         assert 0 < image.shape[0] * image.shape[1] <= MOST
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 19),
     st.integers(1, 19),

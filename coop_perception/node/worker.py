@@ -39,6 +39,9 @@ NEARLY_BLACK_FRAMES = 30
 REPEAT_LOG_S = 5.0
 """A camera whose frames cannot be used logs one line in this time."""
 
+LONGEST_FRAME_ID = 1000
+"""Characters: each output has it in its header."""
+
 END_S = 0.1
 """A process that is to end waits no longer for a batch in work."""
 
@@ -205,6 +208,10 @@ class Worker:
         asked_for = self._channels[camera].outputs.wanted() & (outputs_of(stages) | {"camera_info"})
         if not asked_for:
             raise _Dropped(DropCount.UNWATCHED)
+        if (length := len(frame.message.header.frame_id)) > LONGEST_FRAME_ID:
+            raise _Dropped(
+                DropCount.MALFORMED, f"its frame_id has {length} characters, expected at most {LONGEST_FRAME_ID}"
+            )
         limit_s, age_s = parameters["max_age"], self._age_s(frame.message)
         if limit_s and age_s > limit_s:
             raise _Dropped(

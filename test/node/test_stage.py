@@ -224,6 +224,18 @@ def test_a_frame_that_takes_long_to_decode_holds_back_its_own_camera_alone() -> 
     assert cameras["front"].published == [1]
 
 
+def test_a_frame_whose_header_is_larger_than_any_is_dropped() -> None:
+    """Each output would have that header, too."""
+    front = Camera()
+    with serving(Networks(), front=front) as (worker, told):
+        worker.put("front", image_message(pixels(), 1, "x" * 1001))
+        told["front"].wait(1)
+        send(worker, 2)
+        told["front"].wait(2)
+        assert told["front"].summary().dropped == {"malformed": 1}
+    assert front.published == [2]
+
+
 @pytest.mark.parametrize("step", ["decode", "run", "publish"])
 def test_a_step_that_fails_costs_its_frame_alone(step: str) -> None:
     front, networks = Camera(), Networks()
