@@ -134,7 +134,8 @@ class Worker:
     def stop(self) -> None:
         """Finish what is in work (once ROS is shut down, wait for each thread no longer than END_S); let waiting frames
         go, but publish what the networks have said."""
-        for stage in (*self._decoding.values(), self._networks, self._publishing):
+        stages: list[Stage[Any]] = [*self._decoding.values(), self._networks, self._publishing]
+        for stage in stages:
             stage.close(drain=stage is self._publishing)
             while not stage.join(END_S) and self._node.context.ok():
                 pass
