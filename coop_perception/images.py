@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from coop_perception.encoded_images import CAMERAS, MAX_PIXELS, Limits, decode_values
 from coop_perception.encoded_images import decode as decode_file
 from coop_perception.image_headers import BeyondLimitsError, EncodedImageError
+from coop_perception.shown import LONGEST, plain, shown
 
 UInt8Array = NDArray[np.uint8]
 CompressedFormat = Literal["jpeg", "png"]
@@ -174,7 +175,7 @@ def to_mask(message: ImageMessage | CompressedImageMessage) -> UInt8Array:
             raise ImageError(f"mask of {image.dtype} and shape {image.shape}: expected one channel of 8-bit class ids")
         return np.asarray(image, np.uint8)
     if message.encoding not in _MASK_ENCODINGS:
-        raise ImageError(f"mask in encoding {message.encoding!r}: expected mono8 (class ids)")
+        raise ImageError(f"mask in encoding {shown(message.encoding)}: expected mono8 (class ids)")
     return np.asarray(_samples(message, _LAYOUTS["mono8"])[:, :, 0], np.uint8)
 
 
@@ -189,7 +190,8 @@ def to_depth(message: ImageMessage) -> NDArray[np.float32]:
     layout = _DEPTH_LAYOUTS.get(message.encoding)
     if layout is None:
         raise ImageError(
-            f"depth image in encoding {message.encoding!r}: expected 32FC1 (metres) or 16UC1 (millimetres), as REP 118"
+            f"depth image in encoding {shown(message.encoding)}: expected 32FC1 (metres) or 16UC1 (millimetres), as "
+            "REP 118"
         )
     samples = _samples(message, layout)[:, :, 0]
     if message.encoding == "32FC1":
@@ -295,13 +297,13 @@ def _check_size(message: ImageMessage, max_pixels: int) -> None:
     width, height = int(message.width), int(message.height)
     if width * height > max_pixels:
         raise ImageError(
-            f"{message.encoding} image of {width}x{height}: {width * height} pixels, expected at most {max_pixels}; "
-            f"scale it down {_NODES_LIMITS}"
+            f"{plain(message.encoding, LONGEST)} image of {width}x{height}: {width * height} pixels, expected at most "
+            f"{max_pixels}; scale it down {_NODES_LIMITS}"
         )
 
 
 def _named(message: CompressedImageMessage) -> str:
-    return f"compressed image in format {message.format!r} of {len(message.data)} bytes"
+    return f"compressed image in format {shown(message.format)} of {len(message.data)} bytes"
 
 
 def _decode_file(message: CompressedImageMessage, limits: Limits) -> NDArray[Any]:
@@ -317,7 +319,7 @@ def _decode_file(message: CompressedImageMessage, limits: Limits) -> NDArray[Any
 
 
 def _through_cv_bridge(message: ImageMessage) -> UInt8Array:
-    unknown = f"encoding {message.encoding!r} of a {message.width}x{message.height} image is not supported"
+    unknown = f"encoding {shown(message.encoding)} of a {message.width}x{message.height} image is not supported"
     known = f"publish one of {', '.join(_LAYOUTS)}"
     # Only a ROS installation's: the package of that name on PyPI is a copy for ROS 1 that ignores `step`.
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)

@@ -24,7 +24,7 @@ def read_jpeg(data: memoryview) -> Header:
 
     Raises:
         EncodedImageError: cut off, a segment's length beyond the data, no frame or several, a kind of frame or a number
-            of colours or scans that no camera writes.
+            of colours or scans that no camera writes; a size that these bytes cannot fill.
         struct.error: cut off within a segment's length.
     """
     size: tuple[int, int] | None = None
@@ -66,4 +66,9 @@ def read_jpeg(data: memoryview) -> Header:
         raise EncodedImageError(f"is JPEG of more than {MAX_PARTS} segments")
     if size is None or not scans:
         raise EncodedImageError("is JPEG without an image", damaged=True)
+    if (blocks := size[0] * size[1] // 64) > 8 * len(data):  # libjpeg would fill up what is not there
+        raise EncodedImageError(
+            f"is JPEG of {size[0]}x{size[1]} in {len(data)} bytes, fewer than a bit for each of its {blocks} blocks",
+            damaged=True,
+        )
     return Header(width=size[0], height=size[1], orientation=orientation)

@@ -43,6 +43,12 @@ def plain(text: object, longest: int = 1000) -> str:
     return _cut("".join(c if c.isprintable() else repr(c)[1:-1] for c in words), longest)
 
 
+def written(text: object) -> str:
+    """A text, or a path, as files in UTF-8 hold it: names on a disk may have bytes that are no character, which are
+    escaped."""
+    return str(text).encode(errors="backslashreplace").decode()
+
+
 def is_name(text: str) -> bool:
     """Whether a text can name something on a topic, in a log and in a table: it can be printed, and is no longer than
     LONGEST_NAME."""

@@ -12,7 +12,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -84,6 +84,8 @@ BOMBS = {
     "PNG size": (png(HUGE, HUGE, bytes(9)), "PNG of 30000x30000, 900000000 pixels, expected at most 64000000"),
     "PNG samples": (png(8, 8, bytes(10**8)), "PNG of 8x8 with more data than the 72 bytes"),
     "JPEG size": (jpeg_size(saved("JPEG"), HUGE, HUGE), "JPEG of 30000x30000"),
+    "JPEG blocks": (jpeg_size(saved("JPEG"), 8000, 8000), "fewer than a bit for each of its 1000000 blocks"),
+    "progressive JPEG blocks": (jpeg_size(saved("JPEG", progressive=True), 8000, 8000), "fewer than a bit for each"),
     "JPEG scans": (scans(1000), "more than 20 scans"),
     "GIF size": (patched(saved("GIF"), 6, "<HH", HUGE, HUGE), "GIF of 30000x30000"),
     "BMP size": (patched(saved("BMP"), 18, "<ii", HUGE, -HUGE), "BMP of 30000x30000"),
@@ -151,6 +153,12 @@ def test_what_cameras_and_tools_write_is_decoded(name: str) -> None:
     assert decode(SOUND[name], cv2.IMREAD_COLOR, FILES).shape == (12, 20, 3)
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_smallest_jpeg_of_its_size_is_decoded(progressive: bool) -> None:
+    data = saved("JPEG", Image.new("L", (2000, 1200)), progressive=progressive, optimize=True, quality=1)
+    assert decode(data, cv2.IMREAD_UNCHANGED, CAMERAS).shape == (1200, 2000)
+
+
 def test_limits_are_those_given() -> None:
     decode(SOUND["jpeg"], cv2.IMREAD_COLOR, Limits(max_pixels=240))
     with pytest.raises(EncodedImageError, match="JPEG of 20x12, 240 pixels, expected at most 239; scale it down"):
@@ -201,6 +209,7 @@ def altered(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.sampled_from([len(data), len(data), draw(st.integers(0, len(data)))]))])
 
 
+@settings(deadline=None)
 @given(st.one_of(altered(), st.binary(max_size=64).map(lambda tail: SIGNATURE + tail), st.binary(max_size=64)))
 def test_any_bytes_are_an_image_within_the_limit_or_the_gates_error(data: bytes) -> None:
     for decoder in (lambda given, limits: decode(given, cv2.IMREAD_COLOR, limits), decode_values):
@@ -211,6 +220,7 @@ def test_any_bytes_are_an_image_within_the_limit_or_the_gates_error(data: bytes)
         assert 0 < image.shape[0] * image.shape[1] <= MOST
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 19),
     st.integers(1, 19),

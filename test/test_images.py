@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import sensor_msgs.msg
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coop_perception.encoded_images import Limits
@@ -24,6 +24,7 @@ from coop_perception.images import (
     fill_compressed,
     fill_image,
     leaves_high_bits_empty,
+    to_depth,
     to_mask,
     to_rgb,
 )
@@ -83,6 +84,7 @@ paddings = st.integers(0, 9)
 CHANNEL_ORDERS = {"rgb": [0, 1, 2], "bgr": [2, 1, 0], "rgba": [0, 1, 2], "bgra": [2, 1, 0]}
 
 
+@settings(deadline=None)
 @given(seeds, sizes, sizes, paddings, st.sampled_from(sorted(CHANNEL_ORDERS)))
 def test_8_bit_colours_are_exact_whatever_the_row_padding(seed, height, width, padding, order):
     samples = random_image(seed, height, width, len(order))
@@ -90,6 +92,7 @@ def test_8_bit_colours_are_exact_whatever_the_row_padding(seed, height, width, p
     np.testing.assert_array_equal(to_rgb(image(samples, f"{order}8", padding)), expected)
 
 
+@settings(deadline=None)
 @given(seeds, sizes, sizes, paddings, st.sampled_from(sorted(CHANNEL_ORDERS)), st.booleans())
 def test_16_bit_colours_are_scaled_in_either_byte_order(seed, height, width, padding, order, big_endian):
     samples = random_image(seed, height, width, len(order), np.uint16)
@@ -97,6 +100,7 @@ def test_16_bit_colours_are_scaled_in_either_byte_order(seed, height, width, pad
     np.testing.assert_array_equal(to_rgb(image(samples, f"{order}16", padding, big_endian)), expected)
 
 
+@settings(deadline=None)
 @given(seeds, sizes, sizes, paddings, st.booleans())
 def test_grey_becomes_three_equal_channels(seed, height, width, padding, big_endian):
     grey = random_image(seed, height, width, 1)
@@ -177,6 +181,7 @@ def test_yuv_420_semi_planar(encoding, chroma, padding):
     assert distance(to_rgb(message), SCENE) <= 3
 
 
+@settings(deadline=None)
 @given(seeds, sizes, sizes, st.sampled_from(["rclpy", "ndarray"]))
 def test_what_is_filled_in_is_read_back(seed, height, width, kind):
     empty: Any = array("B") if kind == "rclpy" else np.empty(0, np.uint8)
@@ -203,6 +208,7 @@ def test_a_message_that_is_filled_again_keeps_its_memory_and_shares_none():
     np.testing.assert_array_equal(to_rgb(message), first[:2])
 
 
+@settings(deadline=None)
 @given(seeds, sizes, sizes)
 def test_png_is_lossless(seed, height, width):
     pixels = random_image(seed, height, width)
@@ -252,6 +258,18 @@ def test_compressed_mosaic_is_demosaiced():
     assert distance(rgb[4:12, 4:12], np.broadcast_to((200, 0, 0), (8, 8, 3))) == 0
 
 
+@pytest.mark.parametrize("reading", [decode, to_mask, to_depth])
+@pytest.mark.parametrize("size", [1, 2**20])
+def test_a_text_of_megabytes_is_shortened(reading, size):
+    text = "\x1b[2J" * 10**6
+    messages = [Image(size, size, text, 0, 1, b"\0")]
+    messages += [CompressedImage(text, b"nothing")] if reading is not to_depth else []
+    for message in messages:
+        with pytest.raises(ImageError) as caught:
+            reading(message)
+        assert len(str(caught.value)) < 1000
+
+
 def test_16_bit_and_transparent_png():
     pixels = random_image(0, 5, 6)
     _, deep = cv2.imencode(".png", pixels[:, :, ::-1].astype(np.uint16) * 257)
@@ -294,6 +312,7 @@ def test_bad_messages_are_answered_with_their_numbers(change, found, monkeypatch
 ROW_BYTES = {"rgb8": 3, "bgra16": 8, "mono16": 2, "bayer_grbg8": 1, "bayer_rggb16": 2, "nv21": 1, "yuyv": 2, "16UC1": 2}
 
 
+@settings(deadline=None)
 @given(sizes, sizes, st.sampled_from(sorted(ROW_BYTES)), st.integers(0, 1), paddings, st.integers(-1, 1))
 def test_any_message_is_an_image_or_an_image_error(height, width, encoding, is_bigendian, padding, excess):
     step = width * ROW_BYTES[encoding] + padding
@@ -311,6 +330,7 @@ def test_any_message_is_an_image_or_an_image_error(height, width, encoding, is_b
             decode(message)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["jpeg", "png"]), st.integers(0, 400), st.binary(max_size=8))
 def test_damaged_files_are_an_image_or_an_image_error(file_format, length, tail):
     data = encode_compressed(random_image(0, 8, 8), file_format)[:length] + tail

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from coop_perception import topics
 from coop_perception.arguments import command_parser
 from coop_perception.node.parameters import parameters_yaml
-from coop_perception.ros.full_memory import import_rclpy
+from coop_perception.ros import full_memory
 from coop_perception.ros.shutdown_signals import ShutdownSignals
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Entry point: spin until interrupted."""
     signals = ShutdownSignals()
-    import_rclpy()
+    full_memory.prepare()
     # Here, for these take a second or more, in which a signal shall end the process as cleanly as later.
     from coop_perception.node.lifecycle import PerceptionNode
     from coop_perception.node.transitions import autostart

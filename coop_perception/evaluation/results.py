@@ -29,7 +29,7 @@ from coop_perception.evaluation.table import NAME as FRAMES
 from coop_perception.evaluation.task import Task
 from coop_perception.exit_codes import IncompleteError
 from coop_perception.replacing import open_results, write_whole
-from coop_perception.shown import plain
+from coop_perception.shown import plain, written
 
 SUMMARY, REPORT, OVERVIEW = "summary.json", "report.html", "overview.png"
 FILES = (SUMMARY, REPORT, OVERVIEW, FRAMES, JOURNAL)
@@ -111,7 +111,7 @@ def write_results(evaluation: Evaluation, bundle: Bundle, out: Path) -> dict[str
     The journal goes last: what is killed before is gone on with.
     """
     _note_unusable(evaluation)
-    summary: dict[str, Any] = finite({**evaluation.summary, "warnings": evaluation.findings.warnings})
+    summary: dict[str, Any] = as_json({**evaluation.summary, "warnings": evaluation.findings.warnings})
     summary["incomplete"] = evaluation.findings.incomplete
     write_whole(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
     series = frame_scores(evaluation.table)
@@ -184,12 +184,14 @@ def check(summary: Mapping[str, Any], allow_incomplete: bool) -> None:
         raise IncompleteError(f"incomplete: {summary['incomplete'][0]}; --allow-incomplete takes that")
 
 
-def finite(value: Any) -> Any:
-    """JSON has no NaN: None instead."""
+def as_json(value: Any) -> Any:
+    """A value as JSON in UTF-8 has it: None in place of NaN, what is no character escaped."""
     if isinstance(value, dict):
-        return {key: finite(entry) for key, entry in value.items()}
+        return {as_json(key): as_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(entry) for entry in value]
+        return [as_json(entry) for entry in value]
+    if isinstance(value, str):
+        return written(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

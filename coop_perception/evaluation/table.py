@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.rows import BY_KEY, COUNTS, NUMBERS, TEXTS, WHOLE, Row
 from coop_perception.replacing import write_whole
-from coop_perception.shown import plain
+from coop_perception.shown import plain, written
 
 NAME = "frames.parquet"
 _CHUNK = 1000
@@ -83,7 +83,8 @@ def read_parquet(path: Path) -> Table:
         EvaluationError: there is no such file, or it holds no frames of an evaluation.
     """
     try:
-        arrow = pq.read_table(path)
+        with path.open("rb") as file:  # of a path, pyarrow would take one that is no text for none
+            arrow = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
         raise EvaluationError(f"{path}: cannot be read as a run's frames ({plain(error, 200)})") from error
     missing = [name for name in (*WHOLE, *TEXTS, *NUMBERS) if name not in arrow.column_names]
@@ -118,7 +119,11 @@ def _to_arrow(rows: Iterable[Row]) -> pa.Table:
 
 def _chunk(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     names = dict.fromkeys([*TEXTS, *WHOLE, *NUMBERS, *COUNTS, *(name for row in rows for name in row)])
-    return pa.table({name: pa.array([row.get(name) for row in rows], _type(name)) for name in names})
+    return pa.table({name: pa.array([_value(row.get(name)) for row in rows], _type(name)) for name in names})
+
+
+def _value(value: Any) -> Any:
+    return written(value) if isinstance(value, str) else value
 
 
 def _type(name: str) -> pa.DataType:

@@ -15,6 +15,7 @@ from coop_perception.evaluation.evaluation import WHOLE, EvaluationError, Select
 from coop_perception.image_files import image_files
 from coop_perception.model.over_time import DEFAULT, OverTime
 from coop_perception.recordings.recording import METADATA, SUFFIXES
+from coop_perception.shown import written
 
 Kept = Literal["none", "png", "mcap"]
 
@@ -47,7 +48,7 @@ class Task:
         """What must be the same for a run to be gone on with, in JSON's types."""
         return {
             "format": 2,
-            "bag": str(self.bag.resolve()),
+            "bag": written(self.bag.resolve()),
             "networks": {name: network.sha256 for name, network in bundle.networks.items()},
             "backend": backend,
             "precision": precision,
@@ -69,7 +70,7 @@ class Task:
 
 
 def _files(folder: Path | None) -> list[Any]:
-    return [] if folder is None else [str(folder.resolve()), len(image_files(folder))]
+    return [] if folder is None else [written(folder.resolve()), len(image_files(folder))]
 
 
 def find_bags(paths: Sequence[Path]) -> dict[str, Path]:
@@ -86,7 +87,7 @@ def find_bags(paths: Sequence[Path]) -> dict[str, Path]:
         if not found:
             raise EvaluationError(f"{path}: holds no recording ({METADATA}, {', '.join(SUFFIXES)})")
         for bag in found:
-            name = base = bag.resolve().name or "recording"
+            name = base = written(bag.resolve().name) or "recording"
             number = 1
             while name in bags:
                 number += 1

@@ -7,6 +7,8 @@ from sensor_msgs.msg import CameraInfo
 
 KEPT = 32
 """About a second of them at 30 Hz, more than a frame can be behind."""
+LARGEST = 1 << 16
+"""Bytes of one. Distortion takes 14 numbers at most in OpenCV's models, some hundreds as a table."""
 
 
 class CameraInfos:
@@ -17,6 +19,14 @@ class CameraInfos:
         self._last: CameraInfo | None = None
 
     def put(self, info: CameraInfo) -> None:
+        """Keep it.
+
+        Raises:
+            ValueError: it is larger than any camera's; the executor logs that.
+        """
+        size = 8 * len(info.d) + len(info.header.frame_id) + len(info.distortion_model)
+        if size > LARGEST:
+            raise ValueError(f"a camera_info has {size} bytes, expected at most {LARGEST}; it is not kept")
         stamp = (info.header.stamp.sec, info.header.stamp.nanosec)
         self._by_stamp.pop(stamp, None)  # so that it goes to the end
         self._by_stamp[stamp] = self._last = info

@@ -78,6 +78,7 @@ PARAMETERS: tuple[Definition, ...] = (
         "",
         "Directory of what is built or measured once per machine; empty: `$COOP_PERCEPTION_CACHE`, else "
         "`~/.cache/coop_perception`.",
+        read_only=True,
     ),
     Definition("threads", 0, "CPU threads of the networks; 0: one per core.", low=0, high=256),
     Definition(

@@ -28,7 +28,7 @@ class Stage(Generic[T]):
         name: of the thread.
         cameras: that frames come from.
         work: is called with the frames of one batch, by camera; it must not raise.
-        following: the stage that `work` gives its results to.
+        following: the stage that `work` gives its results to; several stages, of other cameras each, may have the same.
         window_s: how long a batch waits for the other cameras' frames.
     """
 
@@ -40,6 +40,7 @@ class Stage(Generic[T]):
         following: Stage[Any] | None = None,
         window_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        self._cameras = cameras
         self._slots: FrameSlots[T] = FrameSlots(cameras)
         self._work, self._following, self._window_s = work, following, window_s
         self._changed: threading.Condition = following._changed if following else threading.Condition()
@@ -48,8 +49,8 @@ class Stage(Generic[T]):
         """For the last batch."""
         self._done: float | None = None
         """When the batch in work is expected to be done (monotonic seconds); None between two batches."""
-        self._handed = False
-        """Whether frames have been left since the last batch was taken."""
+        self._handed: set[str] = set()
+        """Cameras whose frames have been left since the last batch was taken."""
         self._held = False
         """Whether it waits for the following stage: what is handed to it may still be replaced by something newer."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -58,8 +59,12 @@ class Stage(Generic[T]):
     def put(self, frames: Mapping[str, T]) -> dict[str, T]:
         """Leave frames that belong to one batch; returns the older ones that they replaced."""
         with self._changed:
-            self._handed = True
+            self._handed.update(frames)
             return self._slots.put_all(frames)
+
+    def skip(self, camera: str) -> None:
+        """Leave none: the batch that is being gathered does not wait for this camera."""
+        self._slots.skip(camera)
 
     def close(self, drain: bool = False) -> None:
         """End after the batch in work; frames that wait are let go, or, with `drain`, worked on first."""
@@ -79,7 +84,8 @@ class Stage(Generic[T]):
                 return
             begun = time.monotonic()
             with self._changed:
-                self._handed, self._done = False, begun + self._took_s
+                self._handed.clear()
+                self._done = begun + self._took_s
                 self._changed.notify_all()
             self._work(frames)
             with self._changed:
@@ -92,7 +98,8 @@ class Stage(Generic[T]):
             self._held = True
             self._changed.notify_all()
             while following._thread.is_alive():
-                about_to_take = following._handed and following._done is None and not following._held
+                handed = not following._handed.isdisjoint(self._cameras)
+                about_to_take = handed and following._done is None and not following._held
                 early_s = self._took_s + EARLY * following._took_s
                 left_s = LOOK_S if about_to_take else following._free() - early_s - time.monotonic()
                 if left_s <= 0:

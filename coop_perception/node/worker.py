@@ -39,6 +39,9 @@ NEARLY_BLACK_FRAMES = 30
 REPEAT_LOG_S = 5.0
 """A camera whose frames cannot be used logs one line in this time."""
 
+LONGEST_FRAME_ID = 1000
+"""Characters: each output has it in its header."""
+
 END_S = 0.1
 """A process that is to end waits no longer for a batch in work."""
 
@@ -92,8 +95,8 @@ class _Dropped(Exception):  # noqa: N818 (no error: what becomes of a frame)
 
 class Worker:
     """Decodes, runs the networks and publishes, each in a thread of its own: while one frame is in the networks, the
-    one before is published and the next one decoded. No frame is queued behind an older one: at each step the newest of
-    a camera's wins, and whatever waits is one batch.
+    one before is published and the next one decoded, each camera's for itself: what one of them sends may take seconds.
+    No frame is queued behind an older one: at each step the newest of a camera's wins, and whatever waits is one batch.
 
     Args:
         node: whose clock and log are used.
@@ -116,20 +119,23 @@ class Worker:
         """Another bundle's estimates are not averaged with this one's."""
         cameras = list(channels)
         self._publishing: Stage[Processed] = Stage("publishing", cameras, self._publish)
-        self._networks: Stage[Decoded] = Stage("networks", cameras, self._process, self._publishing)
-        self._decoding: Stage[Frame] = Stage(
-            "decoding", cameras, self._decode, self._networks, lambda: parameters.value("batch_window_ms") / 1e3
+        self._networks: Stage[Decoded] = Stage(
+            "networks", cameras, self._process, self._publishing, lambda: parameters.value("batch_window_ms") / 1e3
         )
+        self._decoding: dict[str, Stage[Frame]] = {
+            camera: Stage("decoding", [camera], self._decode, self._networks) for camera in cameras
+        }
 
     def put(self, camera: str, message: Image | CompressedImage) -> None:
         """Leave a camera's newest frame."""
         self._channels[camera].statistics.received(self._age_s(message))
-        self._hand_on(self._decoding, {camera: Frame(message, time.monotonic())})
+        self._hand_on(self._decoding[camera], {camera: Frame(message, time.monotonic())})
 
     def stop(self) -> None:
         """Finish what is in work (once ROS is shut down, wait for each thread no longer than END_S); let waiting frames
         go, but publish what the networks have said."""
-        for stage in (self._decoding, self._networks, self._publishing):
+        stages: list[Stage[Any]] = [*self._decoding.values(), self._networks, self._publishing]
+        for stage in stages:
             stage.close(drain=stage is self._publishing)
             while not stage.join(END_S) and self._node.context.ok():
                 pass
@@ -143,14 +149,15 @@ class Worker:
     def _decode(self, frames: Mapping[str, Frame]) -> None:
         begun, parameters = time.perf_counter(), self._parameters.snapshot()
         stages = _stages(parameters)
-        decoded: dict[str, Decoded] = {}
         for camera, frame in frames.items():
             try:
                 image, asked_for = self._admit(camera, frame, stages, parameters)
-                decoded[camera] = Decoded(frame, image, asked_for, (time.perf_counter() - begun) * 1e3)
             except Exception as error:
+                self._networks.skip(camera)
                 self._drop(camera, error)
-        self._hand_on(self._networks, decoded)
+            else:
+                decode_ms = (time.perf_counter() - begun) * 1e3
+                self._hand_on(self._networks, {camera: Decoded(frame, image, asked_for, decode_ms)})
 
     def _process(self, frames: Mapping[str, Decoded]) -> None:
         if not self._node.context.ok():
@@ -202,6 +209,10 @@ class Worker:
         asked_for = self._channels[camera].outputs.wanted() & (outputs_of(stages) | {"camera_info"})
         if not asked_for:
             raise _Dropped(DropCount.UNWATCHED)
+        if (length := len(frame.message.header.frame_id)) > LONGEST_FRAME_ID:
+            raise _Dropped(
+                DropCount.MALFORMED, f"its frame_id has {length} characters, expected at most {LONGEST_FRAME_ID}"
+            )
         limit_s, age_s = parameters["max_age"], self._age_s(frame.message)
         if limit_s and age_s > limit_s:
             raise _Dropped(

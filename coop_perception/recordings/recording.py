@@ -32,7 +32,7 @@ _NOT_NAMED = (
 MOST_WAITING = 2**28
 """Bytes of messages that are held back to be put in order."""
 _UNPACKED_FLOOR, _UNPACKED_RATIO = 2**28, 64
-"""Bytes that a packed file may unpack to in any case, and how many times its own size where that is more."""
+"""Bytes that a recording's packed files may unpack to together, and how many times their size where that is more."""
 _HEADED = (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE, CAMERA_INFO_TYPE)
 _HEAD = 12
 """Bytes of a serialised message that has a header, up to its stamp's end; one that has none begins with 4."""
@@ -112,6 +112,7 @@ class Recording:
         self._files: list[StorageFile] = []
         self._damages: list[str] = []
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
+        self._packed_bytes = self._unpacked_bytes = 0
         self._promised: dict[str, int] = {}
 
     def __enter__(self) -> Recording:
@@ -224,28 +225,35 @@ class Recording:
         return topics
 
     def _unpack(self, path: Path) -> Path:
-        """Decompresses a storage file into a temporary directory."""
+        """Decompresses a storage file into a temporary directory, of whose room others are left a tenth."""
         if self._unpacked is None:
             self._unpacked = tempfile.TemporaryDirectory(prefix="recording-")
         unpacked = Path(self._unpacked.name, path.stem)
-        left = max(_UNPACKED_FLOOR, _UNPACKED_RATIO * path.stat().st_size)
+        self._packed_bytes += path.stat().st_size
+        most = max(_UNPACKED_FLOOR, _UNPACKED_RATIO * self._packed_bytes)
+        free = shutil.disk_usage(self._unpacked.name).free
+        room = free * 9 // 10
         with path.open("rb") as packed, unpacked.open("wb") as file:
             stream = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
             try:
                 while piece := stream.read(_PIECE):
-                    left -= len(piece)
-                    if left < 0:
-                        limit = f"{_UNPACKED_RATIO} times its size, and more than {_UNPACKED_FLOOR} bytes"
-                        self._damages.append(
-                            self._locate(path, f"it unpacks to more than {limit}; unpack it with `zstd -d` yourself")
-                        )
+                    room -= len(piece)
+                    self._unpacked_bytes += len(piece)
+                    if room < 0:
+                        raise OSError("a tenth is left for others")
+                    if self._unpacked_bytes > most:
+                        limit = f"{_UNPACKED_RATIO} times their size, and more than {_UNPACKED_FLOOR} bytes"
+                        found = f"with what was unpacked before, it unpacks to more than {limit}"
+                        self._damages.append(self._locate(path, f"{found}; unpack it with `zstd -d` yourself"))
                         break
                     file.write(piece)
             except zstandard.ZstdError as error:
                 self._damages.append(self._locate(path, f"its compression is damaged ({error})"))
             except OSError as error:
-                room = shutil.disk_usage(self._unpacked.name).free
-                self._damages.append(self._locate(path, f"it cannot be unpacked, with {room} bytes free ({error})"))
+                folder = Path(self._unpacked.name).parent
+                self._damages.append(
+                    self._locate(path, f"it finds no room to be unpacked in {folder}, with {free} bytes free ({error})")
+                )
         return unpacked
 
     def _locate(self, file: Path, damage: object) -> str:

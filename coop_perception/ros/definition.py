@@ -6,6 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from coop_perception.shown import shown
+
+_MOST_CAMERAS, _LONGEST_CAMERA = 64, 100
 _CAMERA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -40,16 +43,20 @@ def refusal(definition: Definition, value: object) -> str:
     if choices and isinstance(definition.default, tuple):
         several: Sequence[str] = value or []  # type: ignore[assignment]
         if not several or not set(several) <= set(choices):
-            return f"parameter {definition.name} is {list(several)}, expected some of {', '.join(choices)}"
+            return f"parameter {definition.name} is {shown(list(several))}, expected some of {', '.join(choices)}"
     elif choices and value not in choices:
-        return f"parameter {definition.name} is {value!r}, expected one of {', '.join(choices)}"
+        return f"parameter {definition.name} is {shown(value)}, expected one of {', '.join(choices)}"
     return _cameras_refusal(value or []) if definition.name == "cameras" else ""  # type: ignore[arg-type]
 
 
 def _cameras_refusal(cameras: Sequence[str]) -> str:
     if not cameras or len(set(cameras)) != len(cameras):
-        return f"parameter cameras is {list(cameras)}, expected distinct names such as ['front']"
+        return f"parameter cameras is {shown(list(cameras))}, expected distinct names such as ['front']"
+    if len(cameras) > _MOST_CAMERAS:
+        return f"parameter cameras has {len(cameras)} names, expected at most {_MOST_CAMERAS}"
     for camera in cameras:
+        if len(camera) > _LONGEST_CAMERA:
+            return f"parameter cameras: {shown(camera)} is longer than {_LONGEST_CAMERA} characters"
         if camera.startswith(("/", "~")):
             return f"parameter cameras: {camera!r} is not relative; write {camera.strip('/~')!r}, and set a namespace"
         if not _CAMERA.fullmatch(camera):

@@ -14,11 +14,12 @@ class FrameSlots(Generic[T]):
     """One slot per camera. A frame that finds its slot taken replaces the older one, which is handed back as dropped.
 
     Fair by its shape: whatever waits is taken together, so a camera's frame is never behind two of another camera's.
-    Safe to use from one filling and one emptying thread.
+    Safe to use from one filling thread per camera and one emptying thread.
     """
 
     def __init__(self, cameras: Sequence[str]) -> None:
         self._slots: dict[str, T | None] = dict.fromkeys(cameras)
+        self._skipped: set[str] = set()
         self._changed = threading.Condition()
         self._closed = self._drains = False
         self._first = 0.0
@@ -38,6 +39,12 @@ class FrameSlots(Generic[T]):
             self._changed.notify()
         return {camera: frame for camera, frame in waiting.items() if frame is not None}
 
+    def skip(self, camera: str) -> None:
+        """Let the next `take` not wait for this camera's frame."""
+        with self._changed:
+            self._skipped.add(camera)
+            self._changed.notify()
+
     def take(self, window_s: Callable[[], float] = lambda: 0.0) -> dict[str, T]:
         """Wait for a frame and take all that wait, at most one per camera; empty once the slots are closed.
 
@@ -47,13 +54,17 @@ class FrameSlots(Generic[T]):
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._any())
             self._changed.wait_for(
-                lambda: self._closed or all(frame is not None for frame in self._slots.values()),
+                lambda: (
+                    self._closed
+                    or all(frame is not None or camera in self._skipped for camera, frame in self._slots.items())
+                ),
                 max(0.0, self._first + window_s() - time.monotonic()),
             )
             if self._closed and not self._drains:
                 return {}
             taken = {camera: frame for camera, frame in self._slots.items() if frame is not None}
             self._slots = dict.fromkeys(self._slots)
+            self._skipped.clear()
             return taken
 
     def close(self, drain: bool = False) -> None:

@@ -85,6 +85,22 @@ def test_names_from_outside_are_neither_markup_nor_orders_to_a_terminal(
     assert "\x1b[2J" not in said
 
 
+def test_paths_that_are_no_text_do_not_cost_the_results(tmp_path: Path) -> None:
+    """Alone, as one of many, gone on with, and compared; bytes that are no character are escaped in what is written."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    bundle = write_toy_bundle(folder / "toy")
+    for name in (b"/\xfe", b"/\xfd"):
+        write_bag(Path(os.fsdecode(os.fsencode(folder / "bags") + name)))
+    for out, *options in (("one",), ("one", "--resume"), ("many",), ("many", "--resume")):
+        bags = sorted((folder / "bags").iterdir())
+        run(*bags[: 1 if out == "one" else 2], "--bundle", bundle, "--out", folder / out, *options)
+    run("compare", folder / "one", folder / "one", "--out", folder / "compared", "--markdown", folder / "gates.md")
+    summary = json.loads((folder / "many/summary.json").read_text())
+    assert [bag["name"] for bag in summary["bags"]] == [r"\udcfd", r"\udcfe"]
+    for page in ("one/report.html", "many/report.html", "compared/compare.html"):
+        assert r"\udc" in (folder / page).read_text()
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_offline_scores(tmp_path: Path, bundle: Path, compressed: bool) -> None:
     bag, out = write_bag(tmp_path / "bag", compressed=compressed), tmp_path / "out"

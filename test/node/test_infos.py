@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 
@@ -25,6 +26,15 @@ def test_the_one_of_the_frames_stamp_then_the_last_then_none() -> None:
     infos.put(info(1, 111.0))  # a recording starts anew
     assert infos.of(Time(sec=1)).k[0] == 111
     assert infos.of(Time(sec=9)).k[0] == 111
+
+
+def test_one_larger_than_any_cameras_is_not_kept() -> None:
+    infos = CameraInfos()
+    infos.put(info(1, 100.0))
+    for large in (CameraInfo(d=[0.0] * 10_000), CameraInfo(distortion_model="x" * 100_000)):
+        with pytest.raises(ValueError, match="expected at most 65536; it is not kept"):
+            infos.put(large)
+    assert infos.of(Time(sec=0)).k[0] == 100
 
 
 def test_old_ones_are_forgotten() -> None:

@@ -49,6 +49,11 @@ def test_a_snapshot_has_all_parameters_and_stays_as_it_is(node: Node) -> None:
         Parameter("image_formats", value=[]),
         Parameter("max_image_pixels", value=0),
         Parameter("use_sim_time", value="yes"),
+        Parameter("cameras", value=[f"camera_{number}" for number in range(65)]),
+        Parameter("cameras", value=["x" * 101]),
+        Parameter("cameras", value=["\x1b[2J" * 100_000]),
+        Parameter("engine_cache", value="/somewhere"),
+        Parameter("backend", value="x" * 1_000_000),
         Parameter("max_age"),
         Parameter("no_such_parameter", value=1),
     ],
@@ -60,7 +65,9 @@ def test_what_is_refused_together_with_something_else_takes_nothing_over(node: N
     before = parameters.snapshot()
     together = [Parameter("refinement", value=False), refused]
     try:
-        assert not node.set_parameters_atomically(together).successful
+        result = node.set_parameters_atomically(together)
+        assert not result.successful
+        assert len(result.reason) < 1000
     except rclpy.exceptions.ParameterNotDeclaredException:
         pass  # as nodes answer who asks by a service with a refusal
     assert parameters.snapshot() == before

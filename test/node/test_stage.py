@@ -202,6 +202,40 @@ def test_each_camera_has_slots_of_its_own() -> None:
     assert cameras["front"].published[-1] == 20
 
 
+def test_a_frame_that_takes_long_to_decode_holds_back_its_own_camera_alone() -> None:
+    cameras, networks = {"front": Camera(), "rear": Camera()}, Networks()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert go_on.wait(DEADLINE)
+
+    cameras["front"].on_decode = hold
+    with serving(networks, **cameras) as (worker, told):
+        send(worker, 1)
+        assert begun.wait(DEADLINE)
+        for number in range(2, 6):
+            send(worker, number, "rear")
+            told["rear"].wait(number - 1)
+        assert cameras["front"].published == []
+        go_on.set()
+        told["front"].wait(1)
+    assert cameras["rear"].published == [2, 3, 4, 5]
+    assert cameras["front"].published == [1]
+
+
+def test_a_frame_whose_header_is_larger_than_any_is_dropped() -> None:
+    """Each output would have that header, too."""
+    front = Camera()
+    with serving(Networks(), front=front) as (worker, told):
+        worker.put("front", image_message(pixels(), 1, "x" * 1001))
+        told["front"].wait(1)
+        send(worker, 2)
+        told["front"].wait(2)
+        assert told["front"].summary().dropped == {"malformed": 1}
+    assert front.published == [2]
+
+
 @pytest.mark.parametrize("step", ["decode", "run", "publish"])
 def test_a_step_that_fails_costs_its_frame_alone(step: str) -> None:
     front, networks = Camera(), Networks()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import struct
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import lz4.frame
 import pytest
@@ -22,6 +24,7 @@ from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
 from test_recordings import TOPIC, attempt, read, record, stamp, storage_file
 
+from coop_perception.recordings import recording as recording_module
 from coop_perception.recordings.frames import frames
 from coop_perception.recordings.messages import IMAGE_TYPE
 from coop_perception.recordings.recording import Recording, RecordingError
@@ -334,6 +337,43 @@ def test_a_packed_file_does_not_fill_the_temporary_folder(tmp_path: Path, monkey
     assert "unpacks to more than" in error
     assert largest <= 2**28 + 2**21
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def packed_files(folder: Path) -> Path:
+    """Four files of one frame each; behind the frame, each but the first unpacks to 16 MB of nothing."""
+    folder.mkdir()
+    for index in range(4):
+        whole = mcap_with(folder / "plain", [image(index)], CompressionType.NONE)
+        tail = b"".join(zstd_zeros(2**24)) if index else b""
+        (folder / f"{index}.mcap.zstd").write_bytes(zstandard.compress(whole.read_bytes()) + tail)
+        whole.unlink()
+    return folder
+
+
+def test_nor_do_many_packed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one alone may take, all may take together."""
+    monkeypatch.setattr(recording_module, "_UNPACKED_FLOOR", 2**25)
+    unpacked: list[int] = []
+    closing = Recording.close
+
+    def close(self: Recording) -> None:
+        assert self._unpacked is not None
+        unpacked.append(sum(path.stat().st_size for path in Path(self._unpacked.name).iterdir()))
+        closing(self)
+
+    monkeypatch.setattr(Recording, "close", close)
+    messages, error = attempt(packed_files(tmp_path / "bag"))
+    assert len(messages) == 3
+    assert "2.mcap.zstd: with what was unpacked before, it unpacks to more than" in str(error)
+    assert unpacked == [pytest.approx(2**25, abs=2**21)]
+
+
+def test_others_are_left_room_in_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**22))
+    messages, error = attempt(packed_files(tmp_path / "bag"))
+    assert len(messages) == 4
+    assert "1.mcap.zstd: it finds no room to be unpacked in" in str(error)
+    assert "with 4194304 bytes free (a tenth is left for others) (and 2 more such places)" in str(error)
 
 
 def test_many_frames_of_one_time_are_not_all_kept(tmp_path: Path) -> None:

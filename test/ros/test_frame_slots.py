@@ -62,6 +62,20 @@ def test_a_window_ends_with_the_last_camera_or_with_its_time() -> None:
     assert time.monotonic() - begun < 30
 
 
+def test_a_window_does_not_wait_for_a_camera_that_has_nothing_this_time() -> None:
+    slots: FrameSlots[int] = FrameSlots(["front", "rear"])
+    for number in (1, 2):
+        slots.skip("rear")
+        slots.put("front", number)
+        begun = time.monotonic()
+        assert slots.take(lambda: 10.0) == {"front": number}
+        assert time.monotonic() - begun < 5
+    slots.put("front", 3)
+    begun = time.monotonic()
+    assert slots.take(lambda: 0.2) == {"front": 3}
+    assert time.monotonic() - begun > 0.15
+
+
 def test_a_frame_within_the_window_replaces_and_joins() -> None:
     slots: FrameSlots[int] = FrameSlots(["front", "rear"])
     slots.put("front", 1)

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from node_harness import DEADLINE, DOMAIN, environment, executable
 
+from coop_perception.ros import full_memory
 from coop_perception.ros.shared_memory import remove_dead, without_where_full
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +108,25 @@ def test_udp_when_it_is_wished() -> None:
     assert without_where_full({"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}, Path("/nothing")) == ({}, "")
 
 
+def test_names_of_lttngs_files_are_taken_while_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, hollow = tmp_path / "lttng-ust-wait-6", tmp_path / "lttng-ust-wait-8"
+    sound.write_bytes(bytes(4096))
+    os.sync()  # until it has its block
+    hollow.write_bytes(b"")
+    with monkeypatch.context() as full:
+        full.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1))
+        for _ in range(2):
+            full_memory.prepare(tmp_path)
+            assert hollow.is_symlink()
+            assert not hollow.exists()
+    assert sound.read_bytes() == bytes(4096)
+    full_memory.prepare(tmp_path)
+    assert list(tmp_path.iterdir()) == [sound]
+    full_memory.prepare(tmp_path / "nothing")
+
+
 def can_mount() -> bool:
     unshare = shutil.which("unshare")
     command = [str(unshare), "--mount", "mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", "/dev/shm"]
@@ -131,6 +152,9 @@ def test_a_node_starts_where_shared_memory_is_full(tmp_path: Path, size: str, re
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=given)
     try:
         until_ready(process, log)
+        if size == "4k":  # LTTng tries again every 5 s
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(7)
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 0, log.read_text()
     finally:
