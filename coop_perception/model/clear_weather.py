@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-BEGIN, END = 0.3, 0.15
+BEGIN, END = 0.4, 0.3
 """Restoration begins where any condition is at least this likely, and ends where all are less likely than that. Apart,
 so that a presence that hovers about one of them does not switch it on and off."""
 

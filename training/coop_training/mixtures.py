@@ -223,9 +223,9 @@ KINDS: Sequence[Kind] = (
     Kind("fog", (_FOG, _haze), (_FOG, _haze)),
     Kind("rain", (_RAIN, _streaks), (_RAIN,)),
     Kind("snow", (_snow,)),
-    Kind("low_light", (_low_light, _night), false_alarm=3.0),  # an image made brighter or darker is off in all pixels
+    Kind("low_light", (_low_light, _night), false_alarm=12.0),  # a dark street made bright loses ten decibels
     Kind("glare", (_glare,), false_alarm=3.0),
-    Kind("reflection", (_published("reflection"), _glass), false_alarm=3.0),
+    Kind("reflection", (_published("reflection"), _glass), false_alarm=12.0),  # half a decibel to gain, ten to lose
     Kind("soiling", (_drops, _dirt)),
     Kind("blur", (_published("gaussian_blur"), _motion, _defocus, _anisotropic)),
     Kind("chromatic_aberration", (_published("chromatic_aberration"), _radial, _shifted)),

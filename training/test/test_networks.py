@@ -145,7 +145,7 @@ def test_images_of_a_batch_do_not_mix_in_the_refinements_training() -> None:
 
 
 def test_a_restorations_weight_follows_presence_and_familiarity() -> None:
-    presence = torch.tensor([[0.19, 0.01], [0.0, 0.35], [0.5, 0.1], [0.9, 0.9], [0.9, 0.0]])
+    presence = torch.tensor([[0.39, 0.01], [0.0, 0.65], [0.9, 0.1], [1.0, 0.9], [0.9, 0.0]])
     known = Estimate(presence, torch.ones_like(presence), torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0]))
     torch.testing.assert_close(known.weight, torch.tensor([0.0, 0.5, 1.0, 0.5, 0.0]))
 

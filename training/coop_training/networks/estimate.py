@@ -14,7 +14,7 @@ from coop_training.networks.sensor import SENSOR_STATISTICS, sensor_statistics
 DROPOUT = 0.3
 _FAR = 6.0
 """Standard deviations: an image unlike any of those fitted to is not the surer for it."""
-_PRESENT, _CERTAIN = 0.2, 0.5
+_PRESENT, _CERTAIN = 0.4, 0.9
 """Highest probability of a condition below which a frame stays as it is, and above which it is restored wholly."""
 TRUSTING = 2.0
 """Logit from which a restoration is trusted wholly: odds of seven to one."""
