@@ -101,7 +101,7 @@ def clear_frames(found: Found) -> str:
         "come back changed below 40 dB",
         "a condition is called present",
     ]
-    return _table(header, rows)
+    return _table(header, rows, "--:")
 
 
 def unseen(found: Found) -> str:
@@ -128,7 +128,7 @@ def unseen(found: Found) -> str:
 def suites(found: Found) -> str:
     pair = [found["realistic"], found["mixed"]]
     rows = [
-        ["worse by more than 0.3 dB in the mean", *(_harm(one, names=True) for one in pair)],
+        ["harm", *(_harm(one, names=True) for one in pair)],
         ["mean gain", *(f"{_gain(_of(one)):+.2f} dB" for one in pair)],
         ["masks, raw → refined", *(f"{_arrow(_of(one))} %" for one in pair)],
         ["calibration error, mean; worst family", *(_calibration(one) for one in pair)],
@@ -139,7 +139,9 @@ def suites(found: Found) -> str:
 def table(name: str) -> Callable[[Found], str]:
     def rows(found: Found) -> str:
         results = found[name]
-        return _table(HEADER, [_row("clear", results.clean), *(_row(*one) for one in results.conditions.items())])
+        return _table(
+            HEADER, [_row("clear", results.clean), *(_row(*one) for one in results.conditions.items())], "--:"
+        )
 
     return rows
 
@@ -250,9 +252,9 @@ BLOCKS: dict[str, Callable[[Found], str]] = {
 }
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    ruler = [":--", *("--:" if cell else ":--" for cell in header[1:])]
-    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (header, ruler, *rows))
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], ruler: str = ":--") -> str:
+    rulers = [":--", *(ruler for _ in header[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (header, rulers, *rows))
 
 
 def _row(name: str, scores: Scores) -> list[str]:
