@@ -163,8 +163,8 @@ def unknown_label(images: Path, labels: Path) -> str:
 
 
 def coloured_label(images: Path, labels: Path) -> str:
-    cv2.imwrite(str(labels / "f1.png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    return "one channel"
+    cv2.imwrite(str(labels / "f1.png"), np.full((HEIGHT, WIDTH, 3), 7, np.uint8))
+    return "holds [7, 7, 7]"
 
 
 def another_size(images: Path, labels: Path) -> str:

@@ -724,7 +724,7 @@ def test_options_that_do_not_go_together(bag: Path, capsys: pytest.CaptureFixtur
         (["--recorded", "--resume"], "--resume: only offline"),
         (["--node", "/x"], "--node is for --live"),
         (["--start", "5", "--end", "2"], "--start 5 lies behind --end 2"),
-        (["--every", "0"], "expected a whole number from 1"),
+        (["--every", "0"], "expected a whole number above 0"),
         (["--start", "nan"], "expected seconds"),
         (["--live", "--node", "a b"], "expected a node's full name"),
     ):

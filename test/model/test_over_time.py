@@ -24,7 +24,7 @@ def restored(presences: list[float], how: OverTime) -> list[bool]:
 
 def test_a_frame_between_two_limits_is_treated_as_the_one_before() -> None:
     unfiltered = OverTime(time_constant_s=0)
-    assert restored([0.1, 0.2, 0.4, 0.2, 0.1, 0.2], unfiltered) == [False, False, True, True, False, False]
+    assert restored([0.1, 0.35, 0.5, 0.35, 0.1, 0.35], unfiltered) == [False, False, True, True, False, False]
 
 
 def test_one_frame_alone_is_not_weather() -> None:
@@ -48,8 +48,8 @@ def test_where_time_or_camera_jumps_nothing_was_restored_before(
 ) -> None:
     camera = CameraConditions()
     for tenth in range(11):
-        assert camera.take(seen(0.25 if tenth == 10 else 0.9), tenth * TENTH, SIZE, OverTime(constant))[1]
-    assert camera.take(seen(0.2), stamp_ns, size, OverTime(constant))[1] == expected
+        assert camera.take(seen(0.35 if tenth == 10 else 0.9), tenth * TENTH, SIZE, OverTime(constant))[1]
+    assert camera.take(seen(0.35), stamp_ns, size, OverTime(constant))[1] == expected
 
 
 def test_every_frame_is_restored_where_none_is_skipped() -> None:

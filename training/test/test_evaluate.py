@@ -26,7 +26,7 @@ from toy_bundle import HEIGHT, WIDTH, edit_manifest, write_toy_bundle
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
 from coop_perception.degradations import CONDITIONS
-from coop_perception.metrics import psnr
+from coop_perception.metrics import PSNR_CAP, psnr
 from coop_perception.model.conditions import Conditions
 from coop_perception.model.pipeline import Result
 
@@ -37,7 +37,7 @@ KNOWN = tuple(CONDITIONS)
 
 def picture(index: int) -> np.ndarray:
     """Red says the class, green says another one in the left half; blue is texture."""
-    image = np.random.default_rng(index).integers(0, 200, (HEIGHT, WIDTH, 3), np.uint8)
+    image = np.random.default_rng(index).integers(0, 225, (HEIGHT, WIDTH, 3), np.uint8)
     image[..., 0] = image[..., 1] = MASK
     image[:, : WIDTH // 2, 1] = 2
     return image
@@ -85,13 +85,13 @@ def score(entries: list[Entry], method: Method, *conditions: str) -> Evaluation:
 def test_the_truth_scores_one_and_identity_restores_nothing(entries: list[Entry]) -> None:
     results = score(entries, ideal, "fog", "jpeg").results
     assert results.images == 5
-    assert results.clean.degraded.model_dump() == pytest.approx({"psnr": 100, "ssim": 1})
+    assert results.clean.degraded.model_dump() == pytest.approx({"psnr": PSNR_CAP, "ssim": 1})
     assert results.mean is not None
     for scores in (results.conditions["fog"], *results.conditions["jpeg"].levels, results.mean):
         assert scores.refined.model_dump() == dict.fromkeys(("pa", "mpa", "miou", "fwiou"), 1.0)
         assert scores.raw.pa == 0.5
         assert scores.restored == scores.degraded
-        assert scores.degraded.psnr < 100
+        assert scores.degraded.psnr < PSNR_CAP
         assert scores.won_back == 1
         assert scores.recognised == 1
         assert scores.strength_error == pytest.approx(0)
@@ -285,7 +285,7 @@ def test_images_of_any_size_are_scored_at_their_own(
             cv2.imwrite(str(tmp_path / f"{folder}/{index}.png"), image if folder == "images" else image[..., 0])
     assert run(monkeypatch, *options, "--conditions", "jpeg") == 0
     results = read_results(tmp_path / "out/results.json")
-    assert (results.clean.restored.psnr, results.clean.changed, results.clean.false_alarms) == (100, 0, 0)
+    assert (results.clean.restored.psnr, results.clean.changed, results.clean.false_alarms) == (PSNR_CAP, 0, 0)
     assert results.clean.raw is not None
     assert results.images == 3
 
