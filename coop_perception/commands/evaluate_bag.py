@@ -31,11 +31,11 @@ from coop_perception.evaluation.results import (
     SUMMARY,
     SUMMARY_LIMIT,
     add_result_options,
-    as_json,
     check,
     finish,
     finish_fleet,
     is_complete,
+    json_value,
     open_folder,
     rate,
     tell,
@@ -222,7 +222,7 @@ def _through_a_node(options: argparse.Namespace, bag: Path) -> None:
 def _compare(options: argparse.Namespace) -> None:
     with one_line("evaluate_bag compare", (EvaluationError, OSError), "no results were written"):
         open_results(options.out, COMPARISON, options.force)
-        compared = as_json(compare(read_run(options.first), read_run(options.second)))
+        compared = json_value(compare(read_run(options.first), read_run(options.second)))
         write_whole(options.out / COMPARISON[0], (json.dumps(compared, indent=2) + "\n").encode())
         write_comparison(options.out / COMPARISON[1], compared)
         Console(markup=False).print(comparison_table(compared))

@@ -18,7 +18,7 @@ from coop_perception.engines import EngineError
 from coop_perception.engines.cpu import usable_cores
 from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.offline import Advance, evaluate_offline
-from coop_perception.evaluation.results import SUMMARY, SUMMARY_LIMIT, as_json, is_complete, write_results
+from coop_perception.evaluation.results import SUMMARY, SUMMARY_LIMIT, is_complete, json_value, write_results
 from coop_perception.evaluation.summary import summarise
 from coop_perception.evaluation.table import NAME as FRAMES
 from coop_perception.evaluation.table import read_parquet
@@ -220,7 +220,7 @@ def merged(
     incomplete = [f"{name}: {warning}" for name, summary in summaries.items() for warning in summary["incomplete"]]
     lost = [f"{name} could not be evaluated: {error}" for name, error in failed.items()]
     return dict(
-        as_json(
+        json_value(
             {
                 "recording": f"{len(done)} recordings",
                 "image_topic": ", ".join(dict.fromkeys(s["image_topic"] for s in summaries.values())),

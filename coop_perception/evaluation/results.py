@@ -111,7 +111,7 @@ def write_results(evaluation: Evaluation, bundle: Bundle, out: Path) -> dict[str
     The journal goes last: what is killed before is gone on with.
     """
     _note_unusable(evaluation)
-    summary: dict[str, Any] = as_json({**evaluation.summary, "warnings": evaluation.findings.warnings})
+    summary: dict[str, Any] = json_value({**evaluation.summary, "warnings": evaluation.findings.warnings})
     summary["incomplete"] = evaluation.findings.incomplete
     write_whole(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
     series = frame_scores(evaluation.table)
@@ -184,12 +184,12 @@ def check(summary: Mapping[str, Any], allow_incomplete: bool) -> None:
         raise IncompleteError(f"incomplete: {summary['incomplete'][0]}; --allow-incomplete takes that")
 
 
-def as_json(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A value as JSON in UTF-8 has it: None in place of NaN, what is no character escaped."""
     if isinstance(value, dict):
-        return {as_json(key): as_json(entry) for key, entry in value.items()}
+        return {json_value(key): json_value(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [as_json(entry) for entry in value]
+        return [json_value(entry) for entry in value]
     if isinstance(value, str):
         return written(value)
     if isinstance(value, float) and not math.isfinite(value):

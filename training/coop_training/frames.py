@@ -15,6 +15,8 @@ from coop_perception.camera import Intrinsics
 from coop_perception.classes import IGNORE_ID, SemanticClass
 from coop_perception.degradations import CONDITIONS
 from coop_perception.degradations.depth import ground_plane_depth
+from coop_perception.degradations.street import street_ids
+from coop_perception.degradations.upright_depth import GROUND
 from coop_perception.image_files import DatasetError, image_files, read_image
 from coop_perception.sample_scene.drive import SampleDrive
 from coop_perception.shown import plain
@@ -195,7 +197,7 @@ def _need_depth(conditions: Sequence[str]) -> bool:
 
 def coarse_items(entry: CoarseData, config: DataConfig, depth: bool) -> list[Item]:
     """The frames of a coarsely labelled data set, unread; a mask holds indices of `config.label_sets`. With `depth`, it
-    is estimated from these: what may be several classes stands upright.
+    is estimated from these: what may be several classes stands upright, unless all of them are ground.
 
     Raises:
         DatasetError: a folder is missing or has no image, or an image has no label.
@@ -207,8 +209,12 @@ def coarse_items(entry: CoarseData, config: DataConfig, depth: bool) -> list[Ite
         for value, names in entry.labels.items()
     }
     classes = config.class_list.classes
-    mixed = [SemanticClass(index, "several", (0, 0, 0)) for index in range(len(classes), len(sets))]
-    labels = ClassList((*classes, *mixed), values | {IGNORE_ID: IGNORE_ID})
+    street = street_ids(classes)
+    several = [
+        SemanticClass(index, "several", (0, 0, 0), "ground" if {*street[list(among)]} <= {*GROUND} else None)
+        for index, among in enumerate(sets[len(classes) :], len(classes))
+    ]
+    labels = ClassList((*classes, *several), values | {IGNORE_ID: IGNORE_ID})
     return paired_items(entry.root / "images" / entry.split, entry.root / "labels" / entry.split, labels, depth)
 
 

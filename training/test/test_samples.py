@@ -87,8 +87,9 @@ def test_coarse_labels_are_sets_of_classes(tmp_path: Path) -> None:
     assert class_weights(label_counts(frames), len(config.label_sets)).shape == (12,)
 
 
-def test_depth_comes_from_coarse_labels_too(tmp_path: Path) -> None:
-    config = coarse(tmp_path)
+@pytest.mark.parametrize("ground", [["Road"], ["Road", "Pavement"]])
+def test_depth_comes_from_coarse_labels_too(tmp_path: Path, ground: list[str]) -> None:
+    config = coarse(tmp_path, labels={0: ground, 1: ["Building", "Tree"]})
     street = np.ones((HEIGHT, WIDTH), np.uint8)  # buildings or trees
     street[HEIGHT // 2 :] = 0
     for path in (tmp_path / "coarse/labels/train").iterdir():

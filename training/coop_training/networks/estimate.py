@@ -8,14 +8,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from coop_perception.model.clear_weather import BEGIN
 from coop_training.networks.encoder import SCENE_STATISTICS
 from coop_training.networks.sensor import SENSOR_STATISTICS, sensor_statistics
 
 DROPOUT = 0.3
 _FAR = 6.0
 """Standard deviations: an image unlike any of those fitted to is not the surer for it."""
-_PRESENT, _CERTAIN = 0.4, 0.9
-"""Highest probability of a condition below which a frame stays as it is, and above which it is restored wholly."""
+_CERTAIN = 0.9
+"""Highest probability of a condition above which a frame is restored wholly; below BEGIN it stays as it is."""
 TRUSTING = 2.0
 """Logit from which a restoration is trusted wholly: odds of seven to one."""
 
@@ -40,7 +41,7 @@ class Estimate:
     @property
     def wanted(self) -> Tensor:
         """The same before familiarity. [N]"""
-        somewhat = (self.presence.amax(1) - _PRESENT) / (_CERTAIN - _PRESENT)
+        somewhat = (self.presence.amax(1) - BEGIN) / (_CERTAIN - BEGIN)
         return somewhat.clamp(0, 1)
 
 
