@@ -102,6 +102,8 @@ def train(
     fabric.to_device(model)
     if config.start_from is not None:
         anew = load_bundle_weights(config.start_from, model, config)
+        if isinstance(model.segmenter, Segmenter):
+            model.segmenter.keeps_statistics = True
         for network, weights in anew.items():
             if weights:
                 console.print(f"{config.start_from} does not hold {', '.join(weights)} of {network}: these begin anew")

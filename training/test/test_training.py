@@ -81,7 +81,7 @@ def test_training_begins_with_a_bundle(
 ) -> None:
     bundle, further = exported / "bundle", tmp_path / "further"
     only = ("--set=stages.restoration=null", "--set=stages.joint=null")
-    begun = ("--set=stages.segmenter=null", "--set=stages.refinement.learning_rate=1e-9", *only)
+    begun = (*(f"--set=stages.{stage}.learning_rate=1e-9" for stage in ("segmenter", "refinement")), *only)
     assert coop_train(further, f"--set=start_from={bundle}", *begun) == 0
     image = SampleDrive(5, WIDTH, HEIGHT).frame(0).image
     (of_bundle,) = open_pipeline(bundle).run([image], OUTPUTS)
