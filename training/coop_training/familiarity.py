@@ -58,6 +58,8 @@ LARGEST_DB, LEAST_DB = 6.0, -12.0
 """What a sample counts for at most and at least, in dB gained."""
 AVERSION = 15.0
 """How much heavier a loss weighs than a gain: never worse than the input comes before better."""
+PRICE_DB = 0.15
+"""What a whole change has to gain to be made: a change that mends next to nothing can still spoil."""
 LARGEST_HEIGHT = 720
 """Pixels: of other cameras' frames that are restored."""
 CHANGED_DB, OF_A_CHANGE = 45.0, 1 / 3
@@ -221,12 +223,12 @@ def gained(outcomes: Outcomes, weight: Tensor) -> Tensor:
 
 
 def loss(estimator: Estimator, outcomes: Outcomes) -> Tensor:
-    """Minus the mean gain, losses AVERSION times. Scalar."""
+    """Minus the mean gain, losses AVERSION times, and the price of the change. Scalar."""
     noise = JITTER * torch.randn_like(outcomes.statistics) * estimator.spread
     logits = estimator.outcome(outcomes.statistics + noise, outcomes.presence, outcomes.strength)
-    # As `trust` about 0, and beyond it has a slope.
-    gain = gained(outcomes, outcomes.wanted * torch.sigmoid(logits)).clamp(LEAST_DB, LARGEST_DB)
-    return -torch.where(gain > 0, gain, AVERSION * gain).mean()
+    weight = outcomes.wanted * torch.sigmoid(logits)  # as `trust` about 0, and beyond it has a slope
+    gain = gained(outcomes, weight).clamp(LEAST_DB, LARGEST_DB)
+    return (PRICE_DB * weight - torch.where(gain > 0, gain, AVERSION * gain)).mean()
 
 
 def drawn(outcomes: Outcomes, among: Tensor, number: int) -> Outcomes:
