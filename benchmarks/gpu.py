@@ -38,7 +38,7 @@ from coop_perception.metrics import percentiles
 from coop_perception.model.bundle import load_bundle
 
 BUNDLE, OUT = Path("models/street"), Path("out/bench/gpu.json")
-SIZES = ((640, 480), (1280, 720), (1920, 1080))
+SIZES = ((480, 360), (1024, 512), (1920, 1080))
 """Widths and heights of frames."""
 BATCHES = (1, 4)
 PRECISIONS = {"fp32": 4, "fp16": 2}
@@ -156,7 +156,7 @@ def runners(
     for backend in ("tensorrt", "tensorrt_rtx"):
         try:
             __import__(backend)
-        except ImportError:
+        except (ImportError, OSError, RuntimeError):  # not there, or a library of it or the driver is not
             continue
         yield from tensorrt_times(backend, graph, name, feeds, precision, sizes).items()
 

@@ -27,12 +27,14 @@ from support.gpu_checks import CHECKS, STICKY, Place, apart, broken, outcome, ti
 from support.kernels import kernels
 from support.stand_in_tensorrt import stand_in
 
-from coop_perception.contracts import STAGES
+from coop_perception.contracts import CONTRACTS
 from coop_perception.engines import EngineError
 from coop_perception.engines.backends import BACKENDS, MAX_BATCH
 from coop_perception.engines.cuda import call, gpu, memory_in_use
+from coop_perception.engines.frame_pass import outputs_of, with_engines
 from coop_perception.engines.loading import EngineSettings, installed
 from coop_perception.engines.modules import cpu_module
+from coop_perception.model.bundle import load_bundle
 from coop_perception.model.loading import load_pipeline
 from coop_perception.resources import default_bundle
 from coop_perception.sample_scene.drive import SampleDrive
@@ -45,7 +47,16 @@ AGREEMENT = 0.999
 """Least share of pixels whose class is the CPU's, in FP32; in FP16 0.99."""
 BACKEND = "--only-backend"
 WHOLE = "every node on the GPU"
-PACKAGES = ("cuda-bindings", "tensorrt", "tensorrt-rtx-cu13", "onnxruntime-gpu", "onnxruntime", "torch", "cupy-cuda12x")
+PACKAGES = (
+    "cuda-bindings",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "torch",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+)
 
 
 def backend_masks(backend: str, precision: str) -> dict[str, Any]:
@@ -82,13 +93,15 @@ def sample_frames() -> list[np.ndarray]:
 def whole_onnxruntime() -> str:
     """Whether ONNX Runtime runs every node of the bundle's graphs on the GPU."""
     from coop_perception.engines.onnxruntime import OnnxRuntimeEngine, has_cuda
-    from coop_perception.model.bundle import load_bundle
 
     has_cuda()
     bundle = load_bundle(default_bundle())
-    for name in STAGES:
-        OnnxRuntimeEngine(bundle.networks[name].path, cuda=True, whole=True).close()
-    return f"every node of {', '.join(STAGES)}"
+    on_cpu = {name: OnnxRuntimeEngine(network.path) for name, network in bundle.networks.items()}
+    given = outputs_of(bundle, sample_frames()[0], with_engines(on_cpu))
+    for name, contract in CONTRACTS.items():
+        shapes = {key: given[key].shape for key in contract.inputs}
+        OnnxRuntimeEngine(bundle.networks[name].path, cuda=True, whole=shapes).close()
+    return f"every node of {', '.join(CONTRACTS)}"
 
 
 def check_backends(left: Callable[[], float]) -> dict[str, Any]:
@@ -96,7 +109,7 @@ def check_backends(left: Callable[[], float]) -> dict[str, Any]:
     asked = [
         (backend, precision)
         for backend, precisions in BACKENDS.items()
-        for precision in ("fp32", "fp16")
+        for precision in ("fp16", "fp32")  # what is used most first, for minutes may run out
         if backend != "openvino" and precision in precisions and installed(backend)
     ]
     if ("onnxruntime", "fp32") in asked:
@@ -113,7 +126,10 @@ def network_times(left: Callable[[], float]) -> Any:
     import gpu as networks
 
     reason = networks.why_not()
-    return reason or networks.measure(left)
+    if reason:
+        return reason
+    done = outcome(lambda: networks.measure(left))
+    return done["found"] if done["ok"] else done["error"]
 
 
 def facts(place: Place) -> dict[str, Any]:
@@ -186,7 +202,7 @@ def pretended() -> Place:
 
 def bring_up(place: Place, minutes: float, backends: bool) -> dict[str, Any]:
     """All checks; everything that is in the JSON."""
-    end = time.monotonic() + 60 * minutes
+    end, device = time.monotonic() + 60 * minutes, facts(place)  # a check may break the GPU for this process
     sys.modules["tensorrt"], real = stand_in(place.kernels, *place.largest), sys.modules.get("tensorrt")
     place.module = sys.modules["tensorrt"]
     checks = {}
@@ -202,7 +218,7 @@ def bring_up(place: Place, minutes: float, backends: bool) -> dict[str, Any]:
     def left() -> float:
         return end - time.monotonic()
 
-    result = {"device": facts(place), "pretended": place.fake is not None, "checks": checks}
+    result = {"device": device, "pretended": place.fake is not None, "checks": checks}
     result["backends"] = check_backends(lambda: left() - RESERVED_S) if backends else {}
     result["networks"] = network_times(left) if backends else "on a pretended GPU"
     return result

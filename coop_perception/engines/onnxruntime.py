@@ -35,7 +35,8 @@ class OnnxRuntimeEngine:
         threads: of one run on the CPU; 0: as many as the process may use cores.
         precision: of the file's arithmetic.
         cuda: run on the first CUDA GPU instead.
-        whole: refuse a graph of which the GPU cannot run every node, instead of running those on the CPU.
+        whole: shapes of the inputs for which every node has to run on the GPU, instead of on the CPU where the GPU
+            cannot; the session is for these alone, as what computes open sizes belongs on the CPU.
 
     Raises:
         EngineError: the file cannot be loaded, or not on a GPU.
@@ -44,7 +45,12 @@ class OnnxRuntimeEngine:
     backend = "onnxruntime"
 
     def __init__(
-        self, path: Path, threads: int = 0, precision: str = "fp32", cuda: bool = False, whole: bool = False
+        self,
+        path: Path,
+        threads: int = 0,
+        precision: str = "fp32",
+        cuda: bool = False,
+        whole: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -55,9 +61,11 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         # FP32 is to be FP32: TF32, the default, keeps 10 bits of its 23.
         provider, of_provider = (CUDA, {"use_tf32": "0"}) if cuda else ("CPUExecutionProvider", {})
-        if whole:
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
+            if whole:
+                options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+                for name, size in _open_sizes(path, whole).items():
+                    options.add_free_dimension_override_by_name(name, size)
             with exclusive():
                 if cuda and _one_arena():
                     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -164,6 +172,13 @@ def _one_arena() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _open_sizes(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """How large a graph's open dimensions, by name, are in these shapes of its inputs."""
+    inputs = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_inputs()
+    named = [pair for node in inputs for pair in zip(node.shape, shapes[node.name], strict=True)]
+    return {name: size for name, size in named if isinstance(name, str)}
 
 
 def _error(what: str, error: Exception) -> EngineError:

@@ -97,6 +97,24 @@ def test_graphs_that_are_lost_are_found(place: gpu_checks.Place) -> None:
     assert "without a CUDA graph" in failed["error"]
 
 
+def test_a_gpu_that_breaks_costs_no_report(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_that_breaks_it(place: gpu_checks.Place) -> None:
+        monkeypatch.setattr(benchmark, "gpu", lambda: 1 / 0)
+        raise RuntimeError("broken")
+
+    def no_times(left: object) -> None:
+        raise RuntimeError("broken, too")
+
+    monkeypatch.setattr(benchmark, "CHECKS", (check_that_breaks_it,))
+    monkeypatch.setattr(benchmark, "check_backends", lambda left: {})
+    monkeypatch.setattr("gpu.why_not", lambda: None)
+    monkeypatch.setattr("gpu.measure", no_times)
+    result = benchmark.bring_up(place, 1.0, backends=True)
+    assert result["checks"]["that breaks it"]["error"] == "RuntimeError: broken"
+    assert result["networks"] == "RuntimeError: broken, too"
+    assert "The networks were not timed: RuntimeError: broken, too." in benchmark.page(result)
+
+
 def test_what_runs_apart_may_crash_or_take_too_long(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="expected 2 arguments"):
         gpu_checks.apart(["--only-backend", "one"], 60)

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from fake_cuda import FakeCuda
 from toy_bundle import HEIGHT, WIDTH, open_pipeline
 
-from coop_perception.contracts import STAGES
+from coop_perception.contracts import CONTRACTS, STAGES
 from coop_perception.engines import EngineError, onnxruntime
 from coop_perception.engines.cuda import GpuLostError
+from coop_perception.engines.frame_pass import outputs_of, with_engines
 from coop_perception.engines.onnxruntime import CUDA, OnnxRuntimeEngine, has_cuda
 from coop_perception.model import pipeline as pipeline_module
+from coop_perception.model.bundle import load_bundle
+from coop_perception.resources import default_bundle
 
 
 class Asked:
@@ -26,6 +30,7 @@ class Asked:
         self.calls: list[tuple[str, Any]] = []
         self.entries: list[dict[str, str]] = []
         self.arena_fails = False
+        self.optimized: Path | None = None
         ort = onnxruntime.ort
         session, options = ort.InferenceSession, ort.SessionOptions
         asked = self
@@ -40,8 +45,12 @@ class Asked:
             self.entries.append({})
             return Options()
 
-        def new_session(path: str, options: Any, providers: Sequence[Any]) -> Any:
+        def new_session(path: str, options: Any = None, providers: Sequence[Any] = ()) -> Any:
             self.calls.append(("session", providers[0]))
+            if providers[0] == "CPUExecutionProvider":
+                return session(path, providers=providers)
+            if asked.optimized is not None:
+                options.optimized_model_filepath = str(asked.optimized)
             made = session(path, options, providers=["CPUExecutionProvider"])
             made.get_providers = lambda: [providers[0][0]]
             return made
@@ -96,10 +105,19 @@ def test_all_sessions_share_one_arena_where_that_works(asked: Asked, bundle: Pat
     assert "session.use_env_allocators" not in asked.entries[-1]
 
 
-def test_whole_graphs_or_none(asked: Asked, bundle: Path) -> None:
-    for whole in (False, True):
-        OnnxRuntimeEngine(bundle / "segmenter.onnx", cuda=True, whole=whole)
-        assert ("session.disable_cpu_ep_fallback" in asked.entries[-1]) == whole
+def test_whole_graphs_or_none(asked: Asked, tmp_path: Path) -> None:
+    """What computes sizes runs on the CPU, on a GPU, too: so a whole graph is one of fixed sizes, which has none."""
+    bundle = load_bundle(default_bundle())
+    on_cpu = {name: OnnxRuntimeEngine(network.path) for name, network in bundle.networks.items()}
+    assert "session.disable_cpu_ep_fallback" not in asked.entries[-1]
+    given = outputs_of(bundle, np.zeros((480, 640, 3), np.uint8), with_engines(on_cpu))
+    for name, contract in CONTRACTS.items():
+        asked.optimized = tmp_path / f"{name}.onnx"
+        shapes = {key: given[key].shape for key in contract.inputs}
+        whole = OnnxRuntimeEngine(bundle.networks[name].path, cuda=True, whole=shapes)
+        assert asked.entries[-1]["session.disable_cpu_ep_fallback"] == "1"
+        assert {key: spec.shape for key, spec in whole.inputs.items()} == shapes
+        assert "Shape" not in {node.op_type for node in onnx.load(asked.optimized).graph.node}
 
 
 @pytest.mark.parametrize(
