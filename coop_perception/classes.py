@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from coop_perception.shown import LONGEST_NAME, is_name, plain, shown
 
 IGNORE_ID = 255
@@ -87,3 +90,12 @@ def _role(entry: Mapping[str, Any]) -> Role | None:
     if role not in (None, "ground", "sky"):
         raise ValueError(f"role {shown(role)}")
     return role
+
+
+def translation(given: Sequence[SemanticClass], wanted: Sequence[SemanticClass]) -> NDArray[np.uint8]:
+    """uint8 [256]: the id of each class among others, by its name in whatever case; IGNORE_ID where it is not there."""
+    ids = {c.name.lower(): c.id for c in wanted}
+    table = np.full(256, IGNORE_ID, np.uint8)
+    for semantic_class in given:
+        table[semantic_class.id] = ids.get(semantic_class.name.lower(), IGNORE_ID)
+    return table

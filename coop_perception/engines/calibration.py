@@ -42,7 +42,7 @@ def calibration_frames(images: Path | None = None) -> CalibrationFrames:
         DatasetError: the folder holds no image, or one cannot be read.
     """
     if images is None:
-        return CalibrationFrames(_drive(1, (0, -1)), checking_frames(), SAMPLE_DRIVES)
+        return CalibrationFrames([image for image, _ in _drive(1, (0, -1))], checking_frames(), SAMPLE_DRIVES)
     files = sorted(image_files(images))
     files = [files[i * len(files) // MOST_IMAGES] for i in range(MOST_IMAGES)] if len(files) > MOST_IMAGES else files
     frames = [
@@ -58,6 +58,11 @@ def calibration_frames(images: Path | None = None) -> CalibrationFrames:
 def checking_frames() -> list[Image]:
     """Frames of a sample drive that is not calibrated on, uint8 [480,640,3] RGB: a clear one, and one under each
     condition."""
+    return [image for image, _ in checking_scenes()]
+
+
+def checking_scenes() -> list[tuple[Image, Image]]:
+    """The same, each with what it shows, uint8 [480,640], ids of CAMVID_CLASSES."""
     return _drive(2, (1,))
 
 
@@ -90,14 +95,14 @@ def cpu_session(graph: Path | bytes) -> ort.InferenceSession:
     return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 
 
-def _drive(seed: int, levels: Sequence[int]) -> list[Image]:
-    """A clear frame of a drive, and one for each of a condition's levels, given as indices into them."""
+def _drive(seed: int, levels: Sequence[int]) -> list[tuple[Image, Image]]:
+    """A clear frame of a drive, and one for each of a condition's levels, given as indices into them; with masks."""
     drive = SampleDrive(seed, *SIZE[::-1])
     cases = [(name, range(1, len(condition.levels) + 1)[i]) for name, condition in CONDITIONS.items() for i in levels]
-    frames = [drive.frame(0).image]
+    clear = drive.frame(0)
+    frames = [(clear.image, clear.mask)]
     for index, (condition, level) in enumerate(cases, 1):
         scene = drive.frame(FRAME_STEP * index)
-        frames.append(
-            degrade(scene.image, condition, level, seed=index, depth=scene.depth, intrinsics=drive.intrinsics)
-        )
+        adverse = degrade(scene.image, condition, level, seed=index, depth=scene.depth, intrinsics=drive.intrinsics)
+        frames.append((adverse, scene.mask))
     return frames

@@ -82,6 +82,26 @@ def ensure(
     return files
 
 
+def built_for_cpu(
+    bundle: Bundle, names: Collection[str], backend: str, directory: Path, also: Sequence[Path] = ()
+) -> dict[str, Path]:
+    """INT8 files of networks that are there and fit, as `ensure` finds them, which builds what this one misses.
+
+    Raises:
+        EngineError: there is none of a network.
+    """
+    graphs = Graphs(bundle, "int8", for_tensorrt=False)
+    files: dict[str, Path] = {}
+    for name in names:
+        key = _key(graphs, name, backend, None, None, MAX_BATCH)
+        places = [place / file_name(bundle.name, key) for place in (*also, directory)]
+        found = [place for place in places if cache.find(place, key) is None]
+        if not found:
+            raise EngineError(f"it is not built (build_engines --backend {backend} --precision int8)")
+        files[name] = found[0]
+    return files
+
+
 def handed_over(bundle: Path) -> Path:
     """Where engines lie that were handed over with a bundle's directory: beside it."""
     bundle = bundle.resolve()

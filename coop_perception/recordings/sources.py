@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.camera import Intrinsics
-from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID, SemanticClass
+from coop_perception.classes import CAMVID_CLASSES, SemanticClass, translation
 from coop_perception.degradations.street import NO_STREET, depth_from_street_labels, is_street
 from coop_perception.image_files import DatasetError, read_image
 from coop_perception.recordings.labelled_folders import Pair, find_pairs, find_references, label_ids, read_pair
@@ -148,15 +148,6 @@ def video(path: Path, most: int | None, rate: float | None) -> Source:
             )
 
     return Source(frames(), count, Intrinsics.from_fov(width, height), rate or float(own))
-
-
-def translation(given: Sequence[SemanticClass], wanted: Sequence[SemanticClass]) -> NDArray[np.uint8]:
-    """uint8 [256]: the id of each class among others, by its name in whatever case; IGNORE_ID where it is not there."""
-    ids = {c.name.lower(): c.id for c in wanted}
-    table = np.full(256, IGNORE_ID, np.uint8)
-    for semantic_class in given:
-        table[semantic_class.id] = ids.get(semantic_class.name.lower(), IGNORE_ID)
-    return table
 
 
 def check_street(classes: Sequence[SemanticClass]) -> None:

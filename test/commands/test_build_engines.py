@@ -22,7 +22,7 @@ import yaml
 from fake_cuda import FakeCuda
 from onnx import TensorProto, helper
 from set_up_packages import tensorrt_rtx
-from toy_bundle import edit_manifest, put_weights_beside, rewrite_network, write_toy_bundle
+from toy_bundle import HEIGHT, WIDTH, edit_manifest, put_weights_beside, rewrite_network, write_toy_bundle
 
 from coop_perception.commands.build_engines import main
 from coop_perception.contracts import CONTRACTS, STAGES, Bundle, InputSizes
@@ -629,6 +629,38 @@ class TestCommand:
 )
 def test_what_is_warned_of(cost: Cost, excessive: bool) -> None:
     assert cost.excessive() == excessive
+
+
+@pytest.mark.parametrize(
+    ("cost", "little"),
+    [
+        (Cost(0.999, 0.999, 0.99, 46.0, 0.2), True),
+        (Cost(0.999, 0.999, 0.99, 46.0, -0.4), True),
+        (Cost(0.999, 0.999, 0.99, 46.0, 0.3), False),
+        (Cost(0.999, 0.999, 0.99, 44.0, 0.2), False),
+        (Cost(0.999, 0.999, 0.99, 46.0, None), False),
+    ],
+)
+def test_what_is_taken_unasked(cost: Cost, little: bool) -> None:
+    assert cost.little() == little
+
+
+def test_points_of_miou_are_lost_against_what_is_shown(tmp_path: Path) -> None:
+    bundle = load_bundle(write_toy_bundle(tmp_path / "toy"))
+    sky, road = 0, 3
+    shown = np.full((HEIGHT, WIDTH), sky, np.uint8)
+    shown[:, WIDTH // 2 :] = road
+    wrong = shown.copy()
+    wrong[:, WIDTH // 2 : WIDTH * 3 // 4] = sky
+
+    def gives(mask: np.ndarray) -> Any:
+        same = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
+        return lambda name, given, wanted: {one: mask[None] if "mask" in one else same for one in wanted}
+
+    frames = [np.zeros((HEIGHT, WIDTH, 3), np.uint8)]
+    cost = precision_cost(bundle, gives(shown), gives(wrong), frames, [shown])
+    assert cost.miou_lost == pytest.approx(100 - 100 * (2 / 3 + 1 / 2) / 2)
+    assert precision_cost(bundle, gives(shown), gives(wrong), frames).miou_lost is None
 
 
 def test_calibration_takes_a_folder_apart(images: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -17,7 +18,7 @@ from fake_tensorrt import FakeTensorRt
 from toy_bundle import HEIGHT, WIDTH, write_toy_bundle
 
 from coop_perception.contracts import STAGES, Bundle
-from coop_perception.engines import Engine, EngineError, calibration, cpu_choice, cuda, loading, onnxruntime
+from coop_perception.engines import Engine, EngineError, calibration, cpu_choice, cuda, int8_check, loading, onnxruntime
 from coop_perception.engines import files as engine_files
 from coop_perception.engines.cpu import cpu_name, usable_cores
 from coop_perception.engines.cpu_choice import faster_on_cpu
@@ -393,6 +394,57 @@ def test_int8_that_the_processor_computes_otherwise_is_refused(
     for _ in range(2):  # measured, and remembered
         with pytest.raises(EngineError, match=r"mask_raw agrees in 6\d\.\d\d% of the pixels.*; expected 99% and 35 dB"):
             load_engines(bundle, STAGES, EngineSettings("onnxruntime", "int8", cache=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wrong", "says"),
+    [
+        (1.0, False, "int8"),
+        (
+            3.0,
+            False,
+            r"not in int8: int8 by openvino .* 0\.67 times as fast; expected less than 0\.3 points, 45 dB, and",
+        ),
+        (1.0, True, r"not in int8: int8 by openvino .* agrees in 6\d\.\d\d% of the pixels"),
+        (None, False, r"not in int8: it is not built \(build_engines --backend openvino --precision int8\)"),
+    ],
+)
+def test_auto_takes_int8_where_it_is_built_and_faster_and_costs_little(
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float | None,
+    wrong: bool,
+    says: str,
+) -> None:
+    only(monkeypatch, "openvino", "onnxruntime")
+    monkeypatch.setattr(loading, "faster_on_cpu", lambda *_: ("openvino", "measured"))
+    if seconds is not None:
+        engine_files.ensure(bundle, STAGES, "openvino", None, "int8", tmp_path, print)
+    clock, said = [0.0], list[str]()
+    loads = LoadsInt8(wrong)
+
+    def load(backend: str, path: Path, threads: int, precision: str, *others: Any) -> Engine:
+        engine = loads(backend, path, threads, precision, *others)
+        run = engine.run
+
+        def timed(*given: Any) -> Any:
+            clock[0] += seconds if precision == "int8" and seconds else 2.0
+            return run(*given)
+
+        engine.run = timed  # type: ignore[method-assign]
+        return engine
+
+    monkeypatch.setattr(loading, "load_file", load)
+    monkeypatch.setattr(int8_check.time, "perf_counter", lambda: clock[0])
+    engines = load_engines(bundle, STAGES, EngineSettings(cache=tmp_path), said.append)
+    assert {engine.backend for engine in engines.values()} == {"openvino"}
+    if says == "int8":
+        assert {engine.precision for engine in engines.values()} == {"int8"}
+        assert any("+0.00 points of mIoU lost; 2.00 times as fast" in line for line in said)
+    else:
+        assert {engine.precision for engine in engines.values()} == {"fp32"}
+        assert re.search(says, said[-1])
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from coop_perception.classes import CAMVID_CLASSES
+from coop_perception.classes import CAMVID_CLASSES, translation
 from coop_perception.contracts import STAGES, Bundle
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.metrics import PSNR_CAP, psnr
 from coop_perception.model.pipeline import Pipeline, Result
-from coop_perception.recordings.sources import translation
 from coop_perception.sample_scene.drive import SampleDrive
 from coop_training.cases import published_cases
 from coop_training.config import TrainConfig
