@@ -154,7 +154,7 @@ def in_another_thread(work: Callable[[], object]) -> Iterator[list[str]]:
         while not stop.is_set():
             try:
                 work()
-            except CudaError as error:
+            except Exception as error:  # the kernels' libraries raise their own, which a thread would end with unseen
                 refused.append(str(error)[:100])
 
     thread = threading.Thread(target=go_on)

@@ -150,7 +150,8 @@ def has_cuda() -> bool:
             )
         return False
     gpu()
-    ort.preload_dlls(msvc=False)  # CUDA's and cuDNN's out of pip's packages, which the loader does not find by itself
+    if hasattr(ort, "preload_dlls"):  # from 1.21 on
+        ort.preload_dlls(msvc=False)  # CUDA's and cuDNN's out of pip's packages, which the loader does not find
     return True
 
 

@@ -6,7 +6,9 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +57,21 @@ def test_a_bundle_that_serves_nothing_meanwhile_is_found(
     monkeypatch.setattr(gpu_checks, "FIRST_S", 0.0)
     monkeypatch.setattr(gpu_checks, "in_another_thread", lambda work: contextlib.nullcontext([]))
     with pytest.raises(AssertionError, match="no frame was served within 0 s"):
+        gpu_checks.check_serving_while_loading(place)
+
+
+def test_whatever_ends_serving_is_said(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, served = gpu_checks.both, list[int]()
+
+    def once_in_a_thread(*given: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            if served:
+                raise RuntimeError("a library's own error")
+            served.append(1)
+        return run(*given)
+
+    monkeypatch.setattr(gpu_checks, "both", once_in_a_thread)
+    with pytest.raises(AssertionError, match="a library's own error"):
         gpu_checks.check_serving_while_loading(place)
 
 

@@ -82,6 +82,8 @@ def test_libraries_of_pips_packages_are_loaded_where_it_is_for_gpus(
     monkeypatch.setattr(onnxruntime.ort, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
     assert has_cuda()
     assert asked.calls == [("preload", {"msvc": False})]
+    monkeypatch.delattr(onnxruntime.ort, "preload_dlls")
+    assert has_cuda()
 
 
 def test_beside_the_cpus_package_it_is_said(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
