@@ -3,7 +3,8 @@
 Eager PyTorch, ONNX Runtime as it comes, and this product's backends. They take turns of a few frames, so that whatever
 else the machine does falls on all alike. A turn's first frame is not counted: threads of the one before may still spin
 then, and memory and caches are warm after it. Ratios are those of the fastest frames, as what else the machine does
-only ever adds: to PyTorch's times many-fold, whose threads wait for one another.
+only ever adds: to PyTorch's times many-fold, whose threads wait for one another. Larger frames go through the backends
+alone.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ TURN = 4
 EAGER, DEFAULTS = "torch eager", "onnxruntime, its defaults"
 SIZE = (640, 480)
 """Width and height of the frame."""
+LARGER = ((1280, 720), (1920, 1080))
 OURS = {
     "onnxruntime fp32": EngineSettings("onnxruntime", "fp32"),
     "openvino fp32": EngineSettings("openvino", "fp32"),
@@ -44,6 +46,8 @@ OURS = {
 }
 
 Run = Callable[[], object]
+Times = dict[str, list[tuple[float, float]]]
+"""Milliseconds of each frame by name: of the clock, and of all cores together."""
 
 
 def main() -> None:
@@ -56,14 +60,22 @@ def main() -> None:
     contestants = OURS | {f"{default.backend} {default.precision}": default}
     frame, eager = street(*SIZE), eager_pass(bundle)
     runs: dict[str, Run] = {EAGER: lambda: eager(frame), DEFAULTS: onnxruntime_defaults(bundle, frame)}
+    ours: dict[str, Pipeline] = {}
     missing = {}
     for name, settings in contestants.items():
         try:
-            runs[name] = pipeline(bundle, settings, frame)
+            ours[name] = Pipeline(bundle, load_engines(bundle, STAGES, settings))
         except EngineError as error:
             missing[name] = str(error)
+    runs |= {name: all_outputs(one, frame) for name, one in ours.items()}
     ms = measure(runs, options.turns)
-    best = {name: min(times) for name, times in ms.items()}
+    larger = {
+        f"{width}x{height}": measure(
+            {name: all_outputs(one, street(width, height)) for name, one in ours.items()}, -(-options.turns // 2)
+        )
+        for width, height in LARGER
+    }
+    best = {name: min(wall for wall, _ in times) for name, times in ms.items()}
     taken = best[f"{default.backend} {default.precision}"]
     goals = [
         Goal("frames/s of the default backend over torch eager", best[EAGER] / taken, 2.0),
@@ -76,17 +88,17 @@ def main() -> None:
             "bundle": bundle.name,
             "size": SIZE,
             "default": why,
-            "ms_per_frame": {
-                name: {"median": round(statistics.median(times), 1), "min": round(min(times), 1), "frames": len(times)}
-                for name, times in ms.items()
-            },
+            "ms_per_frame": spread(ms),
+            "ms_per_larger_frame": {size: spread(times) for size, times in larger.items()},
             "missing": missing,
             "weights_of_torch_eager": "random, of the same shapes",
             "versions": {name: version(name) for name in ("torch", "onnxruntime", "openvino")},
         },
     )
-    for name, times in ms.items():
-        print(f"{name:30} {statistics.median(times):8.1f} ms, at best {min(times):8.1f} ms")
+    for size, of_size in {f"{SIZE[0]}x{SIZE[1]}": ms, **larger}.items():
+        for name, times in of_size.items():
+            of_one = spread({name: times})[name]
+            print(f"{size:10} {name:30}", ", ".join(f"{what} {ms:8.1f}" for what, ms in of_one.items()))
 
 
 def default_backend(bundle: Bundle) -> tuple[EngineSettings, str]:
@@ -111,26 +123,30 @@ def onnxruntime_defaults(bundle: Bundle, frame: NDArray[np.uint8]) -> Run:
     return lambda: outputs_of(bundle, frame, run)
 
 
-def pipeline(bundle: Bundle, settings: EngineSettings, frame: NDArray[np.uint8]) -> Run:
-    """All outputs.
-
-    Raises:
-        EngineError: this machine cannot run it.
-    """
-    ours = Pipeline(bundle, load_engines(bundle, STAGES, settings))
-    return lambda: ours.run([frame], OUTPUTS)
+def all_outputs(pipeline: Pipeline, frame: NDArray[np.uint8]) -> Run:
+    return lambda: pipeline.run([frame], OUTPUTS)
 
 
-def measure(runs: dict[str, Run], turns: int) -> dict[str, list[float]]:
-    """Milliseconds of the frames of every contestant's turns."""
-    ms: dict[str, list[float]] = {name: [] for name in runs}
+def spread(ms: Times) -> dict[str, dict[str, float]]:
+    found = {}
+    for name, times in ms.items():
+        wall, processor = zip(*times, strict=True)
+        figures = {"median": statistics.median(wall), "min": min(wall), "processor": min(processor)}
+        found[name] = {**{what: round(figure, 1) for what, figure in figures.items()}, "frames": len(times)}
+    return found
+
+
+def measure(runs: dict[str, Run], turns: int) -> Times:
+    """Of every contestant's turns."""
+    ms: Times = {name: [] for name in runs}
     for _ in track(range(turns), description="engines"):
         for name, run in runs.items():
             run()
             for _ in range(TURN - 1):
-                begun = time.perf_counter()
+                begun = time.perf_counter(), time.process_time()
                 run()
-                ms[name].append((time.perf_counter() - begun) * 1e3)
+                done = time.perf_counter(), time.process_time()
+                ms[name].append(((done[0] - begun[0]) * 1e3, (done[1] - begun[1]) * 1e3))
     return ms
 
 

@@ -208,7 +208,7 @@ def draw(
             axis.axvline(begin / RATE, color="0.8", lw=0.8)
         above.text((begin + end) / 2 / RATE, 1.03, weathers[begin], ha="center")
     above.set(ylabel="presence: of a frame (dots), over time", ylim=(0, 1.1))
-    below.set(ylabel="ms per frame (CPU: of its cores)", xlabel="s", ylim=(0, None))
+    below.set(ylabel="ms per frame", xlabel="s", ylim=(0, None))
     for axis in (above, below):
         axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
