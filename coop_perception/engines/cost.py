@@ -64,7 +64,7 @@ def precision_cost(
                 masks = (values[name][0].astype(np.uint8) for values in (a, b))
                 pixels[name] += np.stack([confusion_matrix(true, mask, count, IGNORE_ID) for mask in masks])
         restored.append(psnr(*(np.asarray(values["restored"][0], np.uint8) for values in (a, b))))
-    lost = [100 * (miou(exactly) - miou(otherwise)) for exactly, otherwise in pixels.values() if exactly.any()]
+    lost = [100 * (_miou(exactly) - _miou(otherwise)) for exactly, otherwise in pixels.values() if exactly.any()]
     return Cost(
         float(np.mean(same["mask_raw"])),
         float(np.mean(same["mask"])),
@@ -74,5 +74,5 @@ def precision_cost(
     )
 
 
-def miou(matrix: NDArray[np.int64]) -> float:
+def _miou(matrix: NDArray[np.int64]) -> float:
     return segmentation_scores(matrix).miou
