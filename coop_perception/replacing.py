@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
+
+_PARTS = ("new", "replaced")
+"""Of a folder in which another is written."""
 
 
 @contextmanager
@@ -23,12 +26,13 @@ def replacement(target: Path) -> Iterator[Path]:
         target: absolute, without symbolic links; its folder is made.
 
     Raises:
-        OSError: nothing can be written there, or another process writes the same target.
+        OSError: nothing can be written there, another process writes the same target, or `.NAME.partial` is something
+            else's.
     """
     partial = target.with_name(f".{target.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    made, replaced = partial / "new" / target.name, partial / "replaced"
-    with _lock(partial, target):
+    new, old = _PARTS
+    made, replaced = partial / new / target.name, partial / old
+    with _own_folder(partial, target):
         _put_back(made, target, replaced)
         _empty(partial)
         made.parent.mkdir()
@@ -38,7 +42,9 @@ def replacement(target: Path) -> Iterator[Path]:
                 _take_place(made, target, replaced)
         finally:
             if target.exists() or not replaced.exists():
-                shutil.rmtree(partial, ignore_errors=True)
+                with suppress(OSError):
+                    _empty(partial)
+                    partial.rmdir()
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -47,13 +53,26 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
-        partial.write_bytes(data)
+        with partial.open("xb") as file:
+            file.write(data)
         replace_file(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file is written until it takes its place: a name that nothing has, also where it was a killed process's,
+    or a link or a pipe that somebody put there.
+
+    Raises:
+        OSError: a folder has it.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    return partial
 
 
 def replace_file(written: Path, target: Path) -> None:
@@ -85,20 +104,60 @@ def open_results(out: Path, names: Sequence[str], force: bool) -> None:
         pass
 
 
+def refuse_others(folder: Path, others: Iterable[Path], what: str) -> None:
+    """Raises FileExistsError where a folder that is to be replaced holds something that was not written with it.
+
+    Args:
+        folder: that is to be replaced.
+        others: what is in it, and was not written with it.
+        what: it was written as, for the message.
+    """
+    first = min(others, default=None)
+    if first is not None:
+        raise FileExistsError(
+            f"{folder} holds {first.relative_to(folder)}, which is no part of {what}, so it is not replaced; move that "
+            "away, or choose another name"
+        )
+
+
 @contextmanager
-def _lock(partial: Path, target: Path) -> Iterator[None]:
-    folder = os.open(partial, os.O_RDONLY)
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Held by one process at a time for a folder; where it is another's, or was another's and is gone, an error.
+
+    Args:
+        folder: which is there, and no link.
+        what: is written, for the message.
+
+    Raises:
+        OSError: another process holds it, or it is no folder.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        raise FileExistsError(f"{target}: another process is writing it; wait, or choose another name") from None
-    except OSError:
-        pass  # a file system that knows no locks
-    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = not folder.exists() or not os.path.samestat(os.fstat(opened), folder.stat())
+        except BlockingIOError:
+            gone = True
+        except OSError:
+            gone = False  # a file system that knows no locks
+        if gone:
+            raise FileExistsError(f"{what}: another process is writing it; wait, or choose another name")
         yield
     finally:
-        os.close(folder)
+        os.close(opened)
+
+
+@contextmanager
+def _own_folder(partial: Path, target: Path) -> Iterator[None]:
+    """Where nobody else writes meanwhile, nor has anything that could be lost."""
+    if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
+        raise FileExistsError(
+            f"{partial} is no folder, in which {target} could be written; remove it, or choose another name"
+        )
+    partial.mkdir(parents=True, exist_ok=True)
+    with alone(partial, str(target)):
+        refuse_others(partial, (file for file in partial.iterdir() if file.name not in _PARTS), "a half-written folder")
+        yield
 
 
 def _put_back(made: Path, target: Path, replaced: Path) -> None:

@@ -23,7 +23,7 @@ from coop_perception.evaluation.compare import compare, read_run
 from coop_perception.evaluation.evaluation import EvaluationError, Selection, choose_topics
 from coop_perception.evaluation.fleet import BAGS, Outcome, evaluate_all, merged, threads_of
 from coop_perception.evaluation.judged import add_gate_options, difference_rows, hold, score_rows
-from coop_perception.evaluation.kept import RECORDING
+from coop_perception.evaluation.kept import MADE
 from coop_perception.evaluation.offline import evaluate_offline
 from coop_perception.evaluation.report.compared import comparison_table, write_comparison
 from coop_perception.evaluation.results import (
@@ -164,8 +164,7 @@ def _progress() -> Progress:
 
 
 def _one(options: argparse.Namespace, bag: Path) -> None:
-    made = (RECORDING,) if options.outputs == "mcap" else ()
-    open_folder(options.out, [bag], made, options.force, options.resume)
+    open_folder(options.out, [bag], MADE[options.outputs], options.force, options.resume)
     task = _task(options, bag, options.out)
     if options.resume and is_complete(task, load_bundle(task.bundle)):
         print(f"{plain(options.out)} has its results already; nothing is left to do")
@@ -184,7 +183,7 @@ def _one(options: argparse.Namespace, bag: Path) -> None:
 def _many(options: argparse.Namespace, bags: dict[str, Path]) -> None:
     tasks = {name: _task(options, bag, options.out / BAGS / name) for name, bag in bags.items()}
     for task in tasks.values():
-        open_folder(task.out, [task.bag], (RECORDING,), options.force or options.resume, options.resume)
+        open_folder(task.out, [task.bag], MADE[task.keep], options.force or options.resume, options.resume)
     with _progress() as progress:
         shown = progress.add_task("recordings", total=len(tasks))
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from coop_perception.evaluation.evaluation import EvaluationError
-from coop_perception.evaluation.rows import Row
+from coop_perception.evaluation.rows import Row, parsed_row
 from coop_perception.shown import shown
 
 NAME = "journal.jsonl"
@@ -48,18 +48,12 @@ class Journal:
         begun = began(self.path)
         if begun is not None:
             refuse_another(self.path, begun, self._run)
-            os.truncate(self.path, _whole_bytes(self.path))
-            self.cameras = [row.camera for row in read_rows(self.path)]
         self._file = self.path.open("ab", buffering=0)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EvaluationError(f"{self.path}: another process writes it; wait, or choose another --out") from None
-        except OSError:
-            pass  # a file system that knows no locks
-        if begun is None:
-            os.truncate(self.path, 0)
-            self._write(self._run)
+            self._begin(anew=begun is None)
+        except BaseException:
+            self._file.close()
+            raise
         return self
 
     def __exit__(
@@ -72,6 +66,21 @@ class Journal:
         """Raises OSError where it cannot be written; the rows before it are there."""
         self._write(row.as_dict())
         self.cameras.append(row.camera)
+
+    def _begin(self, anew: bool) -> None:
+        assert self._file is not None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before anything is cut off: a line may be in work
+        except BlockingIOError:
+            raise EvaluationError(f"{self.path}: another process writes it; wait, or choose another --out") from None
+        except OSError:
+            pass  # a file system that knows no locks
+        if anew:
+            os.truncate(self.path, 0)
+            self._write(self._run)
+            return
+        os.truncate(self.path, _whole_bytes(self.path))
+        self.cameras = [row.camera for row in read_rows(self.path)]
 
     def _write(self, value: Any) -> None:
         assert self._file is not None
@@ -105,7 +114,7 @@ def began(path: Path) -> dict[str, Any] | None:
         return None
     try:
         begun = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         begun = None
     if not isinstance(begun, dict):
         raise EvaluationError(f"{path} is no journal of a run; move it away")
@@ -118,17 +127,23 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         EvaluationError: a line is no row.
     """
+    sizes: dict[str, int] = {}
     with path.open("rb") as file:
         file.readline()
         for number, line in enumerate(file, 2):
             if not line.endswith(b"\n"):
                 return
             try:
-                yield Row(**json.loads(line))
-            except (ValueError, TypeError) as error:
+                row = parsed_row(json.loads(line))
+                for name in ("confusion_raw", "confusion", "confidences"):
+                    counts = getattr(row, name)
+                    if counts is not None and sizes.setdefault(name, len(counts)) != len(counts):
+                        raise ValueError(name)
+            except (ValueError, TypeError, RecursionError) as error:
                 raise EvaluationError(
                     f"{path}: line {number} is no row of this version; start anew (--force, without --resume)"
                 ) from error
+            yield row
 
 
 def _whole_bytes(path: Path) -> int:

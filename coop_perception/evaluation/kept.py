@@ -6,6 +6,7 @@ none. A recording is made of them at the end, and they are there until the whole
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from coop_perception.images import CompressedFormat, encode_compressed
 from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.messages import COMPRESSED_IMAGE_TYPE, compressed_file_message
 from coop_perception.recordings.writer import RecordingWriter
+from coop_perception.replacing import refuse_others
 from coop_perception.visualization import overlay
 
 PNG_FOLDER = "frames"
@@ -34,6 +36,9 @@ _FORMATS: dict[str, CompressedFormat] = {
     topics.OVERLAY: "jpeg",
 }
 """What a recording holds of a frame: masks exactly, pictures as cameras give them."""
+_FILE = re.compile(r"\d{6,}_-?\d+_-?\d+\.\w+\.(png|jpeg)")
+MADE: dict[Kept, tuple[str, ...]] = {"none": (), "png": (PNG_FOLDER,), "mcap": (RECORDING,)}
+"""What is in the folder of results in the end, by what is to be kept."""
 
 
 class Keeper:
@@ -45,8 +50,14 @@ class Keeper:
         self._files = out / (PNG_FOLDER if kind == "png" else _SPOOL)
 
     def begin(self, anew: bool) -> None:
-        """Before the first frame; `anew`: nothing of an earlier run is gone on with."""
+        """Before the first frame; `anew`: nothing of an earlier run is gone on with.
+
+        Raises:
+            FileExistsError: something else is where its files would be.
+        """
         if anew and self._kind != "none":
+            others = (file for file in self._files.rglob("*") if not file.is_dir() and not _FILE.fullmatch(file.name))
+            refuse_others(self._files, others, "an evaluation's outputs")
             shutil.rmtree(self._files, ignore_errors=True)
 
     def keep(self, image_topic: str, frame: Frame, outputs: Outputs) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from coop_perception.evaluation.evaluation import Found
 
@@ -78,6 +79,43 @@ class Row:
 
 
 NAMES = tuple(f.name for f in fields(Row))
+_KINDS = get_type_hints(Row)
+_TYPES: dict[object, set[type]] = {str: {str}, int: {int}, float: {int, float}}
+"""Of a value as JSON has carried it."""
+_LARGEST = 2**63
+
+
+def parsed_row(values: object) -> Row:
+    """The row that `Row.as_dict` gave, once JSON has carried it.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(values, dict):
+        raise TypeError("no mapping")
+    for name, value in values.items():
+        if not _fits(value, _KINDS.get(name)):
+            raise TypeError(name)
+    return Row(**values)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether it is of a kind: a type, a choice of words, a list or a mapping of one type, or one of these or None."""
+    if get_origin(kind) is UnionType:
+        return value is None or _fits(value, get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    inner = get_args(kind)[-1] if get_args(kind) else kind
+    if get_origin(kind) is list:
+        held = value if isinstance(value, list) else [None]
+    elif get_origin(kind) is dict:
+        held = list(value.values()) if isinstance(value, dict) else [None]
+    else:
+        held = [value]
+    whole = {type(each) for each in held} <= _TYPES.get(inner, set())
+    return whole and all(-_LARGEST <= each < _LARGEST for each in held if type(each) is int)
+
+
 COUNTS = ("confusion_raw", "confusion", "confidences")
 TEXTS = ("camera", "status", "reason", "warnings")
 WHOLE = ("frame", "stamp_ns")

@@ -16,7 +16,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from coop_perception.recordings.messages import TYPES
 from coop_perception.recordings.recording import METADATA, SUFFIXES, Recording, RecordingError
-from coop_perception.replacing import replacement
+from coop_perception.replacing import refuse_others, replacement
 
 Storage = Literal["mcap", "sqlite3"]
 _WRITE_ERRORS = (OSError, sqlite3.Error)
@@ -90,12 +90,11 @@ class RecordingWriter:
             )
         if not (self.path / METADATA).is_file():
             raise RecordingError(f"{self.path} exists and is no recording, so it is not replaced; choose another name")
-        others = sorted(file.name for file in self.path.iterdir() if not _of_a_recording(file))
-        if others:
-            raise RecordingError(
-                f"{self.path} holds {others[0]}, which is no part of a recording, so it is not replaced; move that "
-                "away, or choose another name"
-            )
+        try:
+            others = (file for file in self.path.iterdir() if not _of_a_recording(file))
+            refuse_others(self.path, others, "a recording")
+        except FileExistsError as error:
+            raise RecordingError(str(error)) from error
 
     def _check_whole(self) -> None:
         """Whether what was written is there, by its metadata.yaml too, under the names that it is read by."""

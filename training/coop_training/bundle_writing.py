@@ -18,18 +18,21 @@ from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.engines.precisions import Graphs
 from coop_perception.model.bundle import HALF, MANIFEST, load_bundle, sha256
 from coop_perception.model.pipeline import Pipeline
-from coop_perception.replacing import replacement
+from coop_perception.replacing import refuse_others, replacement
 from coop_training.adapters import OnnxSegmenter
 from coop_training.export_check import ExportError, Values, compare
 from coop_training.onnx_graphs import save_graph
 
 
 def check_replaceable(out: Path, force: bool) -> None:
-    """Raises ExportError where `out` exists, unless it is a bundle that may be replaced."""
+    """Raises ExportError where `out` exists, unless it is a bundle that may be replaced, FileExistsError where there is
+    more in it than a bundle has."""
     if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out}: exists and is no bundle, so it is not replaced; choose another --out")
     if out.exists() and not force:
         raise ExportError(f"{out}: exists; choose another --out, or allow it to be replaced (--force)")
+    if out.exists():
+        refuse_others(out, (file for file in out.iterdir() if not _of_a_bundle(file)), "a bundle")
 
 
 @contextmanager
@@ -101,6 +104,10 @@ def _write_halves(bundle: Bundle, console: Console) -> None:
 def whole(bundle: Bundle) -> Bundle:
     """A bundle without its FP16 graphs."""
     return replace(bundle, networks={name: replace(one, half=None) for name, one in bundle.networks.items()})
+
+
+def _of_a_bundle(file: Path) -> bool:
+    return file.name == MANIFEST or file.suffix in (".onnx", ".data")  # weights beside their graph
 
 
 def computing(proto: onnx.ModelProto) -> int:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from coop_perception.replacing import replace_file
+from coop_perception.replacing import partial_of, replace_file
 from coop_training.ema import WeightAverage
 
 
@@ -106,14 +106,14 @@ def load_progress(
         average.load({name: _below(f"average.{name}", tensors) for name in average.weights})
         for name, optimizer in optimizers.items():
             _load_optimizer(optimizer, _below(f"optimizer.{name}", tensors))
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: does not fit this stage ({error}); begin anew with --force") from error
     return facts
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
     """Write tensors with `facts` in the header. The file before stays until this one is whole and on the disk."""
-    temporary = path.with_name(f"{path.name}.partial")
+    temporary = partial_of(path)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(facts))
     replace_file(temporary, path)
 

@@ -24,7 +24,7 @@ from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.model.pipeline import Pipeline
 from coop_perception.recordings.labelled_folders import find_references, label_ids
-from coop_perception.replacing import open_results, replacement, write_whole
+from coop_perception.replacing import open_results, refuse_others, replacement, write_whole
 from coop_perception.shown import LONGEST_MESSAGE, plain
 from coop_training.cases import PUBLISHED, READY_MADE, SUITE_NAMES, Case, published_cases, ready_made_case, suite_cases
 from coop_training.evaluation import Method, cooperative, evaluate, restore_then_segment, select
@@ -128,6 +128,8 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
     cases = _cases(arguments, bundle, sets)
     items = _items(arguments, bundle, sets)
     open_results(arguments.out, FILES, arguments.force)
+    panels = arguments.out.resolve() / FILES[-1]
+    refuse_others(panels, (file for file in panels.glob("*") if file.suffix != ".png"), "an evaluation's panels")
     pipeline = Pipeline(bundle, load_engines(bundle, STAGES, EngineSettings("onnxruntime", threads=1)))
     evaluation = evaluate(
         select(items, arguments.limit),
@@ -147,7 +149,7 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
         )
     if evaluation.results.absent:
         print(f"coop-evaluate: warning: {absent(evaluation.results)}", file=sys.stderr)
-    results, tables, panels = (arguments.out.resolve() / name for name in FILES)
+    results, tables, _ = (arguments.out.resolve() / name for name in FILES)
     write_results(results, evaluation.results)
     write_whole(tables, report(evaluation.results).encode())
     with replacement(panels) as made:  # of this evaluation's conditions only

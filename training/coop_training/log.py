@@ -66,11 +66,12 @@ def drop_lines(out: Path, stage: str, first: int = 0) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             logged = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue  # cut short by the end of a process
-        if logged["stage"] != stage or logged["step"] < first:
-            kept.append(line + "\n")
-    write_whole(path, "".join(kept).encode())
+        step = logged.get("step") if isinstance(logged, dict) and logged.get("stage") == stage else None
+        if not isinstance(step, int) or step < first:
+            kept.append(line + b"\n")
+    write_whole(path, b"".join(kept))

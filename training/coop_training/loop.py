@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from coop_training.batches import Batch, batch_loader, share
-from coop_training.checkpoint import load_progress, read_facts, save_progress, save_tensors
+from coop_training.checkpoint import CheckpointError, load_progress, read_facts, save_progress, save_tensors
 from coop_training.config import StageConfig
 from coop_training.ema import WeightAverage
 from coop_training.interrupt import Interrupt
@@ -60,14 +60,14 @@ def run_stage(run: Run, name: str, stage: Stage, facts: Mapping[str, str], inter
     descend = StageStep(fabric, run.model, stage, settings, run.config.discriminator_rate)
     average = WeightAverage({part: parts[part] for part in stage.trained}, run.config.ema)
     progress, first, seconds = run.out / PROGRESS, 0, 0.0
-    if progress.exists() and read_facts(progress)["stage"] == name:
-        reached = load_progress(progress, parts, average, descend.optimizers)
-        first, seconds = int(reached["steps"]), float(reached["seconds"])
+    if (before := reached(progress, name, settings.steps)) is not None:
+        load_progress(progress, parts, average, descend.optimizers)
+        first, seconds = before
 
     def save(steps: int) -> None:
         if fabric.is_global_zero:
-            reached = {**facts, "steps": str(steps), "seconds": str(monitor.seconds)}
-            save_progress(progress, parts, average, descend.optimizers, reached)
+            now = {**facts, "steps": str(steps), "seconds": str(monitor.seconds)}
+            save_progress(progress, parts, average, descend.optimizers, now)
 
     validation = Validation(run, name, stage, first > 0)
     rank, processes = fabric.global_rank, fabric.world_size
@@ -107,6 +107,26 @@ def run_stage(run: Run, name: str, stage: Stage, facts: Mapping[str, str], inter
         best = validation.take_best()
         monitor.draw(settings.steps)
         return Trained(monitor.seconds, monitor.losses, best)
+
+
+def reached(progress: Path, stage: str, steps: int) -> tuple[int, float] | None:
+    """After how many of a stage's steps, and seconds, a progress file was written; None where it is not this stage's.
+
+    Raises:
+        CheckpointError: it does not say it.
+    """
+    if not progress.exists():
+        return None
+    facts = read_facts(progress)
+    try:
+        if facts["stage"] != stage:
+            return None
+        done, seconds = int(facts["steps"]), float(facts["seconds"])
+    except (KeyError, ValueError):
+        done, seconds = -1, 0.0
+    if not (0 <= done <= steps and 0 <= seconds < math.inf):
+        raise CheckpointError(f"{progress}: does not say how far it is; begin anew with --force")
+    return done, seconds
 
 
 def learning_rate(step: int, settings: StageConfig) -> float:

@@ -15,13 +15,14 @@ import lightning_fabric
 import numpy as np
 import torch
 
+from coop_perception.documents import DocumentError, read_json
 from coop_perception.replacing import write_whole
 from coop_training.config import TrainConfig
 from coop_training.log import LOG
 from coop_training.loop import Trained
 from coop_training.losses.features import describe_features
 from coop_training.networks.cost import Cost
-from coop_training.run import Run, result_file
+from coop_training.run import Run, TrainingError, result_file
 from coop_training.validation import in_words
 
 RECORD = "run.json"
@@ -29,9 +30,22 @@ LIBRARIES = (torch, lightning_fabric, np, cv2)
 
 
 def read_record(out: Path) -> dict[str, Any]:
-    """The record in `out`: the configuration, and an entry for each stage done; without one, no stage."""
+    """The record in `out`: the configuration, and an entry for each stage done; without one, no stage.
+
+    Raises:
+        TrainingError: there is something else of that name.
+    """
     path = out / RECORD
-    return json.loads(path.read_text()) if path.exists() else {"stages": {}}
+    if not path.exists():
+        return {"stages": {}}
+    try:
+        record = read_json(path)
+    except DocumentError as error:
+        raise TrainingError(f"{error}; move it away") from error
+    stages = record.get("stages", {}) if isinstance(record, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(entry, dict) for entry in stages.values()):
+        raise TrainingError(f"{path}: is no record of a run; move it away")
+    return {"config": {}, **record, "stages": stages}
 
 
 def write_stage_record(run: Run, stage: str, trained: Trained, costs: Mapping[str, Cost]) -> dict[str, Any]:

@@ -9,12 +9,15 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from coop_perception.arguments import command_parser, positive
 from coop_perception.exit_codes import CANNOT, DONE, INTERRUPTED
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError
+from coop_perception.replacing import alone
 from coop_training.config import ConfigError, StagesConfig, TrainConfig, load_config
 
 PRECISIONS = ("bf16-mixed", "32-true")
@@ -74,10 +77,11 @@ def main() -> int:
     from coop_training.training import launch, train
 
     wanted = config.stages.present if arguments.stage == "all" else (arguments.stage,)
+    out = arguments.out or Path("out/train") / config.name
     try:
-        fabric = launch(arguments.accelerator, arguments.devices, arguments.precision)
-        out = arguments.out or Path("out/train") / config.name
-        train(fabric, arguments.precision, config, out, wanted, arguments.resume, arguments.force)
+        with only_one(out):
+            fabric = launch(arguments.accelerator, arguments.devices, arguments.precision)
+            train(fabric, arguments.precision, config, out, wanted, arguments.resume, arguments.force)
     except (DatasetError, TrainingError) as error:
         complain(str(error))
         # All processes end with these. One that fails makes Fabric kill the first, which still saves.
@@ -109,6 +113,17 @@ def following(
         if (value := getattr(arguments, name)) != parser.get_default(name):
             command += [f"--{name}", str(value)]
     return [*command, "--stage", stages[stages.index(done) + 1]]
+
+
+@contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Two runs that write the same files would leave neither's. Raises OSError where another run has the folder."""
+    if not is_first_process():  # the first has it for all
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out.resolve(), str(out)):
+        yield
 
 
 def is_first_process() -> bool:

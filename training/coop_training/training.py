@@ -32,7 +32,7 @@ from coop_training.networks.refinement import Refinement
 from coop_training.networks.segmenter import Segmenter
 from coop_training.problems import problems
 from coop_training.progress_panels import Panels
-from coop_training.record import commit, write_stage_record
+from coop_training.record import commit, read_record, write_stage_record
 from coop_training.run import Run, TrainingError, TrainingInterrupted, result_file
 from coop_training.stages import stages
 from coop_training.step import in_any_process
@@ -95,6 +95,7 @@ def train(
     elif not force:
         check_nothing_replaced([*(results[name] for name in wanted), progress])
     check_can_begin(left, results, config, fabric.world_size)
+    read_record(out)  # for what cannot be added to, nobody trains for hours
 
     console = Console(stderr=True, quiet=not fabric.is_global_zero, markup=False)
     torch.manual_seed(config.seed)

@@ -31,13 +31,17 @@ def source(tmp_path: Path) -> Path:
 def test_a_bundle_is_replaced_on_demand_only(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "models/mine"
     write(out, source)
-    (out / "marked").touch()
+    (out / "marked.onnx").touch()
     with pytest.raises(ExportError, match=r"mine: exists; .*\(--force\)"):
         write(out, source)
-    assert (out / "marked").exists()
+    assert (out / "marked.onnx").exists()
     write(out, source, force=True)
-    assert not (out / "marked").exists()
+    assert not (out / "marked.onnx").exists()
     assert [path.name for path in out.parent.iterdir()] == ["mine"]
+    (out / "NOTES.md").write_text("of weeks")
+    with pytest.raises(FileExistsError, match=r"mine holds NOTES\.md, which is no part of a bundle"):
+        write(out, source, force=True)
+    assert (out / "NOTES.md").read_text() == "of weeks"
     with pytest.raises(ExportError, match="exists and is no bundle"):
         write(tmp_path / "models", source, force=True)
 
@@ -66,7 +70,7 @@ def test_what_a_killed_export_left_is_neither_trusted_nor_in_the_way(source: Pat
     """It was killed after the earlier bundle had been put aside, before the new one took its place."""
     out, partial = tmp_path / "mine", tmp_path / ".mine.partial"
     write(out, source)
-    (out / "marked").touch()
+    (out / "marked.onnx").touch()
     (partial / "new/mine").mkdir(parents=True)
     (partial / "new/mine/bundle.yaml").write_text("half")
     out.rename(partial / "replaced")
@@ -75,8 +79,8 @@ def test_what_a_killed_export_left_is_neither_trusted_nor_in_the_way(source: Pat
         (tmp_path / left / "bundle.yaml").write_text("half")
     with pytest.raises(ExportError, match="mine: exists"):
         write(out, source)
-    assert (out / "marked").exists()
+    assert (out / "marked.onnx").exists()
     write(out, source, force=True)
     load_bundle(out)
-    assert not (out / "marked").exists()
+    assert not (out / "marked.onnx").exists()
     assert not partial.exists()

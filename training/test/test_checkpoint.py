@@ -75,7 +75,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_anothers_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "stage.safetensors"
-    (tmp_path / "stage.safetensors.partial").write_bytes(b"half, of a run that was killed")
+    (tmp_path / ".stage.safetensors.partial").write_bytes(b"half, of a run that was killed")
     networks, _, _ = make(0)
     save_weights(path, networks, {"stage": "first"})
 
