@@ -24,7 +24,7 @@ from typing import Any
 
 from coop_perception.documents import read_json
 from coop_perception.engines import EngineError
-from coop_perception.engines.private_files import FOLDER, PARTIAL, distrusted, make_folder, open_own, write_own
+from coop_perception.engines.private_files import FOLDER, PARTIAL, distrusted, make_folder, open_own, read_trusted, write_own
 from coop_perception.shown import plain, shown
 
 Say = Callable[[str], object]
@@ -120,7 +120,7 @@ def find(engine: Path, wanted: Key) -> str | None:
     if difference:
         return difference
     try:
-        data = engine.read_bytes()
+        data = read_trusted(engine)
     except FileNotFoundError:
         return f"{engine.name} is missing beside its {_sidecar(engine).name}"
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from io import BufferedWriter, FileIO
@@ -22,6 +23,10 @@ def distrusted(path: Path) -> str | None:
         return None
     except OSError as error:
         return f"{path.name} cannot be read: {error.strerror}"
+    return _others_can(path, found)
+
+
+def _others_can(path: Path, found: os.stat_result) -> str | None:
     if found.st_uid not in (0, os.geteuid()):
         return f"{path} belongs to another user ({found.st_uid}), who could have put anything there"
     if found.st_mode & _OTHERS:
@@ -83,9 +88,27 @@ def write_own(path: Path, data: bytes) -> None:
         raise
 
 
+def read_trusted(path: Path) -> bytes:
+    """What a file holds that nobody else can have written. Looked at is what is opened: who may rename a folder above
+    could exchange a file between a look at its name and the reading.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is not to be trusted; `strerror` says which.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(file)
+        reason = _others_can(path, found) if stat.S_ISREG(found.st_mode) else f"{path} is no regular file"
+        if reason is not None:
+            raise PermissionError(errno.EPERM, reason)
+        return FileIO(file, closefd=False).readall()
+    finally:
+        os.close(file)
+
+
 def read_own(path: Path) -> bytes:
     """What a file holds; nothing where it is not there, cannot be read, or is not to be trusted."""
     try:
-        return b"" if distrusted(path.parent) or distrusted(path) else path.read_bytes()
+        return b"" if distrusted(path.parent) else read_trusted(path)
     except OSError:
         return b""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coop_perception.engines.cuda import Gpu
-from coop_perception.engines.private_files import distrusted, make_folder, write_own
+from coop_perception.engines.private_files import make_folder, read_trusted, write_own
 
 
 class RtxCache:
@@ -49,15 +49,12 @@ class RtxCache:
         return config
 
     def _read(self, path: Path) -> bytes:
-        if reason := distrusted(path):
-            self._say(f"{path}: compiled kernels are not taken and are compiled again: {reason}")
-            return b""
         try:
-            return path.read_bytes()
+            return read_trusted(path)
         except FileNotFoundError:
             return b""
         except OSError as error:
-            self._say(f"{path}: compiled kernels cannot be read and are compiled again: {error}")
+            self._say(f"{path}: compiled kernels are not taken and are compiled again: {error.strerror}")
             return b""
 
     def save(self) -> None:

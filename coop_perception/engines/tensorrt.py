@@ -17,6 +17,7 @@ from coop_perception.engines.cuda import CudaError, GpuLostError, Resources, Str
 from coop_perception.engines.exclusive import exclusive, free
 from coop_perception.engines.gpu_memory import Places, Scratch, Shape
 from coop_perception.engines.modules import made, tensorrt_module
+from coop_perception.engines.private_files import read_trusted
 from coop_perception.engines.rtx_cache import RtxCache
 from coop_perception.engines.tensorrt_log import log_of
 
@@ -414,9 +415,9 @@ def _within(shape: Shape, least: Shape, most: Shape) -> bool:
 
 def _deserialize(shared: _Shared, runtime: Any, path: Path) -> Any:
     try:
-        content = path.read_bytes()
+        content = read_trusted(path)
     except OSError as error:
-        raise EngineError(f"{path}: cannot be read: {error}") from error
+        raise EngineError(f"{path}: cannot be read: {error.strerror}") from error
     shared.log.clear()
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:

@@ -238,6 +238,18 @@ class TestOthers:
             monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
         assert f"belongs to another user ({owner})" in str(find(engine, KEY))
 
+    def test_what_they_put_there_after_a_look_at_it_is_not_taken(
+        self, engine: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who may rename a folder above the cache can exchange what is in it at any moment."""
+        monkeypatch.setattr(cache, "distrusted", lambda path: path.chmod(path.stat().st_mode | 0o002))
+        assert "others can write to" in str(find(engine, KEY))
+
+    def test_a_pipe_in_place_of_an_engine_is_not_waited_for(self, engine: Path) -> None:
+        engine.unlink()
+        os.mkfifo(engine, 0o600)
+        assert "no regular file" in str(find(engine, KEY))
+
     def test_a_folder_that_they_can_write_to_is_not_built_in(self, engine: Path) -> None:
         engine.parent.chmod(0o777)
         with pytest.raises(EngineError, match="no engine is built: others can write"), lock(engine):

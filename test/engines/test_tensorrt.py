@@ -600,6 +600,12 @@ def test_a_file_that_is_no_engine_for_this_gpu(machine: Machine) -> None:
         machine.load("refinement")
 
 
+def test_an_engine_that_others_exchanged_after_it_was_found_is_not_loaded(machine: Machine) -> None:
+    machine.files["refinement"].chmod(0o666)
+    with pytest.raises(EngineError, match="others can write to .*refinement"):
+        machine.load("refinement")
+
+
 def test_tensorrt_that_does_not_start(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where CUDA cannot be initialised its factories give nothing, of which pybind makes a TypeError."""
 
@@ -767,7 +773,7 @@ class TestCompiledKernels:
     def test_that_they_cannot_be_read_is_said(self, machine: Machine) -> None:
         machine.files["segmenter"].with_name(KERNELS_FILE).mkdir()
         close(machine.load("segmenter"))
-        assert f"{KERNELS_FILE}: compiled kernels cannot be read" in machine.said[0]
+        assert f"{KERNELS_FILE}: compiled kernels are not taken" in machine.said[0]
 
     def test_that_they_cannot_be_written_is_said(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: Any) -> None:
