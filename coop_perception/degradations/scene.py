@@ -60,6 +60,9 @@ def intrinsics_of(info: CameraInfoMessage | None, width: int, height: int) -> tu
     if not all(WIDEST * longest <= focal <= NARROWEST * longest for focal in (fx, fy)):
         found = f"camera_info has focal lengths {fx:g} and {fy:g} for {info.width}x{info.height}, which no camera has"
         return Intrinsics.from_fov(width, height), f"{found}: {assumed}"
+    if not all(-size <= at <= 2 * size for at, size in zip(centre, (info.width, info.height), strict=True)):
+        found = f"camera_info has its centre at {centre[0]:g}, {centre[1]:g} in {info.width}x{info.height}"
+        return Intrinsics.from_fov(width, height), f"{found}: {assumed}"
     if width != height and (width, height) == (info.height, info.width):
         found = f"camera_info is of {info.width}x{info.height}, the image turned to {width}x{height}"
         return Intrinsics.from_fov(width, height), f"{found}: {assumed}"

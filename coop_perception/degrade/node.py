@@ -28,6 +28,7 @@ from coop_perception.degradations.scene import depth_of, intrinsics_of
 from coop_perception.degrade.parameters import DYNAMIC, PARAMETERS, Settings
 from coop_perception.degrade.stamp_pairing import StampPairing
 from coop_perception.images import ImageError, decode, fill_compressed, fill_image
+from coop_perception.ros.bounds import check_frame_id, check_info
 from coop_perception.ros.camera_topics import camera_topics
 from coop_perception.ros.declaring import descriptor, ros_value
 from coop_perception.ros.definition import refusal
@@ -35,6 +36,8 @@ from coop_perception.ros.frame_slots import FrameSlots
 from coop_perception.shown import plain
 
 REPORT_S = 10.0
+MOST_NOTES = 20
+"""Of what is assumed for a camera; who sends another camera_info each time fills no log."""
 OUTPUT_QOS = QoSProfile(depth=5)
 
 
@@ -144,6 +147,7 @@ class DegradationNode(Node):  # type: ignore[misc]
         self._put(camera, camera.pairing.depth(_stamp(message), message))
 
     def _on_info(self, camera: Camera, message: CameraInfo) -> None:
+        check_info(message)
         camera.newest_info = message
         camera.info.publish(message)
 
@@ -164,6 +168,7 @@ class DegradationNode(Node):  # type: ignore[misc]
             camera.counts["unwatched"] += 1
             return
         try:
+            check_frame_id(frame.message)
             clean = decode(frame.message)
             adverse = self._adverse(camera, frame, clean)
             # The reference first: whoever has the adverse image can rely on it.
@@ -213,7 +218,7 @@ class DegradationNode(Node):  # type: ignore[misc]
 
     def _say_assumed(self, camera: Camera, *notes: str | None) -> None:
         for note in notes:
-            if note is not None and note not in camera.assumed:
+            if note is not None and note not in camera.assumed and len(camera.assumed) < MOST_NOTES:
                 camera.assumed.add(note)
                 self.get_logger().warning(f"camera {camera.name}: {plain(note)}")
 

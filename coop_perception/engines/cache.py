@@ -24,7 +24,15 @@ from typing import Any
 
 from coop_perception.documents import read_json
 from coop_perception.engines import EngineError
-from coop_perception.engines.private_files import FOLDER, PARTIAL, distrusted, make_folder, open_own, read_trusted, write_own
+from coop_perception.engines.private_files import (
+    FOLDER,
+    PARTIAL,
+    distrusted,
+    make_folder,
+    open_own,
+    read_trusted,
+    write_own,
+)
 from coop_perception.shown import plain, shown
 
 Say = Callable[[str], object]

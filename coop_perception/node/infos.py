@@ -5,10 +5,10 @@ from __future__ import annotations
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 
+from coop_perception.ros.bounds import check_info
+
 KEPT = 32
 """About a second of them at 30 Hz, more than a frame can be behind."""
-LARGEST = 1 << 16
-"""Bytes of one. Distortion takes 14 numbers at most in OpenCV's models, some hundreds as a table."""
 
 
 class CameraInfos:
@@ -22,11 +22,9 @@ class CameraInfos:
         """Keep it.
 
         Raises:
-            ValueError: it is larger than any camera's; the executor logs that.
+            ValueError: as `check_info`.
         """
-        size = 8 * len(info.d) + len(info.header.frame_id) + len(info.distortion_model)
-        if size > LARGEST:
-            raise ValueError(f"a camera_info has {size} bytes, expected at most {LARGEST}; it is not kept")
+        check_info(info)
         stamp = (info.header.stamp.sec, info.header.stamp.nanosec)
         self._by_stamp.pop(stamp, None)  # so that it goes to the end
         self._by_stamp[stamp] = self._last = info

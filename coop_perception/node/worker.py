@@ -27,6 +27,7 @@ from coop_perception.node.stage import Stage
 from coop_perception.node.statistics import CameraStatistics
 from coop_perception.node.transitions import end
 from coop_perception.node.weather import BatchWeather, Shown
+from coop_perception.ros.bounds import check_frame_id
 from coop_perception.shown import plain
 from coop_perception_msgs.msg import DropCount
 
@@ -38,9 +39,6 @@ DECODE, PUBLISH = "decode", "publish"
 NEARLY_BLACK_FRAMES = 30
 REPEAT_LOG_S = 5.0
 """A camera whose frames cannot be used logs one line in this time."""
-
-LONGEST_FRAME_ID = 1000
-"""Characters: each output has it in its header."""
 
 END_S = 0.1
 """A process that is to end waits no longer for a batch in work."""
@@ -209,10 +207,6 @@ class Worker:
         asked_for = self._channels[camera].outputs.wanted() & (outputs_of(stages) | {"camera_info"})
         if not asked_for:
             raise _Dropped(DropCount.UNWATCHED)
-        if (length := len(frame.message.header.frame_id)) > LONGEST_FRAME_ID:
-            raise _Dropped(
-                DropCount.MALFORMED, f"its frame_id has {length} characters, expected at most {LONGEST_FRAME_ID}"
-            )
         limit_s, age_s = parameters["max_age"], self._age_s(frame.message)
         if limit_s and age_s > limit_s:
             raise _Dropped(
@@ -222,6 +216,7 @@ class Worker:
             )
         try:
             limits = Limits(tuple(parameters["image_formats"]), parameters["max_image_pixels"])
+            check_frame_id(frame.message)
             image = decode(frame.message, limits)
         except ImageError as error:
             raise _Dropped(DropCount.MALFORMED, str(error)) from error

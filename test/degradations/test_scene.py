@@ -53,6 +53,14 @@ def test_without_calibration_a_field_of_view_is_assumed_and_said(message: Simple
     assert "60 degrees is assumed" in assumed
 
 
+@pytest.mark.parametrize("at", [1e300, -1e9, 2000.0])
+def test_a_centre_far_outside_the_image_is_not_taken(at: float) -> None:
+    intrinsics, assumed = intrinsics_of(info(640, 480, 500.0, 0, at, 0, 500.0, at, 0, 0, 1), 640, 480)
+    assert intrinsics == Intrinsics.from_fov(640, 480)
+    assert "60 degrees is assumed" in str(assumed)
+    assert len(str(assumed)) < 200
+
+
 @pytest.mark.parametrize("focal", [1.0, 5.0, 1e6, np.inf, np.nan])
 def test_a_focal_length_that_no_camera_has_is_not_taken(focal: float) -> None:
     """An uncalibrated driver sends the identity matrix."""

@@ -32,6 +32,7 @@ from toy_bundle import write_toy_bundle
 from coop_perception.camera import Intrinsics
 from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.degradations.depth import ground_plane_depth
+from coop_perception.degrade.node import MOST_NOTES
 from coop_perception.images import decode, fill_compressed, to_mask
 from coop_perception.ros.lifecycle_client import bring_up
 
@@ -272,6 +273,28 @@ def test_malformed_messages_are_said_and_the_node_lives_on(
         receive(ours, adverse, 3, lambda: send(*right))
     assert "Traceback" not in log.read_text()
     assert not [message for message in adverse if message.header.stamp.sec not in (1, 3)]
+
+
+def test_what_no_camera_sends_is_neither_sent_on_nor_written_without_end(ours: Client, log: Path) -> None:
+    """A camera_info and a frame_id of megabytes, and a camera_info of another focal length each time."""
+    adverse, infos = ours.listen(Image, "/front/image_raw"), ours.listen(CameraInfo, "/front/camera_info")
+    topics = "/front/clean/image_raw", "/front/clean/camera_info"
+    overrides = {f"qos_overrides.{topic}.subscription.{k}": v for topic in topics for k, v in RELIABLE.items()}
+    with degrade_process(log, condition="fog", level=1, **overrides):
+        images, info = connected(ours, Image, topics[0]), connected(ours, CameraInfo, topics[1])
+        receive(ours, adverse, 1, lambda: images.publish(image_message(clean(), 1)))
+        ours.wait(lambda: info.publish(camera_info(1)) or bool(infos), "a camera_info")
+        info.publish(CameraInfo(d=[0.0] * 100_000))
+        images.publish(image_message(clean(), 2, "x" * 1_000_000))
+        ours.wait(lambda: "frame malformed: its frame_id has 1000000 characters" in log.read_text(), "a warning")
+        for count in range(2 * MOST_NOTES):
+            info.publish(CameraInfo(width=WIDTH, height=HEIGHT, k=[1.0 + 0.01 * count] * 9))
+            receive(ours, adverse, 10 + count, lambda: images.publish(image_message(clean(), 10 + count)))  # noqa: B023
+        receive(ours, infos, 3, lambda: info.publish(camera_info(3)))
+    assert "a camera_info has 800000 bytes" in log.read_text()
+    assert not [message for message in infos if len(message.d) > 14]
+    assert not [message for message in adverse if message.header.stamp.sec == 2]
+    assert MOST_NOTES / 2 < log.read_text().count("60 degrees is assumed") <= MOST_NOTES
 
 
 def test_what_cannot_keep_up_drops_older_frames_and_counts_them(ours: Client, log: Path) -> None:

@@ -602,7 +602,7 @@ def test_a_file_that_is_no_engine_for_this_gpu(machine: Machine) -> None:
 
 def test_an_engine_that_others_exchanged_after_it_was_found_is_not_loaded(machine: Machine) -> None:
     machine.files["refinement"].chmod(0o666)
-    with pytest.raises(EngineError, match="others can write to .*refinement"):
+    with pytest.raises(EngineError, match=r"others can write to .*refinement"):
         machine.load("refinement")
 
 
