@@ -25,7 +25,7 @@ from coop_perception.evaluation.evaluation import NotAloneError
 from coop_perception.evaluation.node_outputs import RECORDED
 from coop_perception.images import ImageError, decode
 from coop_perception.recordings.cameras import camera_of, camera_prefix
-from coop_perception.recordings.frames import header_stamp, with_header_stamp
+from coop_perception.recordings.frames import EARLIEST_NS, NEWEST_NS, header_stamp, with_header_stamp
 from coop_perception.recordings.messages import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
 from coop_perception.recordings.recording import Message, Recording, RecordingError
 from coop_perception.recordings.writer import RecordingWriter
@@ -40,6 +40,8 @@ LONGEST_GAP_S = 5.0
 """What is longer without an image is cut to this: a camera that was off, or a clock that was set meanwhile."""
 TRIALS, SPACED = 3, 20
 """Images that a node's time for one is the median of, and that tell how far they lie apart."""
+SLOWEST = 1e-4
+"""Of a recording's pace: images that were logged at one time have none."""
 HEADROOM = 0.8
 """Share of the time between two images that the node may take for one."""
 GONE_S = 5.0
@@ -181,7 +183,10 @@ class _Client:
         self._check_stamps()
         first, stamp = self._connect()
         self._node_seen = time.monotonic()
-        result.rate = self._rate_to_follow(first, stamp) if rate is None else rate
+        if rate is None:
+            result.rate, longest_s = self._rate_to_follow(first, stamp)
+        else:
+            result.rate, longest_s = rate, LONGEST_GAP_S / rate
         before = self._quiet()
         self._writer = writer
         published = self._played
@@ -190,7 +195,7 @@ class _Client:
             return self._error is not None or self._settled(before)
 
         try:
-            result.damage = self._publish(result)
+            result.damage = self._publish(result, longest_s)
             self._wait(done, SETTLE_S)
         except KeyboardInterrupt:
             if not published:
@@ -233,8 +238,9 @@ class _Client:
                 "cannot be told apart; offline, without --live, they are scored in order"
             )
 
-    def _publish(self, result: Played) -> str | None:
-        """The recording at its own pace. Returns what is wrong with it behind the last image."""
+    def _publish(self, result: Played, longest_s: float) -> str | None:
+        """The recording at its own pace; no image is waited for longer than `longest_s`. Returns what is wrong with it
+        behind the last image."""
         begun, logged, into, published = 0.0, 0, 0.0, self._played
         with Progress(transient=True) as progress:
             count = self._recording.topics[self._image_topic].count
@@ -256,9 +262,9 @@ class _Client:
                     gap = (message.stamp_ns - logged) / 1e9
                     if gap > LONGEST_GAP_S:
                         result.cut_s += gap - LONGEST_GAP_S
-                    into, logged = into + min(gap, LONGEST_GAP_S), message.stamp_ns
+                    into, logged = into + min(gap / result.rate, longest_s), message.stamp_ns
                     # An absolute schedule, which does not drift.
-                    time.sleep(max(0.0, begun + into / result.rate - now))
+                    time.sleep(max(0.0, begun + into - now))
                     self._check_there()
                     published[stamp] = time.monotonic()
                     self._image.publish(message.raw)
@@ -305,7 +311,7 @@ class _Client:
                 f"nothing subscribes to {self._image.topic_name} within {CONNECT_S:.0f} s; is the node active, with "
                 f"camera {self._camera!r} and image_transport {'compressed' if self._compressed else 'raw'}?"
             )
-        stamp = header_stamp(first.raw) - 10**9
+        stamp = min(max(header_stamp(first.raw) - 10**9, EARLIEST_NS + TRIALS), NEWEST_NS)
         begun = time.monotonic()
         while not self._is_back(stamp):
             # Its first frame may take long on a busy machine; until it is done, the node says that it has one.
@@ -321,9 +327,10 @@ class _Client:
                 raise self._error
         return first, stamp
 
-    def _rate_to_follow(self, first: Message, stamp: int) -> float:
+    def _rate_to_follow(self, first: Message, stamp: int) -> tuple[float, float]:
         """The recording's pace, or a slower one at which the node has time for each image: by how long it takes for
-        one, and how far images lie apart."""
+        one, and how far images lie apart. And how long an image is waited for at most, in seconds: where images were
+        logged in bursts, or all at one time, slowing the recording down would stretch what lies between without end."""
         took = []
         for number in range(1, TRIALS + 1):
             self._quiet()
@@ -333,9 +340,9 @@ class _Client:
                 took.append(time.monotonic() - begun)
         times = [message.stamp_ns for message in islice(self._recording.messages([self._image_topic]), SPACED)]
         if not took or len(times) < 2:
-            return 1.0
-        apart = float(np.median(np.diff(times))) / 1e9
-        return min(1.0, HEADROOM * apart / float(np.median(took)))
+            return 1.0, LONGEST_GAP_S
+        apart, needed = float(np.median(np.diff(times))) / 1e9, float(np.median(took)) / HEADROOM
+        return min(1.0, max(SLOWEST, apart / needed)), max(LONGEST_GAP_S, needed)
 
     def _in_work(self) -> bool:
         """Whether the node has begun a frame, and finished none."""

@@ -10,6 +10,9 @@ from coop_perception.recordings.recording import MOST_WAITING, Message, Recordin
 LATEST_NS = 2_000_000_000
 """How much later than a frame's first message, in log time, its others may come."""
 
+EARLIEST_NS, NEWEST_NS = -(2**31) * 10**9, 2**31 * 10**9 - 1
+"""Stamps that a header can have, nanoseconds below a second."""
+
 _STAMP = {True: struct.Struct("<iI"), False: struct.Struct(">iI")}
 _STAMP_OFFSET = 4  # behind the CDR encapsulation header
 

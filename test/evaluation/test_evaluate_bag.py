@@ -10,7 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -485,8 +485,8 @@ def test_outputs_of_two_bundles_are_refused(tmp_path: Path, bundle: Path) -> Non
         run("--recorded", bag, "--bundle", bundle, "--out", tmp_path / "out")
 
 
-def run_demo(tmp_path: Path, bag: Path, bundle: Path) -> subprocess.CompletedProcess[str]:
-    options = ["--bag", str(bag), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
+def run_demo(tmp_path: Path, bag: Path, bundle: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    options = ["--bag", str(bag), "--bundle", str(bundle), "--out", str(tmp_path / "out"), *more]
     command = [sys.executable, "-m", "coop_perception.commands.demo", *options]
     return subprocess.run(command, env=environment(DOMAIN), capture_output=True, text=True, timeout=120)
 
@@ -658,6 +658,28 @@ def test_a_clock_that_was_set_meanwhile_is_not_waited_for(tmp_path: Path, bundle
     assert done.returncode == 0, done.stderr
     assert "gaps between images were cut to 5 s, 31535993 s in all" in " ".join(done.stderr.split())
     assert json.loads((tmp_path / "out/summary.json").read_text())["frames"]["processed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("logged", "stamps"),
+    [
+        ([SECOND] * 4, [1, 2, 3, 4]),
+        ([0, 1, 2, 3, 60 * SECOND, 2**63 - 1], [1, 2, 3, 4, 5, 6]),
+        ([0, SECOND, 2 * SECOND], [-(2**31), 2**31 - 1, 5]),
+    ],
+    ids=["at one time", "in a burst before a gap", "stamps at both ends of time"],
+)
+def test_times_that_no_clock_has_are_played(
+    tmp_path: Path, bundle: Path, logged: Sequence[int], stamps: Sequence[int]
+) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index, (time_ns, second) in enumerate(zip(logged, stamps, strict=True)):
+            message = image_message(picture(index), "rgb8", "front", 0)
+            message.header.stamp.sec = second
+            writer.write("/front/image_raw", message, IMAGE_TYPE, time_ns)
+    done = run_demo(tmp_path, tmp_path / "bag", bundle, "--allow-incomplete")  # without a pace some are dropped
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out/summary.json").read_text())["frames"]["read"] == len(logged)
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan", "1e9"])
