@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,15 @@ with replacement(target) as made:
     made.mkdir()
     (made / "content").write_text("new")
 os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from coop_perception.replacing import write_whole
+
+write_whole(Path(sys.argv[1]), b"new")
 """
 
 
@@ -78,6 +90,49 @@ def test_two_processes_do_not_write_the_same(target: Path) -> None:
         with pytest.raises(FileExistsError, match="another process is writing it"):
             fill(target, "of the second")
     assert (target / "content").read_text() == "of the first"
+
+
+def test_a_folder_that_somebody_else_has_is_not_emptied(target: Path) -> None:
+    precious, partial = target.parent / "precious", target.with_name(".replaced.partial")
+    precious.mkdir()
+    (precious / "thesis").write_text("years")
+    partial.symlink_to(precious)
+    with pytest.raises(FileExistsError, match=r"\.replaced\.partial is no folder"):
+        fill(target, "new")
+    partial.unlink()
+    precious.rename(partial)
+    with pytest.raises(FileExistsError, match=r"\.replaced\.partial holds thesis, .* move that away"):
+        fill(target, "new")
+    assert (partial / "thesis").read_text() == "years"
+    assert (target / "content").read_text() == "old"
+
+
+def test_a_lock_on_a_folder_that_is_gone_is_none(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder was opened while another process wrote in it, which ended then, and a third one began."""
+    real, third = fcntl.flock, replacement(target)
+    partial = target.with_name(".replaced.partial")
+
+    def meanwhile(file: int, how: int) -> None:
+        monkeypatch.setattr("fcntl.flock", real)
+        partial.rmdir()
+        third.__enter__().mkdir()
+        real(file, how)
+
+    monkeypatch.setattr("fcntl.flock", meanwhile)
+    with pytest.raises(FileExistsError, match="another process is writing it"):
+        fill(target, "of the second")
+    assert (partial / "new/replaced").is_dir()
+    third.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to(path.parent / "precious"), os.mkfifo])
+def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    (tmp_path / "precious").write_text("years")
+    make(tmp_path / ".summary.json.partial")
+    done = subprocess.run([sys.executable, "-c", WRITE, str(tmp_path / "summary.json")], timeout=60)
+    assert done.returncode == 0
+    assert (tmp_path / "summary.json").read_text() == "new"
+    assert (tmp_path / "precious").read_text() == "years"
 
 
 def test_a_file_stays_where_another_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

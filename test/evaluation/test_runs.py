@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -256,6 +257,68 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path, bundle: Path, bag: Path
     (out / JOURNAL).write_text("no journal\n")
     with pytest.raises(SystemExit, match="is no journal of a run"):
         run(bag, *options(bundle, out), "--resume")
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        b"[" * 100_000,
+        {"camera": 3},
+        {"stamp_ns": "x"},
+        {"stamp_ns": 10**30},
+        {"status": "lost"},
+        {"latency_ms": [1]},
+        {"stages_ms": {"segmenter": "fast"}},
+        {"warnings": [1]},
+        {"confusion": [1, 2]},
+        {"confusion": [10**30]},
+        {"familiar": 1},
+    ],
+)
+def test_a_journal_that_was_edited_is_one_line(
+    tmp_path: Path, bundle: Path, bag: Path, edited: bytes | dict[str, object]
+) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:  # the journal goes last
+        patch.setattr(results, "write_whole", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit, match="killed"):
+            run(bag, *options(bundle, out))
+    lines = (out / JOURNAL).read_bytes().splitlines()
+    assert len(lines) == 1 + COUNT
+    lines[2] = edited if isinstance(edited, bytes) else json.dumps(json.loads(lines[2]) | edited).encode()
+    (out / JOURNAL).write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(SystemExit, match=r"journal\.jsonl: line 3 is no row of this version; start anew"):
+        run(bag, *options(bundle, out), "--resume")
+
+
+def test_a_line_that_another_process_is_writing_is_not_cut_off(tmp_path: Path, bundle: Path, bag: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "write_whole", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit, match="killed"):
+            run(bag, *options(bundle, out))
+    with (out / JOURNAL).open("ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(b'{"camera": "/fro')
+        with pytest.raises(SystemExit, match="another process writes it"):
+            run(bag, *options(bundle, out), "--resume")
+    assert (out / JOURNAL).read_bytes().endswith(b'{"camera": "/fro')
+
+
+@pytest.mark.parametrize("kept", [("png", "frames"), ("mcap", "results")])
+def test_a_folder_that_is_in_the_way_of_outputs_stays(
+    tmp_path: Path, bundle: Path, bag: Path, kept: tuple[str, str]
+) -> None:
+    kind, name = kept
+    photo = tmp_path / "out" / name / "photo.png"
+    photo.parent.mkdir(parents=True)
+    photo.write_text("mine")
+    arguments = [bag, *options(bundle, tmp_path / "out"), "--outputs", kind]
+    with pytest.raises(SystemExit, match=f"out holds {name} of another run"):
+        run(*arguments)
+    with pytest.raises(SystemExit, match=f"{name} .*not replaced"):
+        run(*arguments, "--force")
+    assert photo.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

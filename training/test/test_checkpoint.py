@@ -15,6 +15,7 @@ from coop_training.checkpoint import (
     save_weights,
 )
 from coop_training.ema import WeightAverage
+from coop_training.loop import reached
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
@@ -90,6 +91,21 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_anothers_place(
     save_weights(path, networks, {"stage": "third"})
     assert load_weights(path, networks) == {"stage": "third"}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "edited", [{"stage": None}, {"steps": None}, {"steps": "x"}, {"steps": "-1"}, {"steps": "11"}, {"seconds": "nan"}]
+)
+def test_progress_that_does_not_say_how_far_it_is(tmp_path: Path, edited: dict[str, str | None]) -> None:
+    path = tmp_path / "progress.safetensors"
+    assert reached(path, "joint", 10) is None
+    facts = {"stage": "joint", "steps": "10", "seconds": "2.5"}
+    save_weights(path, make(0)[0], facts)
+    assert reached(path, "joint", 10) == (10, 2.5)
+    assert reached(path, "refinement", 10) is None
+    save_weights(path, make(0)[0], {key: value for key, value in (facts | edited).items() if value is not None})
+    with pytest.raises(CheckpointError, match="does not say how far it is; begin anew with --force"):
+        reached(path, "joint", 10)
 
 
 def test_a_checkpoint_that_cannot_be_used(tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 from coop_training.earlier import put_aside
+from coop_training.log import drop_lines
 from coop_training.run import STAGES
+
+from coop_perception.replacing import alone
 
 Train = Callable[..., int]
 
@@ -57,6 +60,44 @@ def test_nothing_is_put_aside_for_a_training_that_cannot_begin(
     assert coop_train(out, "--force", "--set=data.root=/data/cmavid") == 1
     assert "/data/cmavid" in capsys.readouterr().err
     assert content(out) == before
+
+
+def test_two_runs_do_not_write_the_same(coop_train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = write_run(tmp_path / "run")
+    before = content(out)
+    with alone(out, "the first"):
+        assert coop_train(out, "--resume") == 1
+    assert (
+        capsys.readouterr().err == f"coop-train: {out}: another process is writing it; wait, or choose another name\n"
+    )
+    assert content(out) == before
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [("{", "cannot be read as JSON"), ("[]", "is no record"), ('{"stages": {"joint": 5}}', "is no record")],
+)
+def test_a_record_that_cannot_be_added_to_is_said_before_the_training(
+    coop_train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], record: str, says: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text(record)
+    assert coop_train(tmp_path / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"run.json: {says}" in line
+
+
+def test_of_a_log_that_was_edited_the_lines_of_a_stage_go(tmp_path: Path) -> None:
+    lines = [
+        b'{"stage": "joint", "step": 4}',
+        b"[]",
+        b"\xff",
+        b'{"stage": "joint"}',
+        b'{"stage": "joint", "step": "x"}',
+    ]
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(lines))
+    drop_lines(tmp_path, "joint", 3)
+    assert (tmp_path / "log.jsonl").read_bytes().splitlines() == [lines[1], lines[3], lines[4]]
 
 
 def test_what_is_begun_anew_is_put_aside(tmp_path: Path) -> None:

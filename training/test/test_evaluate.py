@@ -456,6 +456,10 @@ def test_ready_made_pairs(
     assert results.clean.raw is not None
     assert run(monkeypatch, *bundle, *pairs, *out) == 1
     assert "holds results.json, results.md, panels of another run" in capsys.readouterr().err
+    (tmp_path / "out/panels/notes.md").touch()
+    assert run(monkeypatch, *bundle, *pairs, *out, "--force") == 1
+    assert "panels holds notes.md, which is no part of an evaluation's panels" in capsys.readouterr().err
+    (tmp_path / "out/panels/notes.md").unlink()
     (tmp_path / "out/panels/of_another_condition.png").touch()
     assert run(monkeypatch, *bundle, *pairs, *out, "--force") == 0
     assert not (tmp_path / "out/panels/of_another_condition.png").exists()
