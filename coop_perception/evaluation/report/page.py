@@ -18,6 +18,7 @@ from coop_perception.evaluation.report import charts, figures
 from coop_perception.evaluation.report.frames import FrameScore, Sample, Shown
 from coop_perception.evaluation.report.panels import legend_classes, panel_rows
 from coop_perception.evaluation.report.templates import render
+from coop_perception.metrics import PSNR_CAP
 from coop_perception.replacing import write_whole
 from coop_perception.shown import plain
 
@@ -119,6 +120,7 @@ def write_report(
         reasons=_REASONS,
         facts=list(facts_of(summary)),
         warnings=figures.warnings(summary),
+        psnr_cap=f"{PSNR_CAP:g}",
     )
     write_whole(path, page)
 
