@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -112,6 +113,9 @@ def _attempt(task: Task) -> str:
         evaluate_task(task)
     except FAILURES as error:
         return str(error) or type(error).__name__
+    except Exception as error:  # a fault of this program, or no memory: it must not cost the other recordings theirs
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__} in {Path(where.filename).name}, line {where.lineno}: {error}"
     return ""
 
 

@@ -235,18 +235,21 @@ def series(table: Table, rows: NDArray[np.bool_], sums: Sums) -> Sums:
 
 
 class Collected:
-    """What scores are computed from, of one recording after another: sums over frames by part of the run and measure.
+    """What scores are computed from, of one recording after another.
 
     Args:
         classes: names, by id.
-        recordings: how many there will be. Of BLOCKS or more each recording is one entry, for these are independent
-            anyway, and a thousand of them then take no more memory than one does.
+        recordings: how many there will be. Of BLOCKS or more only sums are kept, by part of the run and measure: each
+            recording is one entry, for these are independent anyway, and a thousand of them then take no more memory
+            than one does. Of fewer their frames are.
     """
 
     def __init__(self, classes: Sequence[str], recordings: int) -> None:
         self._classes = classes
         self._by_recording = recordings >= BLOCKS
         self._sums: dict[tuple[str, str, str], list[Sums]] = {}
+        self._frames_of: list[tuple[Table, dict[tuple[str, str], NDArray[np.bool_]]]] = []
+        """Of each recording, and which of them are in each part of the run."""
         self._frames: Counter[tuple[str, str]] = Counter()
         self._conditions: dict[str, None] = {}
         self.totals: dict[str, NDArray[np.int64]] = {}
@@ -257,25 +260,33 @@ class Collected:
         for column, counts in table.counts.items():
             total = counts.sum(axis=0)
             self.totals[column] = total + self.totals[column] if column in self.totals else total
-        everything = np.ones(len(table), np.bool_)
-        parts = [("all", "", everything), *segments(table)]
-        for kind, segment, rows in parts:
-            self._frames[kind, segment] += int(rows.sum())
+        parts = {("all", ""): np.ones(len(table), np.bool_)}
+        parts |= {(kind, segment): rows for kind, segment, rows in segments(table)}
+        self._frames.update({part: int(rows.sum()) for part, rows in parts.items()})
+        conditions = table.by_key("presence")
+        self._conditions |= dict.fromkeys(conditions)
+        if not self._by_recording:
+            self._frames_of.append((table, parts))
+            return
         for measure in {measure.of: measure for measure in MEASURES.values()}.values():
             sums = measure.sums(table)
-            for kind, segment, rows in parts:
-                self._keep(kind, segment, measure, series(table, rows, sums))
-        for condition in table.by_key("presence"):
-            self._conditions[condition] = None
+            for (kind, segment), rows in parts.items():
+                self._keep(kind, segment, measure, sums[rows])
+        for condition in conditions:
             for name in CONDITION_MEASURES:
                 measure = condition_measure(name, condition)
-                self._keep("all", "", measure, series(table, everything, measure.sums(table)))
+                self._keep("all", "", measure, measure.sums(table))
 
     def _keep(self, kind: str, segment: str, measure: Measure, sums: Sums) -> None:
-        scored = sums[np.any(sums != 0, axis=1)]
-        if len(scored):
-            scored = scored.sum(axis=0, keepdims=True) if self._by_recording else scored
-            self._sums.setdefault((kind, segment, measure.of), []).append(scored)
+        if sums.any():
+            self._sums.setdefault((kind, segment, measure.of), []).append(sums.sum(axis=0, keepdims=True))
+
+    def _series(self, kind: str, segment: str, measure: Measure) -> list[Sums]:
+        """Made when it is asked for: all of them together are many times the frames."""
+        if self._by_recording:
+            return self._sums.get((kind, segment, measure.of), [])
+        of_part = ((table, parts[kind, segment]) for table, parts in self._frames_of if (kind, segment) in parts)
+        return [series(table, rows, measure.sums(table)) for table, rows in of_part]
 
     def scores(self) -> dict[str, Any]:
         """As summary.json has them under `measures`: over all frames, by camera, condition and class, and what the
@@ -298,9 +309,7 @@ class Collected:
     def _scores(self, kind: str, segment: str, measures: Iterable[Measure]) -> dict[str, Any]:
         """Of those of the measures that have a value."""
         intervals = {
-            measure.name: interval(sums, measure.value)
-            for measure in measures
-            if (sums := self._sums.get((kind, segment, measure.of)))
+            measure.name: interval(self._series(kind, segment, measure), measure.value) for measure in measures
         }
         return {name: as_json(one) for name, one in intervals.items() if one is not None}
 

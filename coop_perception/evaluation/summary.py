@@ -36,7 +36,7 @@ def summarise(
     """Counts, times, scores and intervals of the frames of one recording or of several.
 
     Args:
-        recordings: their frames, one after another; of these only times are kept in memory.
+        recordings: their frames, one after another; of many only sums and times are kept in memory.
         number: how many they are.
         classes: of the masks.
         known: what is known better than by the frames.

@@ -405,14 +405,16 @@ def many(tmp_path: Path, count: int = 3) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_folder_of_recordings(tmp_path: Path, bundle: Path, workers: int) -> None:
+@pytest.mark.parametrize("how", [("--workers", 1), ("--workers", 2), ("--workers", 2, "--ray", "local")], ids=str)
+def test_a_folder_of_recordings(tmp_path: Path, bundle: Path, how: tuple[object, ...]) -> None:
+    if "--ray" in how:
+        set_up_package("ray")
     out = tmp_path / "out"
     broken = many(tmp_path) / "broken"
     broken.mkdir()
     (broken / "broken_0.mcap").write_bytes(b"not one")
     with pytest.raises(SystemExit) as stopped:
-        run(tmp_path / "bags", *options(bundle, out), "--workers", workers)
+        run(tmp_path / "bags", *options(bundle, out), *how)
     assert stopped.value.code == INCOMPLETE
     summary = summary_of(out)
     assert summary["frames"] == {"read": 3 * COUNT, "processed": 3 * COUNT, "dropped": 0, "failed": 0}
@@ -496,6 +498,20 @@ def test_what_fails_once_is_tried_once_more(tmp_path: Path, bag: Path, monkeypat
     assert len(tries) == 2
 
 
+def test_a_fault_of_the_program_costs_no_other_recording(
+    tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(task: Any) -> None:
+        if task.bag.name == "odd":
+            raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(fleet, "evaluate_task", evaluate)
+    tasks = {name: fleet.Task(tmp_path / name, tmp_path / "out", tmp_path) for name in ("odd", "even")}
+    odd, even = fleet.evaluate_all(tasks, 1, None, False, lambda _: None)
+    assert re.fullmatch(r"ZeroDivisionError in test_runs\.py, line \d+: division by zero", odd.error)
+    assert even == fleet.Outcome("even")
+
+
 def test_workers_that_are_killed_are_replaced(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first process that takes a task kills itself; another one does the work."""
     flag = tmp_path / "killed"
@@ -529,12 +545,6 @@ def test_a_recording_that_kills_its_process_costs_no_other_one(tmp_path: Path, m
     failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
     assert failed == {"deadly": "the process that evaluated it was killed (out of memory?)"}
     assert sorted(outcome.name for outcome in outcomes) == sorted(names)
-
-
-def test_ray_takes_the_recordings(tmp_path: Path, bundle: Path) -> None:
-    set_up_package("ray")
-    run(many(tmp_path, 2), *options(bundle, tmp_path / "out"), "--ray", "local", "--workers", 2)
-    assert summary_of(tmp_path / "out")["frames"]["processed"] == 2 * COUNT
 
 
 def test_without_ray_it_is_said(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
