@@ -25,7 +25,7 @@ from coop_perception.evaluation.fleet import BAGS, Outcome, evaluate_all, merged
 from coop_perception.evaluation.judged import add_gate_options, difference_rows, hold, score_rows
 from coop_perception.evaluation.kept import MADE
 from coop_perception.evaluation.offline import evaluate_offline
-from coop_perception.evaluation.report.compared import comparison_table, write_comparison
+from coop_perception.evaluation.report.compared import changed_table, comparison_table, write_comparison
 from coop_perception.evaluation.results import (
     OUTPUTS,
     SUMMARY,
@@ -225,6 +225,8 @@ def _compare(options: argparse.Namespace) -> None:
         write_whole(options.out / COMPARISON[0], (json.dumps(compared, indent=2) + "\n").encode())
         write_comparison(options.out / COMPARISON[1], compared)
         Console(markup=False).print(comparison_table(compared))
+        if compared["changed"]:
+            Console(markup=False).print(changed_table(compared))
         print(f"results in {plain(options.out)}: {', '.join(COMPARISON)}")
         name, rows = f"{options.first} and {options.second}", difference_rows(compared)
         hold(options.fail_if, compared["measures"], name, options.junit, options.markdown, rows)

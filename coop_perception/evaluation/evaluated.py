@@ -151,6 +151,11 @@ def tell_warnings(table: Table, findings: Findings) -> None:
             references[place] += count
     for place, count in references.items():
         findings.note(f"{count} of {len(table)} references on {place} cannot be used", 1 - count / len(table))
+    processed = int((table.texts["status"] == "processed").sum())
+    for what, column in (("masks", "miou"), ("images", "psnr_degraded")):
+        scored = int((~np.isnan(table.numbers[column])).sum())
+        if 0 < scored < processed:
+            findings.warnings.append(f"{what} are scored on {scored} of {processed} frames, those with a reference")
 
 
 def _samples(

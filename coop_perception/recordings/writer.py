@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -12,6 +14,7 @@ from typing import ClassVar, Literal
 
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from coop_perception.recordings.messages import TYPES
@@ -20,6 +23,8 @@ from coop_perception.replacing import refuse_others, replacement
 
 Storage = Literal["mcap", "sqlite3"]
 _WRITE_ERRORS = (OSError, sqlite3.Error)
+_CHECKSUM_AT = 1 + 8 + 3 * 8
+"""In a chunk's record: behind its opcode and length, two times and the unpacked size."""
 
 
 class _Sqlite3Writer(Sqlite3Writer):  # type: ignore[misc]
@@ -32,8 +37,24 @@ class _Sqlite3Writer(Sqlite3Writer):  # type: ignore[misc]
         self.cursor = self.conn.cursor()
 
 
+class _McapWriter(McapWriter):  # type: ignore[misc]
+    """rosbags' own writes no checksums, without which nobody sees what a disk altered."""
+
+    def close_chunk(self) -> None:
+        start, checksum = self.bio.tell(), zlib.crc32(self.chunk.bio.getvalue())
+        super().close_chunk()
+        end = self.bio.tell()
+        self.bio.seek(start + _CHECKSUM_AT)
+        self.bio.write(struct.pack("<I", checksum))
+        self.bio.seek(end)
+
+
 class _Writer(Writer):  # type: ignore[misc]
-    STORAGE_PLUGINS: ClassVar = {**Writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: _Sqlite3Writer}
+    STORAGE_PLUGINS: ClassVar = {
+        **Writer.STORAGE_PLUGINS,
+        StoragePlugin.SQLITE3: _Sqlite3Writer,
+        StoragePlugin.MCAP: _McapWriter,
+    }
 
 
 class RecordingWriter:

@@ -87,7 +87,7 @@ def gallery(samples: list[Sample], title: str = "worst: frame") -> list[Shown]:
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [1200, 500])
+@pytest.mark.parametrize("width", [1280, 400])
 def test_sliders_move_and_filters_choose(tmp_path: Path, width: int) -> None:
     summary = make_summary() | {"recording": HOSTILE}
     shown = gallery(make_samples(), HOSTILE)

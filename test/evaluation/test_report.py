@@ -487,7 +487,8 @@ def test_conditions_over_the_drive(tmp_path: Path) -> None:
     )  # lost ones
     assert strips["restoration ran"].cells == fog.cells
     page = report(tmp_path, series=weather(40))
-    assert len(page.all("rect", "rail")) == 3
+    assert len(page.all("rect", "rail")) == 2
+    assert "Never there: rain." in page.text
     assert len(page.all("rect", "band")) == len(fog.cells) * 2
     assert "Familiarity" in page.text
 

@@ -674,6 +674,7 @@ def test_a_worse_run_is_found_and_fails(
     said = capsys.readouterr()
     assert "1 of 2 gates failed: miou.drop > 0.01 significant: miou.drop is" in said.err
     assert "passed: miou_raw.drop > 0" in said.out
+    assert "frames that changed most: 5 of 20" in said.out
     assert "<table" in (tmp_path / "out/compare.html").read_text()
     assert set(compared["measures"]["estimate"]["rain"]) == {
         "presence",

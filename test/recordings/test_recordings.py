@@ -536,6 +536,17 @@ def test_altered_bytes_never_end_in_anything_but_an_error_of_ours(whole, tmp_pat
             Recording(altered).deserialize(message)
 
 
+def test_what_a_disk_altered_is_told_and_left_out(tmp_path):
+    """One bit of a pixel, in a recording of our own."""
+    path = storage_file(record(tmp_path / "bag", 5))
+    content = bytearray(path.read_bytes())
+    content[content.index(frame(3).tobytes()) + 20] ^= 1
+    path.write_bytes(content)
+    messages, error = read_damaged(path)
+    assert messages == []
+    assert "is altered: its checksum or its length is wrong" in error
+
+
 def test_an_altered_chunk_is_left_out(tmp_path):
     path = write_mcap(tmp_path / "a.mcap", "chunks", list(range(12)))
     content = path.read_bytes()

@@ -15,6 +15,8 @@ from coop_perception.evaluation.report.tables import Cell, Sheet, number_cell, t
 from coop_perception.shown import plain
 
 _STYLES = {"better": "green", "worse": "red", "": ""}
+SHOWN = 5
+"""Frames on the terminal; the page and compare.json have more."""
 
 
 def verdict(name: str, difference: Mapping[str, Any]) -> str:
@@ -37,6 +39,28 @@ def comparison_table(compared: Mapping[str, Any]) -> Table:
             style = _STYLES[verdict(name, one)]
             cells = (f"{one['first']:.4g}", f"{one['second']:.4g}", f"{one['value']:+.4g}", _interval(one))
             table.add_row(name, *cells[:2], *(Text(cell, style) for cell in cells[2:]))
+    return table
+
+
+def changed_table(compared: Mapping[str, Any]) -> Table:
+    """The first of the frames that changed most."""
+    changed = compared["changed"]
+    title = f"frames that changed most: {min(SHOWN, len(changed))} of {len(changed)}"
+    table = Table(title=Text(title), show_edge=False)
+    for heading in ("recording", "camera"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("frame", "score", "first", "second", "difference"):
+        table.add_column(heading, justify="right")
+    for frame in changed[:SHOWN]:
+        table.add_row(
+            Text(plain(frame["recording"] or "the recording")),
+            Text(plain(frame["camera"])),
+            str(frame["frame"]),
+            frame["by"],
+            f"{frame['first']:.4g}",
+            f"{frame['second']:.4g}",
+            Text(f"{frame['change']:+.4g}", "green" if frame["change"] > 0 else "red"),
+        )
     return table
 
 
@@ -92,7 +116,7 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
 
 def _row(name: str, one: Mapping[str, Any]) -> list[Cell]:
     return [
-        Cell(name.replace("_", " ")),
+        Cell(name),
         number_cell(one["first"], 4),
         number_cell(one["second"], 4),
         number_cell(one["value"], 4, verdict(name, one)),

@@ -23,7 +23,10 @@ def number(value: Any) -> float | None:
 
 def text(value: float | None, digits: int = 1, unit: str = "") -> str:
     """e.g. "61.3 %"."""
-    return DASH if value is None else f"{value:.{digits}f}{unit and ' ' + unit}".replace("-", "−")
+    if value is None:
+        return DASH
+    rounded = round(value, digits) + 0.0  # without the sign of a zero
+    return f"{rounded:.{digits}f}{unit and ' ' + unit}".replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 1, unit: str = "") -> str:

@@ -92,6 +92,7 @@ def write_report(
     """
     measures = figures.measures_table(summary)
     shown = _shown_frames(gallery, classes)
+    strips = charts.strips(series)
     page = render(
         "report.html.j2",
         "gallery.js.j2",
@@ -107,7 +108,8 @@ def write_report(
         class_bars=_class_bars(summary, classes),
         image_scores=figures.image_scores(summary),
         timelines=charts.timelines(series),
-        strips=charts.strips(series),
+        strips=[strip for strip in strips if strip.cells or strip.marks],
+        absent=[strip.name for strip in strips if not (strip.cells or strip.marks)],
         conditions=figures.conditions_table(summary),
         histogram=charts.histogram([ms for s in series if (ms := figures.number(s.latency_ms)) is not None]),
         measures=measures if measures.rows else None,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coop_perception.evaluation.report import figures
 from coop_perception.evaluation.report.templates import render
 from coop_perception.replacing import write_whole
 
@@ -34,8 +35,8 @@ class Sheet:
 def number_cell(value: float | None, digits: int = 3, verdict: str = "") -> Cell:
     """A number, or a dash that is sorted last."""
     if value is None:
-        return Cell("–")
-    return Cell(f"{value:.{digits}f}".replace("-", "−"), repr(float(value)), verdict)
+        return Cell(figures.DASH)
+    return Cell(figures.text(value, digits), repr(float(value)), verdict)
 
 
 def text_cell(words: str) -> Cell:
