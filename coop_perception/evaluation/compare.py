@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from coop_perception.documents import DocumentError, read_json
 from coop_perception.evaluation.bootstrap import Sums, Value, interval
 from coop_perception.evaluation.evaluation import LEAST_SHARE, EvaluationError
-from coop_perception.evaluation.fleet import BAGS
+from coop_perception.evaluation.fleet import BAGS, HOW
 from coop_perception.evaluation.measures import (
     CLASS_MEASURES,
     CONDITION_MEASURES,
@@ -222,5 +222,5 @@ def _changed(pairs: Sequence[_Pair]) -> list[dict[str, Any]]:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    keys = ("recording", "mode", "bundle", "backend", "precision", "device")
+    keys = ("recording", "mode", *HOW)
     return {"path": str(run.path), **{key: run.summary.get(key) for key in keys}}

@@ -35,7 +35,7 @@ FAILURES = (RecordingError, BundleError, EngineError, EvaluationError, DatasetEr
 TRIES = 2
 LOCAL = "local"
 """Address of a Ray cluster that is started here."""
-FACTS = (
+HOW = (
     "bundle",
     "network_height",
     "condition_time_constant",
@@ -214,10 +214,10 @@ def merged(
     summaries = {name: read_json(out / BAGS / name / SUMMARY, SUMMARY_LIMIT) for name in done}
     first_summary = summaries[done[0]]
     failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
-    facts = {name: first_summary[name] for name in FACTS}
+    facts = {name: first_summary[name] for name in HOW}
     differing = [
         f"{name} is not the same for all recordings: {', '.join(found)}"
-        for name in FACTS
+        for name in HOW
         if len(found := sorted({str(summary[name]) for summary in summaries.values()})) > 1
     ]
     warnings = [f"{name}: {warning}" for name, summary in summaries.items() for warning in summary["warnings"]]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from coop_perception.classes import CAMVID_CLASSES, SemanticClass
-from coop_perception.evaluation.report import charts
+from coop_perception.evaluation.report import charts, figures
 from coop_perception.evaluation.report.frames import FrameScore, Sample
 from coop_perception.evaluation.report.overview import write_overview
 from coop_perception.evaluation.report.page import facts_of, write_report
@@ -488,7 +488,7 @@ def test_conditions_over_the_drive(tmp_path: Path) -> None:
     assert strips["restoration ran"].cells == fog.cells
     page = report(tmp_path, series=weather(40))
     assert len(page.all("rect", "rail")) == 2
-    assert "Never there: rain." in page.text
+    assert "Never likelier than 5 %: rain." in page.text
     assert len(page.all("rect", "band")) == len(fog.cells) * 2
     assert "Familiarity" in page.text
 
@@ -496,6 +496,15 @@ def test_conditions_over_the_drive(tmp_path: Path) -> None:
 def test_an_hour_of_weather_is_a_small_drawing() -> None:
     flickering = [replace(one, presence={"fog": i % 2}) for i, one in enumerate(weather(108_000))]
     assert all(len(strip.cells) <= 238 for strip in charts.strips(flickering))
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(-0.01, "same"), (0.01, "better")])
+def test_a_difference_that_may_be_chance_is_not_praised(low: float, verdict: str) -> None:
+    gain = {"value": 0.179, "low": low, "high": 0.3}
+    summary = make_summary() | {"measures": {"all": {"miou_gain": gain}}}
+    assert figures.mask_scores(summary)[0].verdict == verdict
+    says = "+17.9 points against the raw ones, which may be chance"
+    assert (says in figures.statement(summary)) == (verdict == "same")
 
 
 def printed(summary: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from coop_perception.evaluation.measures import BETTER
 from coop_perception.evaluation.report import figures
+from coop_perception.evaluation.report.page import flat
 from coop_perception.evaluation.report.tables import Cell, Sheet, number_cell, text_cell, write_tables
 from coop_perception.shown import plain
 
@@ -84,13 +85,19 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
                     text_cell(frame["by"]),
                     number_cell(frame["first"]),
                     number_cell(frame["second"]),
-                    number_cell(frame["change"], 3, "better" if frame["change"] > 0 else "worse"),
+                    Cell(
+                        figures.signed(frame["change"], 3),
+                        repr(float(frame["change"])),
+                        "better" if frame["change"] > 0 else "worse",
+                    ),
                 ]
                 for frame in compared["changed"]
             ],
         )
     ]
     for kind, parts in compared["measures"].items():
+        if kind == "camera" and len(parts) == 1:
+            continue  # all frames are its
         for title, scores in ({"all frames": parts} if kind == "all" else parts).items():
             rows = [_row(name, one) for name, one in scores.items() if isinstance(one, Mapping)]
             headings = ["score", "first", "second", "difference", "95 % interval"]
@@ -104,22 +111,21 @@ def write_comparison(path: Path, compared: Mapping[str, Any]) -> None:
         "the second's less the first's, of the same frames; coloured where their whole 95 % interval says so."
     )
     facts = [
-        (
-            f"{which} run: {key}",
-            plain(value) if isinstance(value, str) else figures.DASH if value is None else plain(value),
-        )
+        fact
         for which, run in zip(("first", "second"), compared["runs"], strict=True)
         for key, value in run.items()
+        for fact in flat(f"{which} run: {key.replace('_', ' ')}", value)
     ]
     write_tables(path, "two runs compared", "Comparison", statement, compared["incomplete"], sheets, facts)
 
 
 def _row(name: str, one: Mapping[str, Any]) -> list[Cell]:
+    digits = 4 if max(abs(one["first"]), abs(one["second"])) < 100 else 1
     return [
         Cell(name),
-        number_cell(one["first"], 4),
-        number_cell(one["second"], 4),
-        number_cell(one["value"], 4, verdict(name, one)),
+        number_cell(one["first"], digits),
+        number_cell(one["second"], digits),
+        Cell(figures.signed(one["value"], digits), repr(float(one["value"])), verdict(name, one)),
         Cell(_interval(one), "" if one["low"] is None else repr(float(one["low"]))),
     ]
 

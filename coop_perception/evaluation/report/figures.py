@@ -47,6 +47,8 @@ class Comparison:
     digits: int
     unit: str = ""
     difference_unit: str = ""
+    spread: tuple[float, float] | None = None
+    """The difference's 95 % interval, where there is one."""
 
     @property
     def difference(self) -> float | None:
@@ -54,9 +56,16 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """better, worse, or same (also where there is nothing to compare)."""
+        """better, worse, or same: also where there is nothing to compare, or where the interval holds no difference."""
         difference = round(self.difference or 0.0, self.digits)
+        if self.unsure:
+            return "same"
         return "better" if difference > 0 else "worse" if difference < 0 else "same"
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the interval says that it may be none."""
+        return self.spread is not None and self.spread[0] <= 0 <= self.spread[1]
 
     @property
     def texts(self) -> tuple[str, str, str]:
@@ -72,7 +81,13 @@ def mask_scores(summary: Mapping[str, Any]) -> list[Comparison]:
     """Raw against refined masks, in percent, mIoU first; empty where no mask was scored."""
     names = {"miou": "mIoU", "mpa": "mPA", "pa": "PA", "fwiou": "FWIoU"}
     pair = _pair(summary, "mask_raw", "mask")
-    return [_percent(name, pair[0].get(key), pair[1].get(key)) for key, name in names.items()] if pair else []
+    if pair is None:
+        return []
+    gains = summary.get("measures", {}).get("all", {})
+    return [
+        _percent(name, pair[0].get(key), pair[1].get(key), _spread(gains.get(f"{key}_gain")))
+        for key, name in names.items()
+    ]
 
 
 def class_scores(summary: Mapping[str, Any]) -> list[Comparison]:
@@ -81,7 +96,11 @@ def class_scores(summary: Mapping[str, Any]) -> list[Comparison]:
     if pair is None:
         return []
     raw, refined = (scores.get("iou", {}) for scores in pair)
-    return [_percent(name, raw.get(name), refined.get(name)) for name in dict.fromkeys([*raw, *refined])]
+    gains = summary.get("measures", {}).get("class", {})
+    return [
+        _percent(name, raw.get(name), refined.get(name), _spread(gains.get(name, {}).get("iou_gain")))
+        for name in dict.fromkeys([*raw, *refined])
+    ]
 
 
 def image_scores(summary: Mapping[str, Any]) -> list[Comparison]:
@@ -90,9 +109,11 @@ def image_scores(summary: Mapping[str, Any]) -> list[Comparison]:
     if pair is None:
         return []
     degraded, restored = pair
+    gains = summary.get("measures", {}).get("all", {})
+    psnr, ssim = (_spread(gains.get(name)) for name in ("psnr_gain", "ssim_gain"))
     return [
-        Comparison("PSNR", number(degraded.get("psnr")), number(restored.get("psnr")), 2, "dB", "dB"),
-        Comparison("SSIM", number(degraded.get("ssim")), number(restored.get("ssim")), 3),
+        Comparison("PSNR", number(degraded.get("psnr")), number(restored.get("psnr")), 2, "dB", "dB", psnr),
+        Comparison("SSIM", number(degraded.get("ssim")), number(restored.get("ssim")), 3, spread=ssim),
     ]
 
 
@@ -172,6 +193,8 @@ def _masks(summary: Mapping[str, Any]) -> list[str]:
     score = f"The refined masks score {text(miou.after)} % mIoU"
     if miou.difference is None:
         return [f"{score}."]
+    if miou.unsure:
+        return [f"{score}, {miou.texts[2]} against the raw ones, which may be chance."]
     words = {"better": f"{_size(miou)} points above", "worse": f"{_size(miou)} points below", "same": "the same as"}
     return [f"{score}, {words[miou.verdict]} the raw ones."]
 
@@ -183,6 +206,11 @@ def _images(summary: Mapping[str, Any]) -> list[str]:
     psnr = scores[0]
     if psnr.difference is None:
         return []
+    if psnr.unsure:
+        return [
+            f"Restored images are {psnr.texts[2]} closer to the clean ones than the input is, which may be chance "
+            f"(PSNR {text(psnr.before, 2)} → {text(psnr.after, 2)} dB)."
+        ]
     words = {
         "better": f"{_size(psnr)} dB closer to the clean ones than the input is",
         "worse": f"{_size(psnr)} dB further from the clean ones than the input is",
@@ -289,7 +317,13 @@ def _pair(summary: Mapping[str, Any], before: str, after: str) -> tuple[Mapping[
     return summary.get(before, {}), summary.get(after, {})
 
 
-def _percent(name: str, before: Any, after: Any) -> Comparison:
+def _spread(score: Mapping[str, Any] | None) -> tuple[float, float] | None:
+    """A score's interval, where it has one that is no single point."""
+    low, high = (None if score is None else number(score.get(key)) for key in ("low", "high"))
+    return None if low is None or high is None or low == high else (low, high)
+
+
+def _percent(name: str, before: Any, after: Any, spread: tuple[float, float] | None = None) -> Comparison:
     shares = number(before), number(after)
     raw, refined = (None if share is None else 100 * share for share in shares)
-    return Comparison(name, raw, refined, 1, "%", "points")
+    return Comparison(name, raw, refined, 1, "%", "points", spread and (100 * spread[0], 100 * spread[1]))

@@ -265,13 +265,14 @@ def facts_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if (start, end, every) != (0.0, None, 1):
         until = "the end" if end is None else f"{end:g} s"
         yield "frames", f"from {start:g} s to {until}" + f", one in {every}" * (every > 1)
-    yield from _flat("bundle", summary["bundle"])
+    yield from flat("bundle", summary["bundle"])
     yield "made by", f"coop_perception {version('coop_perception')}"
 
 
-def _flat(label: str, value: Any) -> Iterator[tuple[str, str]]:
+def flat(label: str, value: Any) -> Iterator[tuple[str, str]]:
+    """A fact as (label, value); of several in one, each."""
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _flat(f"{label} {key}", part)
+            yield from flat(f"{label} {key}", part)
     else:
-        yield label, figures.DASH if value is None else str(value)
+        yield label, figures.DASH if value is None else plain(value)
