@@ -13,6 +13,7 @@ import resource
 import statistics
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,6 +24,7 @@ from support.goals import Goal, report
 from support.no_networks import no_networks
 
 from coop_perception.contracts import STAGES
+from coop_perception.engines import Engine
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.evaluation import offline
 from coop_perception.evaluation.fleet import evaluate_all, threads_of
@@ -38,13 +40,15 @@ RATE_NS = 100_000_000
 SIZE = (640, 480)
 """Width and height of frames that networks run on."""
 SMALL = (48, 64)
+Clocks = tuple[float, float]
+"""Seconds of the wall's and of the processor's."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="model bundle (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=30, help="of a turn (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each (default: %(default)s)")
     parser.add_argument("--long", type=int, default=10_000, help="frames of the long recording (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -82,21 +86,15 @@ def write(path: Path, frames: list[np.ndarray]) -> None:
 def overhead(
     place: Path, path: Path, frame: np.ndarray, frames: int, rounds: int
 ) -> tuple[float, dict[str, list[float]]]:
-    """Frames/s of `evaluate_bag` over those of the pipeline alone: from the first frame that the networks get to the
-    last row, without loading and without the pictures of the report. And both in each turn, with the processor's time
-    for a frame: what the networks leave idle is all that the rest can hide in."""
+    """Frames/s of `evaluate_bag` over those of the pipeline alone, both through the same networks. And both in each
+    turn, with the processor's time for a frame: what the networks leave idle is all that the rest can hide in."""
     bundle = load_bundle(path)
-    pipeline = Pipeline(bundle, load_engines(bundle, STAGES, EngineSettings()))
+    engines = load_engines(bundle, STAGES, EngineSettings())
+    pipeline = Pipeline(bundle, engines)
     pipeline.warm_up()
-    through_networks = offline._run
-    turns: dict[str, list[float]] = {
-        "bare_fps": [],
-        "evaluate_bag_fps": [],
-        "bare_cpu_ms": [],
-        "evaluate_bag_cpu_ms": [],
-    }
+    turns: dict[str, list[float]] = {f"{n}_{what}": [] for n in ("bare", "evaluate_bag") for what in ("fps", "cpu_ms")}
 
-    def took(name: str, begun: tuple[float, float], ended: tuple[float, float]) -> None:
+    def took(name: str, begun: Clocks, ended: Clocks) -> None:
         turns[f"{name}_fps"].append(frames / (ended[0] - begun[0]))
         turns[f"{name}_cpu_ms"].append((ended[1] - begun[1]) * 1e3 / frames)
 
@@ -105,24 +103,40 @@ def overhead(
         for _ in range(frames):
             pipeline.run([frame], OUTPUTS)
         took("bare", begun, clocks())
-        rows: list[tuple[float, float]] = []
-        starts: list[tuple[float, float]] = []
-
-        def run(*arguments: Any, starts: list[tuple[float, float]] = starts) -> Any:
-            starts.append(clocks())
-            return through_networks(*arguments)
-
         task = Task(place / "one", place / f"out{number}", path, over_time=OverTime(skip_when_clear=False))
-        task.out.mkdir()
-        with patch.object(offline, "_run", run):
-            offline.evaluate_offline(task, advance=lambda _done, _all, rows=rows: rows.append(clocks()))
-        took("evaluate_bag", starts[0], rows[-1])
+        took("evaluate_bag", *first_frame_to_last_row(task, engines, frames))
     ratios = [e / b for e, b in zip(turns["evaluate_bag_fps"], turns["bare_fps"], strict=True)]
     return statistics.median(ratios), turns
 
 
-def clocks() -> tuple[float, float]:
-    """The wall's and the processor's."""
+class AllRows(Exception):  # noqa: N818 - it is no error
+    """Every frame has its row: what comes then, scores and pictures, is not for each frame."""
+
+
+def first_frame_to_last_row(task: Task, engines: dict[str, Engine], frames: int) -> tuple[Clocks, Clocks]:
+    """When an evaluation gives the networks its first frame, and when the last one's row is in the journal."""
+    through_networks, starts, ends = offline._run, list[Clocks](), list[Clocks]()
+
+    def run(*arguments: Any) -> Any:
+        starts.append(clocks())
+        return through_networks(*arguments)
+
+    def advance(done: int, _: int) -> None:
+        if done == frames:
+            ends.append(clocks())
+            raise AllRows
+
+    task.out.mkdir()
+    with (
+        patch.object(offline, "_run", run),
+        patch.object(offline, "load_engines", lambda *_: engines),
+        suppress(AllRows),
+    ):
+        offline.evaluate_offline(task, advance=advance)
+    return starts[0], ends[0]
+
+
+def clocks() -> Clocks:
     return time.perf_counter(), time.process_time()
 
 
