@@ -19,6 +19,7 @@ from coop_perception.evaluation.report.frames import FrameScore, Sample, Shown
 from coop_perception.evaluation.scoring import Outputs
 from coop_perception.evaluation.summary import summarise
 from coop_perception.evaluation.table import Table
+from coop_perception.metrics import PSNR_CAP
 from coop_perception.recordings.cameras import camera_of
 from coop_perception.recordings.recording import Recording
 
@@ -126,9 +127,9 @@ def _shown(table: Table, bundle: Bundle, choice: Choice, sample: Sample) -> Show
     names = [c.name for c, iou in zip(bundle.classes, ious[0], strict=False) if not math.isnan(iou)]
     conditions = [name for name, rows in conditions_in(table).items() if rows[choice.row]]
     scores = {
-        label: float(table.numbers[name][choice.row])
+        label: min(value, PSNR_CAP) if name.startswith("psnr") else value
         for name, label in SHOWN_SCORES.items()
-        if not math.isnan(table.numbers[name][choice.row])
+        if not math.isnan(value := float(table.numbers[name][choice.row]))
     }
     return Shown(f"{choice.why}: {sample.title}", sample, tuple(conditions), tuple(names), scores)
 
