@@ -125,6 +125,12 @@ def decode_values(data: Any, limits: Limits = LABELS) -> NDArray[Any]:
     return _pixels(_picture(data, header), header, cv2.IMREAD_UNCHANGED)
 
 
+def png_bits(data: Any) -> int:
+    """Bits of a sample, of a PNG as its header says them; 8 of any other format, and of what is cut off there."""
+    head = bytes(memoryview(data)[:25])
+    return head[24] if len(head) == 25 and _FORMATS["png"].magic.match(head) else 8
+
+
 def _picture(data: Any, header: Header) -> Any:
     return header.picture() if isinstance(header, Png) else data
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_perception.encoded_images import CAMERAS, MAX_PIXELS, Limits, decode_values
+from coop_perception.encoded_images import CAMERAS, MAX_PIXELS, Limits, decode_values, png_bits
 from coop_perception.encoded_images import decode as decode_file
 from coop_perception.image_headers import BeyondLimitsError, EncodedImageError
 from coop_perception.shown import LONGEST, plain, shown
@@ -92,6 +92,11 @@ _LAYOUTS = {
     **{f"bayer_{name}8": _Layout(1, code, horizontal_pairs=True) for name, code in _BAYER.items()},
     **{f"bayer_{name}16": _Layout(1, code, 16, horizontal_pairs=True) for name, code in _BAYER.items()},
 }
+_DARK = 64  # a quarter of white: what 14 bits of 16 reach
+EMPTY_BITS = (
+    "below a quarter of white, which is 65535; if the sensor has fewer bits, have the driver shift them up; masks of "
+    "nearly black images mean little"
+)
 _MASK_ENCODINGS = ("mono8", "8UC1")
 _SAMPLES = {16: "u2", 32: "f4"}
 _DEPTH_LAYOUTS = {"16UC1": _Layout(1, None, 16), "32FC1": _Layout(1, None, 32)}
@@ -152,11 +157,28 @@ def decode_compressed(message: CompressedImageMessage, limits: Limits = CAMERAS)
     return _convert(image, _LAYOUTS["rgb8" if "compressed rgb" in message.format else "bgr8"])
 
 
+def is_nearly_black(image: UInt8Array) -> bool:
+    """Whether nothing in it is brighter than a quarter of white: taken in the dark, or made of samples of 10 to 14 bits
+    that lie in 16 and were not shifted up."""
+    return int(image.max()) <= _DARK
+
+
+def nearly_black(count: int, every: int) -> str:
+    """What is said of files of which so many are."""
+    return (
+        f"{count} of {every} images are nearly black, nothing in them is brighter than a quarter of white; files of 16 "
+        "bits have to reach 65535, so scale up those of sensors with fewer"
+    )
+
+
 def leaves_high_bits_empty(message: ImageMessage | CompressedImageMessage, image: UInt8Array) -> bool:
-    """Whether an image of 16-bit samples, decoded, stays below a quarter of their range: in the dark, or of a sensor of
-    10 to 14 bits whose driver does not shift them up."""
-    said = message.format if isinstance(message, CompressedImageMessage) else message.encoding
-    return said.partition(";")[0].strip().endswith("16") and int(image.max()) < 64
+    """Whether an image of 16-bit samples, decoded, is nearly black."""
+    if isinstance(message, CompressedImageMessage):
+        bits = png_bits(message.data)
+    else:
+        layout = _LAYOUTS.get(message.encoding)
+        bits = layout.bits if layout else 8
+    return bits == 16 and is_nearly_black(image)
 
 
 def to_mask(message: ImageMessage | CompressedImageMessage) -> UInt8Array:

@@ -15,7 +15,8 @@ from coop_perception.contracts import CONTRACTS, Bundle
 from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.engines.frame_pass import SIZE, Feed, Image, Run, outputs_of, with_engines
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
-from coop_perception.image_files import image_files, read_image
+from coop_perception.image_files import DatasetError, image_files, read_image
+from coop_perception.images import is_nearly_black, nearly_black
 from coop_perception.sample_scene.drive import SampleDrive
 
 SAMPLE_DRIVES = "sample drives"
@@ -39,7 +40,7 @@ def calibration_frames(images: Path | None = None) -> CalibrationFrames:
     """Frames of a folder of images, every second one to check with; or of two sample drives, one to check with.
 
     Raises:
-        DatasetError: the folder holds no image, or one cannot be read.
+        DatasetError: the folder holds no image, one cannot be read, or all are nearly black.
     """
     if images is None:
         return CalibrationFrames([image for image, _ in _drive(1, (0, -1))], checking_frames(), SAMPLE_DRIVES)
@@ -48,6 +49,8 @@ def calibration_frames(images: Path | None = None) -> CalibrationFrames:
     frames = [
         np.asarray(cv2.resize(read_image(file), SIZE[::-1], interpolation=cv2.INTER_AREA), np.uint8) for file in files
     ]
+    if all(is_nearly_black(frame) for frame in frames):
+        raise DatasetError(f"{images}: {nearly_black(len(frames), len(frames))}; nothing can be calibrated on them")
     digest = hashlib.sha256()
     for frame in frames:
         digest.update(frame.tobytes())

@@ -15,7 +15,7 @@ from coop_perception import topics
 from coop_perception.contracts import Bundle
 from coop_perception.evaluation.folders import Folders
 from coop_perception.image_files import DatasetError
-from coop_perception.images import decode, to_mask
+from coop_perception.images import EMPTY_BITS, decode, leaves_high_bits_empty, to_mask
 from coop_perception.recordings.cameras import (
     camera_prefix,
     find_image_topic,
@@ -197,7 +197,13 @@ def decode_frame(recording: Recording, chosen: Topics, found: Found, folders: Fo
             warnings.append(f"{topic}: {error}")
             return None
 
-    image, reference = decoded(chosen.image, decode), decoded(chosen.reference_image, decode)
+    def image_of(message: Any) -> NDArray[np.uint8]:
+        found = decode(message)
+        if leaves_high_bits_empty(message, found):
+            warnings.append(f"{chosen.image}: 16 bits that stay {EMPTY_BITS}")
+        return found
+
+    image, reference = decoded(chosen.image, image_of), decoded(chosen.reference_image, decode)
     mask = decoded(chosen.reference_mask, to_mask)
     applied = decoded(chosen.reference_condition, applied_levels)
     if folders is not None:

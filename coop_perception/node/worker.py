@@ -16,7 +16,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from coop_perception.contracts import STAGES, Bundle
 from coop_perception.encoded_images import Limits
 from coop_perception.engines.cuda import GpuLostError
-from coop_perception.images import ImageError, decode, leaves_high_bits_empty
+from coop_perception.images import EMPTY_BITS, ImageError, decode, leaves_high_bits_empty
 from coop_perception.model.conditions import Conditions, present
 from coop_perception.model.over_time import CameraConditions
 from coop_perception.model.pipeline import Pipeline, Result, outputs_of
@@ -227,10 +227,7 @@ class Worker:
         channel = self._channels[camera]
         channel.nearly_black = channel.nearly_black + 1 if leaves_high_bits_empty(frame.message, image) else 0
         if channel.nearly_black == NEARLY_BLACK_FRAMES:
-            self._loggers[camera].warning(
-                f"{NEARLY_BLACK_FRAMES} images of 16 bits in a row stay below a quarter of white, which is 65535; if "
-                "the sensor has fewer bits, have the driver shift them up; masks of nearly black images mean little"
-            )
+            self._loggers[camera].warning(f"{NEARLY_BLACK_FRAMES} images of 16 bits in a row stay {EMPTY_BITS}")
 
     def _run(
         self,

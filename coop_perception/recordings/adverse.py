@@ -19,7 +19,16 @@ from coop_perception.degradations import degrade_by
 from coop_perception.degradations.depth import ground_plane_depth, with_unknown_filled
 from coop_perception.degradations.scene import intrinsics_of
 from coop_perception.degradations.street import depth_from_street_labels
-from coop_perception.images import ImageError, decode, fill_compressed, fill_image, to_depth, to_mask
+from coop_perception.images import (
+    EMPTY_BITS,
+    ImageError,
+    decode,
+    fill_compressed,
+    fill_image,
+    leaves_high_bits_empty,
+    to_depth,
+    to_mask,
+)
 from coop_perception.recordings.cameras import (
     camera_prefix,
     find_image_topic,
@@ -115,7 +124,7 @@ def make_adverse(
 
 
 class _Camera:
-    """One camera's images, made adverse. `assumed`: what stood in for what the recording does not say."""
+    """One camera's images, made adverse. `assumed`: what stood in, and what is odd."""
 
     def __init__(
         self, recording: Recording, topic: str, schedule: Schedule, seed: int, classes: Sequence[SemanticClass]
@@ -161,6 +170,8 @@ class _Camera:
             message = self._recording.deserialize(given)
             try:
                 clear = decode(message)
+                if leaves_high_bits_empty(message, clear):
+                    self.assumed[f"images of 16 bits that stay {EMPTY_BITS}"] = None
             except ImageError as error:
                 self.unreadable += 1
                 self.first_error = self.first_error or str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -18,6 +19,7 @@ from coop_perception.camera import Intrinsics
 from coop_perception.classes import CAMVID_CLASSES, SemanticClass
 from coop_perception.degradations import CONDITIONS, degrade_by
 from coop_perception.exit_codes import IncompleteError
+from coop_perception.images import is_nearly_black, nearly_black
 from coop_perception.model.bundle import load_bundle
 from coop_perception.recordings import sources
 from coop_perception.recordings.adverse import make_adverse
@@ -93,9 +95,11 @@ def make_recording(request: Request) -> None:
     with RecordingWriter(request.out, request.storage, overwrite=request.force) as writer:
         cameras = dict(zip(request.camera, _sources(request, schedule, classes), strict=True))
         rate = _rate(cameras)
-        written = _write_frames(writer, request, schedule, cameras, rate, console)
+        written, dark = _write_frames(writer, request, schedule, cameras, rate, console)
     names = f"camera{'s' * (len(cameras) > 1)} {', '.join(cameras)}"
     say(f"{request.out}: {written} frames, {_described(request, schedule)}, {names}")
+    for camera, count in dark.items():
+        say(f"warning: {camera}: {nearly_black(count, written)}")
     if schedule.unit == "seconds" and request.schedule is not None and schedule.end > written / rate:
         say(f"{request.schedule}: goes on to {schedule.end:g} s, the recording ends after {written / rate:g} s")
 
@@ -107,12 +111,13 @@ def _write_frames(
     cameras: Mapping[str, Source],
     rate: float,
     console: Console,
-) -> int:
-    """All cameras' frames, in step; returns how many there are of the longest."""
+) -> tuple[int, Counter[str]]:
+    """All cameras' frames, in step; returns how many there are of the longest, and by camera how many came nearly
+    black."""
     most = max(source.count for source in cameras.values())
     if schedule.unit == "share" and not most:
         raise ValueError(f"{request.schedule}: unit is share, but the video does not say its length: give --frames")
-    written = 0
+    written, dark = 0, Counter[str]()
     rows = zip_longest(*(source.frames for source in cameras.values()))
     for index, row in enumerate(track(rows, "Recording", most, console=console)):
         stamp_ns = START_NS + round(index * 1e9 / rate)
@@ -121,6 +126,8 @@ def _write_frames(
         for number, ((camera, source), frame) in enumerate(zip(cameras.items(), row, strict=True)):
             if frame is not None:
                 image = frame.image if frame.seen is None else frame.seen
+                if is_nearly_black(image):
+                    dark[camera] += 1
                 image = degrade_by(
                     image,
                     parameters,
@@ -135,7 +142,7 @@ def _write_frames(
                     topic = reference_condition_topic(f"/{camera}/image_raw")
                     writer.write(topic, message, APPLIED_TYPE, stamp_ns)
         written = index + 1
-    return written
+    return written, dark
 
 
 def _rate(cameras: Mapping[str, Source]) -> float:

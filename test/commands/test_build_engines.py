@@ -39,6 +39,7 @@ from coop_perception.engines.frame_pass import with_engines
 from coop_perception.engines.loading import load_file
 from coop_perception.engines.precisions import Graphs
 from coop_perception.engines.profiles import Profile, profiles
+from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import MANIFEST, load_bundle, sha256
 from coop_perception.sample_scene.drive import SampleDrive
 from coop_perception.views import scene_view
@@ -661,6 +662,12 @@ def test_points_of_miou_are_lost_against_what_is_shown(tmp_path: Path) -> None:
     cost = precision_cost(bundle, gives(shown), gives(wrong), frames, [shown])
     assert cost.miou_lost == pytest.approx(100 - 100 * (2 / 3 + 1 / 2) / 2)
     assert precision_cost(bundle, gives(shown), gives(wrong), frames).miou_lost is None
+
+
+def test_nothing_is_calibrated_on_images_that_are_nearly_black(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), np.full((48, 64, 3), 4095, np.uint16))
+    with pytest.raises(DatasetError, match="1 of 1 images are nearly black"):
+        calibration.calibration_frames(tmp_path)
 
 
 def test_calibration_takes_a_folder_apart(images: Path) -> None:

@@ -106,6 +106,13 @@ def test_folder_with_labels(tmp_path):
     assert (info.width, info.height, info.k[2]) == (WIDTH, HEIGHT, (WIDTH - 1) / 2)
 
 
+def test_files_of_fewer_bits_than_they_have_room_for_are_told(tmp_path, capsys):
+    images, _ = write_pairs(tmp_path)
+    cv2.imwrite(str(images / "f1.png"), np.full((HEIGHT, WIDTH, 3), 4095, np.uint16))
+    make(tmp_path / "bag", "--images", images)
+    assert "front: 1 of 3 images are nearly black" in capsys.readouterr().err
+
+
 def test_folder_without_labels_has_no_reference_mask(tmp_path):
     images, _ = write_pairs(tmp_path)
     found = make(tmp_path / "bag", "--images", images, "--frames", 2)

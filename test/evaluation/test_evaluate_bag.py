@@ -125,6 +125,20 @@ def test_malformed_frames_are_dropped_and_counted(tmp_path: Path, bundle: Path) 
     assert "mask" not in summary  # no reference, no score
 
 
+def test_sensors_of_fewer_bits_than_their_encoding_are_told(tmp_path: Path, bundle: Path) -> None:
+    """Twelve bits in sixteen, but for one frame: what the networks get is nearly black."""
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(3):
+            samples = np.full((HEIGHT, WIDTH, 1), 4095 if index else 65535, "<u2")
+            message = image_message(samples.view(np.uint8).reshape(HEIGHT, 2 * WIDTH), "mono8", "front", index * SECOND)
+            message.encoding, message.width = "mono16", WIDTH
+            writer.write("/front/image_raw", message, IMAGE_TYPE, index * SECOND)
+    run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+    (warning,) = json.loads((tmp_path / "out" / "summary.json").read_text())["warnings"]
+    assert warning.startswith("frame 1 and 1 more: /front/image_raw: 16 bits that stay below a quarter of white")
+    assert "below a quarter of white" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_references_that_cannot_be_used_are_missing_ones(tmp_path: Path, bundle: Path) -> None:
     """Damaged in the middle of a recording whose images are whole; and images were lost before it was written."""
     with RecordingWriter(tmp_path / "bag") as writer:

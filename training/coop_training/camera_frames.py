@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.image_files import image_files, read_image
-from coop_perception.images import ImageError, decode
+from coop_perception.images import ImageError, decode, is_nearly_black, nearly_black
 from coop_perception.recordings.cameras import find_image_topic
 from coop_perception.recordings.recording import Recording, RecordingError
 from coop_training.evaluation import spread
@@ -60,6 +60,8 @@ def read_camera(
         fitted += frames[:-last]
         held += frames[-last:]
         say(f"{source}: {len(frames)} frames, the last {min(last, len(frames))} of them held out")
+        if dark := sum(map(is_nearly_black, frames)):
+            say(f"warning: {source}: {nearly_black(dark, len(frames))}")
     if len(fitted) + len(held) < LEAST:
         raise CameraError(
             f"{', '.join(map(str, (*bags, *folders)))}: {len(fitted) + len(held)} frames that can be read, expected "

@@ -34,7 +34,7 @@ from coop_training.layouts.folders import paired_items
 from coop_training.layouts.frame import Item, LabelledFrame, ReadyMade
 from coop_training.panels import write_panels
 from coop_training.results import write_results
-from coop_training.tables import absent, harm, report, summary
+from coop_training.tables import harm, report, summary, warnings
 
 FILES = ("results.json", "results.md", "panels")
 
@@ -147,8 +147,8 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
             f"{arguments.labels}: no pixel of {evaluation.results.images} labels is of a class: there is nothing to "
             "score; leave --labels out to score images alone"
         )
-    if evaluation.results.absent:
-        print(f"coop-evaluate: warning: {absent(evaluation.results)}", file=sys.stderr)
+    for line in warnings(evaluation.results):
+        print(f"coop-evaluate: warning: {line}", file=sys.stderr)
     results, tables, _ = (arguments.out.resolve() / name for name in FILES)
     write_results(results, evaluation.results)
     write_whole(tables, report(evaluation.results).encode())

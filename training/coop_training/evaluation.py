@@ -16,6 +16,7 @@ from rich.progress import track
 from coop_perception.classes import IGNORE_ID, SemanticClass
 from coop_perception.evaluation.report.frames import Sample
 from coop_perception.image_files import DatasetError
+from coop_perception.images import is_nearly_black
 from coop_perception.metrics import (
     calibration,
     confidence_counts,
@@ -59,7 +60,7 @@ Merge = NDArray[np.uint8]
 @dataclass(frozen=True, slots=True)
 class _Score:
     """One image in one case: its name, confusion matrices, counts of confidences, (PSNR, SSIM), the estimate (None: no
-    such), and the pictures where they are to be looked at."""
+    such), the pictures where they are to be looked at, and whether the clear image is nearly black."""
 
     name: str
     raw: NDArray[np.int64]
@@ -69,6 +70,7 @@ class _Score:
     restored: tuple[float, float]
     estimate: Conditions | None
     sample: Sample | None
+    dark: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ def evaluate(
         suite=suite,
         images=len(entries),
         absent=_absent(scores[Case(CLEAR)], classes) if merge is None else [],
+        nearly_black=sum(one.dark for one in scores[Case(CLEAR)]),
         clean=clean,
         conditions=by_condition,
         mean=_mean_over([of for name, of in by_condition.items() if name in adverse]),
@@ -213,6 +216,7 @@ def _score_image(
 ) -> Iterator[_Score]:
     """One image in every case, in order."""
     frame = entry.item.read()
+    dark = is_nearly_black(frame.image)
 
     def image_scores(reference: Pixels, other: Pixels) -> tuple[float, float]:
         try:
@@ -242,6 +246,7 @@ def _score_image(
             restored=image_scores(reference, result.restored),
             estimate=result.condition,
             sample=sample,
+            dark=dark,
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coop_perception.classes import IGNORE_ID
 from coop_perception.image_files import DatasetError
+from coop_perception.images import is_nearly_black, nearly_black
 from coop_training.config import DataConfig
 from coop_training.frames import TrainingFrames
 from coop_training.layouts.frame import LabelledFrame
@@ -18,6 +19,8 @@ from coop_training.layouts.frame import LabelledFrame
 SURVEYED_FRAMES = 500
 """Of a data set that is not held in memory, classes are counted in at least so many frames, evenly spread, and in fewer
 than twice as many."""
+LOOKED_AT_FRAMES = 50
+"""How many, or somewhat more, are looked at for whether they show anything."""
 
 
 def frames_by_class(frames: Sequence[LabelledFrame]) -> dict[int, list[int]]:
@@ -49,6 +52,14 @@ def label_counts(frames: Sequence[LabelledFrame]) -> NDArray[np.float64]:
     for index in surveyed(frames):
         counts += weights[index] * np.bincount(frames[index].mask.ravel(), minlength=256)
     return counts
+
+
+def dark_frames(frames: Sequence[LabelledFrame]) -> str:
+    """What is said of clear frames that are nearly black, by some that are evenly spread; empty where none is."""
+    indices = surveyed(frames)
+    looked_at = indices[:: max(1, len(indices) // LOOKED_AT_FRAMES)]
+    dark = sum(is_nearly_black(frames[index].image) for index in looked_at)
+    return nearly_black(dark, len(looked_at)) if dark else ""
 
 
 def class_weights(counts: NDArray[np.float64], labels: int) -> Tensor:

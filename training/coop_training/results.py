@@ -120,6 +120,8 @@ class Results(_Record):
     images: int
     absent: list[str] = []
     """Classes of which no label has a pixel, where there are labels: mIoU is over the others."""
+    nearly_black: int = 0
+    """Of the images, as they are without a condition."""
     clean: Scores
     conditions: dict[str, ConditionScores]
     mean: Scores | None = None

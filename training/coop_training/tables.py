@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
+from coop_perception.images import nearly_black
 from coop_training.results import HARM_DB, HARM_POINTS, HarmSummary, ImageScores, MaskScores, Results, Scores
 
 DASH = "–"
@@ -19,7 +20,7 @@ def report(results: Results) -> str:
         "Means over each condition's levels. Masks are scored on the confusion matrix pooled over all images, over the "
         "classes present in the reference; PSNR (dB) and SSIM are means over images.",
         "## Summary",
-        *([absent(results)] if results.absent else []),
+        *warnings(results),
         summary(results),
         *([harm(results.harm)] if results.harm else []),
         "Won back: the share of the mIoU lost to the condition that refinement regains, "
@@ -37,9 +38,14 @@ def report(results: Results) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def absent(results: Results) -> str:
-    """What the scores of masks do not rest on."""
-    return f"No label has a pixel of {', '.join(results.absent)}: mIoU is over the other classes."
+def warnings(results: Results) -> list[str]:
+    """What the scores do not rest on, or rest on that shows little."""
+    lines = []
+    if results.absent:
+        lines.append(f"No label has a pixel of {', '.join(results.absent)}: mIoU is over the other classes.")
+    if results.nearly_black:
+        lines.append(nearly_black(results.nearly_black, results.images) + ".")
+    return lines
 
 
 def summary(results: Results) -> str:

@@ -24,7 +24,7 @@ from coop_training.earlier import put_aside
 from coop_training.estimator import fit_estimator
 from coop_training.frames import load_frames, validation_frames
 from coop_training.interrupt import Interrupt
-from coop_training.label_survey import check_labels, class_weights, label_counts
+from coop_training.label_survey import check_labels, class_weights, dark_frames, label_counts
 from coop_training.loop import PROGRESS, run_stage
 from coop_training.model import Cooperative
 from coop_training.networks.encoder import load_pretrained
@@ -118,7 +118,7 @@ def train(
     validation = validation_frames(config.data, config.conditions, FRAMES)  # in all processes, to fail in all
     console.print(f"{len(frames)} training frames, {len(validation)} to validate on")
     counts = label_counts(frames)
-    for line in check_labels(counts, config.data):
+    for line in filter(None, [*check_labels(counts, config.data), dark_frames(frames)]):
         console.print(f"warning: {line}")
     if config.mixtures and not config.data.can_show("fog"):
         console.print(f"warning: there is no fog, nor rain's veil, for want of depth: {config.data.lacks_depth}")

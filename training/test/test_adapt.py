@@ -48,6 +48,14 @@ def test_frames_are_spread_over_recordings_and_folders_and_the_last_are_held_out
     assert (len(few.fitted), len(few.held)) == (6, 2)
 
 
+def test_frames_that_are_nearly_black_are_told(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 8)
+    cv2.imwrite(str(folder / "003.png"), np.full((HEIGHT, WIDTH, 3), 4095, np.uint16))
+    said: list[str] = []
+    read_camera([], [folder], None, 100, said.append)
+    assert f"warning: {folder}: 1 of 8 images are nearly black" in said[-1]
+
+
 def test_a_handful_of_frames_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(CameraError, match="images: 3 frames that can be read, expected 8 at least"):
         read_camera([], [write_images(tmp_path / "images", 3)], None, 100, lambda line: None)

@@ -290,6 +290,21 @@ def test_images_of_any_size_are_scored_at_their_own(
     assert results.images == 3
 
 
+def test_images_that_are_nearly_black_are_told(
+    folders: tuple[Path, Path],
+    options: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As files of 16 bits are that hold 12."""
+    cv2.imwrite(str(folders[0] / "1.png"), np.full((HEIGHT, WIDTH, 3), 4095, np.uint16))
+    assert run(monkeypatch, *options, "--conditions", "jpeg") == 0
+    assert "warning: 1 of 5 images are nearly black" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out/results.json").read_text())["nearly_black"] == 1
+    assert "1 of 5 images are nearly black" in (tmp_path / "out/results.md").read_text()
+
+
 def test_restore_then_segment(options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative's red channel is no class anywhere."""
     assert run(monkeypatch, *options, "--conditions", "jpeg", "--restore-then-segment") == 0

@@ -14,7 +14,7 @@ import trees
 from coop_training.config import DataConfig
 from coop_training.data import AdverseCrops, Conditions, Sample
 from coop_training.frames import TrainingFrames, load_frames, unlabelled, with_cameras
-from coop_training.label_survey import check_labels, class_weights, label_counts
+from coop_training.label_survey import check_labels, class_weights, dark_frames, label_counts
 from coop_training.layouts.frame import NO_DEPTH, LabelledFrame
 from coop_training.mixtures import KINDS
 from coop_training.strength import strength_of
@@ -264,6 +264,14 @@ def test_classes_that_no_label_has_are_named(tmp_path: Path) -> None:
     config = two_classes(tmp_path, 1)
     (line,) = check_labels(label_counts(load_frames(config, ())), config)
     assert line == "car: no pixel in the frames that were surveyed; masks hold 0, 1: its label is 2"
+
+
+def test_frames_that_are_nearly_black_are_told() -> None:
+    """As files of 16 bits are that hold 12."""
+    mask = np.zeros((4, 6), np.uint8)
+    bright = replace(blank(mask), image=np.full((4, 6, 3), 90, np.uint8))
+    assert dark_frames([bright, blank(mask)]).startswith("1 of 2 images are nearly black")
+    assert not dark_frames([bright])
 
 
 def test_a_single_class_cannot_be_learnt(tmp_path: Path) -> None:
