@@ -17,8 +17,11 @@ from coop_perception.image_headers import EncodedImageError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 OTHER_SUFFIXES = (".avif", ".dng", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm")
 """Of images that are not read: where they lie among others, a data set would be smaller than it is, without a word."""
-SYSTEM_FOLDERS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
-"""Of thumbnails, forks and bins, which systems and network storage leave inside folders."""
+SYSTEM_FOLDERS = {
+    *("@eaDir", "__MACOSX", "System Volume Information", "lost+found"),
+    *("$RECYCLE.BIN", "#recycle", "@Recycle", "#snapshot", "@Recently-Snapshot"),
+}
+"""Of thumbnails, forks, bins and earlier states, which systems and network storage leave inside folders."""
 
 
 class DatasetError(ValueError):

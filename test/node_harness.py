@@ -33,7 +33,7 @@ from coop_perception.images import fill_image
 from coop_perception_msgs.msg import CameraStatus, PipelineStatus
 
 NODE = "/coop_perception"
-DEADLINE = 30.0
+DEADLINE = 90.0
 
 
 def claim_domain() -> int:

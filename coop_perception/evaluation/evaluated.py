@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coop_perception.contracts import Bundle
 from coop_perception.evaluation.evaluation import Findings, Frame, Topics, decode_frame, find_frames
@@ -74,7 +75,7 @@ def evaluated(
         folders: of references.
         known: what is known better than by the rows.
     """
-    tell_warnings(table, findings)
+    tell_warnings(table, cameras, findings)
     choices = gallery(table, [c.name for c in bundle.classes])
     rows = {*overview(table), *(choice.row for choice in choices)}
     samples: dict[int, Sample] = {}
@@ -134,29 +135,46 @@ def _shown(table: Table, bundle: Bundle, choice: Choice, sample: Sample) -> Show
     return Shown(f"{choice.why}: {sample.title}", sample, tuple(conditions), tuple(names), scores)
 
 
-def tell_warnings(table: Table, findings: Findings) -> None:
-    """What frames warn of, once for each kind, with how many they are; references that cannot be used make the results
-    incomplete where they are many."""
+def tell_warnings(table: Table, cameras: Sequence[Topics], findings: Findings) -> None:
+    """What frames warn of, once for each kind, with how many they are, and what scores do not rest on."""
     found: Counter[str] = Counter()
     first: dict[str, int] = {}
-    for frame, text in zip(table.whole["frame"].tolist(), table.texts["warnings"].tolist(), strict=True):
-        for warning in filter(None, text.split("\n")):
-            found[warning] += 1
-            first.setdefault(warning, frame)
-    references: Counter[str] = Counter()
+    for frame, warning in _warnings(table):
+        found[warning] += 1
+        first.setdefault(warning, frame)
+    for chosen in cameras:
+        camera = camera_of(chosen.image)
+        of_camera = table.of(table.texts["camera"] == camera)
+        scores = of_camera.numbers
+        _tell_references(of_camera, "mask", chosen.reference_mask, (scores["miou_raw"], scores["miou"]), findings)
+        _tell_references(of_camera, "image", chosen.reference_image, (scores["psnr_degraded"],), findings)
     for warning, count in found.items():
         where = f"frame {first[warning]}" + (f" and {count - 1} more" if count > 1 else "")
         findings.warnings.append(f"{where}: {warning}")
-        place = warning.partition(": ")[0]
-        if "reference" in place:
-            references[place] += count
-    for place, count in references.items():
-        findings.note(f"{count} of {len(table)} references on {place} cannot be used", 1 - count / len(table))
-    processed = int((table.texts["status"] == "processed").sum())
-    for what, column in (("masks", "miou"), ("images", "psnr_degraded")):
-        scored = int((~np.isnan(table.numbers[column])).sum())
-        if 0 < scored < processed:
-            findings.warnings.append(f"{what} are scored on {scored} of {processed} frames, those with a reference")
+
+
+def _tell_references(
+    table: Table, kind: str, topic: str | None, scores: Sequence[NDArray[np.float64]], findings: Findings
+) -> None:
+    """References of a camera that cannot be used make the results incomplete where they are many of those there are;
+    frames without one are counted where others have one."""
+    used = int(np.any(~np.isnan(scores), axis=0).sum())
+    unusable = sum(warning.partition(": ")[0] in (topic, f"reference {kind}") for _, warning in _warnings(table))
+    there, processed = used + unusable, int((table.texts["status"] == "processed").sum())
+    if not there:
+        return
+    camera = table.texts["camera"][0]
+    if unusable:
+        findings.note(f"{unusable} of {there} reference {kind}s of {camera} cannot be used", used / there)
+    if there < processed:
+        findings.warnings.append(f"only {there} of {processed} frames of {camera} have a reference {kind}")
+
+
+def _warnings(table: Table) -> Iterator[tuple[int, str]]:
+    """With the number of the frame that warns."""
+    for frame, text in zip(table.whole["frame"].tolist(), table.texts["warnings"].tolist(), strict=True):
+        for warning in filter(None, text.split("\n")):
+            yield frame, warning
 
 
 def _samples(

@@ -209,9 +209,12 @@ def decode_frame(recording: Recording, chosen: Topics, found: Found, folders: Fo
     if folders is not None:
         try:
             reference = folders.image(found.stamp_ns, found.index) if reference is None else reference
+        except DatasetError as error:
+            warnings.append(f"reference image: {error}")
+        try:
             mask = folders.mask(found.stamp_ns, found.index) if mask is None else mask
         except DatasetError as error:
-            warnings.append(f"reference {error}")
+            warnings.append(f"reference mask: {error}")
     return Frame(found, image, reference, mask, tuple(warnings), applied)
 
 
@@ -244,6 +247,11 @@ class _Tally:
                 count = f"only {matched} of {read} references have" if matched else f"none of {read} references has"
                 stamps = f"images {self._written(self._image)}, references {self._written(topic)}"
                 findings.note(f"{count} the stamp of an image ({stamps}): {topic}", matched / read)
+
+        lost = {reference_image_topic(self._image), reference_mask_topic(self._image)} - recording.topics.keys()
+        for topic in sorted(lost):
+            if promised := recording.expected(topic):
+                findings.note(f"metadata.yaml says {promised} messages on {topic}, and none is there", 0)
 
         info = recording.topics.get(topics.of(camera_prefix(self._image), topics.CAMERA_INFO))
         images = recording.expected(self._image)

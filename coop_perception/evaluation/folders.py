@@ -57,6 +57,11 @@ class Folders:
         every = [*self._labels.values(), *self._images.values()]
         return len(set(every) - self._met), len(every)
 
+    def count_from_one(self, frames: int) -> bool:
+        """Whether files are numbered 1 to the number of frames, which count from 0: as if each belonged to the frame
+        behind its own."""
+        return any(("number", frames) in files and ("number", 0) not in files for files in (self._labels, self._images))
+
     def _path(self, files: dict[tuple[str, int], Path], stamp_ns: int, index: int) -> Path | None:
         return files.get(("stamp", stamp_ns), files.get(("number", index)))
 

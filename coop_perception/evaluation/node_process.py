@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -36,7 +37,7 @@ def running_node(bundle: Path, camera: str, transport: str, log: Path) -> Iterat
     """
     image_topic = topics.of(camera, topics.IMAGE) + (topics.COMPRESSED if transport == "compressed" else "")
     parameters = {
-        "bundle": str(bundle),
+        "bundle": json.dumps(str(bundle), ensure_ascii=False),  # YAML: `#` and the like are its own without quotes
         "cameras": f"['{camera}']",
         "image_transport": transport,
         "status_period": "0.2",

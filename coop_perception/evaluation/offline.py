@@ -76,6 +76,13 @@ def evaluate_offline(task: Task, say: Say = lambda _: None, advance: Advance = l
         pipeline.warm_up(network_height=task.network_height)
         engine = next(iter(pipeline.engines.values()))
         findings = Findings()
+        for chosen in cameras:
+            own = [(chosen.reference_mask, task.labels), (chosen.reference_image, task.images)]
+            findings.warnings += [
+                f"{task.bag} has {topic}, which comes before files in {folder}"
+                for topic, folder in own
+                if topic and folder
+            ]
         count = sum(recording.topics[chosen.image].count for chosen in cameras)
         whole = count
         keeper = Keeper(task.keep, task.out, bundle.classes)
@@ -114,6 +121,11 @@ def evaluate_offline(task: Task, say: Say = lambda _: None, advance: Advance = l
             unread, files = folders.unread()
             if unread and task.selection.whole:
                 findings.note(f"{unread} of {files} files of references belong to no frame", 1 - unread / files)
+            if folders.count_from_one(max(recording.topics[chosen.image].count for chosen in cameras)):
+                findings.note(
+                    "files of references are numbered from 1, frames from 0: each is taken for the one behind",
+                    0,
+                )
         if not findings.interrupted:
             keeper.finish([chosen.image for chosen in cameras])
         facts = {

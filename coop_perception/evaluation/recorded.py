@@ -52,6 +52,9 @@ def evaluate_recorded(recording: Recording, chosen: Topics, bundle: Bundle, out:
     latencies = [latency for _, latency in log.answers if latency is not None]
     if not latencies:
         raise EvaluationError(f"{recording.path}: no image on {chosen.image} has all its outputs")
+    if len(latencies) < len(log.answers):
+        share = len(latencies) / len(log.answers)
+        findings.note(f"the node answered only {len(latencies)} of {len(log.answers)} images", share)
     conditions = _conditions(recording, "/" + topics.of(camera, topics.CONDITION), findings)
     seconds = (log.last_ns - log.first_ns) / 1e9
     known = {"fps": len(latencies) / seconds if seconds > 0 else 0.0}

@@ -127,7 +127,7 @@ def write_results(evaluation: Evaluation, bundle: Bundle, out: Path) -> dict[str
 
 
 def _note_unusable(evaluation: Evaluation) -> None:
-    """Images that could not be used by their own fault or the networks', and not because the node was busy."""
+    """Images that could not be used by their own fault or the networks'."""
     summary = evaluation.summary
     malformed = summary.get("dropped_by_reason", {}).get(MALFORMED, 0)
     unusable = {MALFORMED: malformed, "failed": summary["frames"]["failed"]}

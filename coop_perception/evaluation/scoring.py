@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_perception.classes import IGNORE_ID
 from coop_perception.evaluation import no_reference
 from coop_perception.evaluation.conditions import Estimated, by_estimated_name
 from coop_perception.evaluation.evaluation import Frame
@@ -85,6 +86,8 @@ def _masks(row: Row, frame: Frame, outputs: Outputs, classes: int) -> None:
     except ValueError as error:
         row.warnings.append(f"reference mask: {error}")
         return
+    if (reference == IGNORE_ID).all():
+        row.warnings.append("reference mask: no pixel is of a class, all are 255")
     for name, matrix in (("raw", raw), ("", refined)):
         if matrix is None or not matrix.any():
             continue

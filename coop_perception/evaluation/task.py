@@ -12,7 +12,7 @@ from typing import Any, Literal
 from coop_perception.contracts import Bundle
 from coop_perception.engines.loading import EngineSettings
 from coop_perception.evaluation.evaluation import WHOLE, EvaluationError, Selection
-from coop_perception.image_files import image_files
+from coop_perception.image_files import SYSTEM_FOLDERS, image_files
 from coop_perception.model.over_time import DEFAULT, OverTime
 from coop_perception.recordings.recording import METADATA, SUFFIXES
 from coop_perception.shown import written
@@ -110,6 +110,6 @@ def _of_recording(file: Path) -> bool:
 def _below(folder: Path) -> list[Path]:
     found = []
     for inner in sorted(folder.iterdir()):
-        if inner.is_dir() and not inner.is_symlink() and inner.name[0] != ".":
+        if inner.is_dir() and not inner.is_symlink() and inner.name[0] != "." and inner.name not in SYSTEM_FOLDERS:
             found += [inner] if _is_recording(inner) else _below(inner)
     return found

@@ -15,6 +15,8 @@ from coop_perception.image_files import DatasetError, image_files, read_image, r
 
 CAMVID_VOID = 11
 BLACK = (0, 0, 0)
+LOOKED_AT = 50
+"""Images whose EXIF orientation is read, or somewhat more."""
 LabelValue = int | tuple[int, int, int]
 """What a pixel of a label file holds: a number, or a colour."""
 
@@ -46,7 +48,7 @@ def find_pairs(images: Path | Sequence[Path], labels: Path | None) -> list[Pair]
         found[path.stem] = path
     if labels is None:
         return [Pair(path, None) for path in found.values()]
-    label_files = {path.stem: path for path in image_files(labels) if path.suffix.lower() == ".png"}
+    label_files = _label_files(labels)
     missing = [path for stem, path in found.items() if stem not in label_files]
     if missing:
         raise DatasetError(
@@ -54,6 +56,32 @@ def find_pairs(images: Path | Sequence[Path], labels: Path | None) -> list[Pair]
             + (f" (nor have {len(missing) - 1} other images)" if len(missing) > 1 else "")
         )
     return [Pair(path, label_files[stem]) for stem, path in found.items()]
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in image_files(folder) if path.suffix.lower() == ".png"}
+
+
+def odd_pairs(images: Path, labels: Path) -> list[str]:
+    """What is said of folders whose images all have their labels: labels that are left over, and images that EXIF turns
+    or mirrors without exchanging their sides, so that the label's size does not tell of which view it is. Some images,
+    evenly spread, are looked at.
+
+    Raises:
+        DatasetError: as `find_pairs`, or an image cannot be read.
+    """
+    pairs = find_pairs(images, labels)
+    lines, every = [], len(_label_files(labels))
+    if every > len(pairs):
+        lines.append(f"{every - len(pairs)} of {every} labels in {labels} belong to no image in {images}")
+    looked_at = pairs[:: max(1, len(pairs) // LOOKED_AT)]
+    turned = [pair.image for pair in looked_at if read_orientation(pair.image) in (2, 3, 4)]
+    if turned:
+        lines.append(
+            f"{turned[0]}: EXIF turns or mirrors it and {len(turned) - 1} others, of {len(looked_at)} looked at; "
+            "pixels are taken as they are stored, so labels have to be of these"
+        )
+    return lines
 
 
 def find_references(images: Path, references: Path) -> dict[Path, Path]:

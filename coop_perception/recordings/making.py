@@ -24,6 +24,7 @@ from coop_perception.model.bundle import load_bundle
 from coop_perception.recordings import sources
 from coop_perception.recordings.adverse import make_adverse
 from coop_perception.recordings.cameras import reference_condition_topic, reference_image_topic, reference_mask_topic
+from coop_perception.recordings.labelled_folders import odd_pairs
 from coop_perception.recordings.messages import (
     APPLIED_TYPE,
     CAMERA_INFO_TYPE,
@@ -98,6 +99,9 @@ def make_recording(request: Request) -> None:
         written, dark = _write_frames(writer, request, schedule, cameras, rate, console)
     names = f"camera{'s' * (len(cameras) > 1)} {', '.join(cameras)}"
     say(f"{request.out}: {written} frames, {_described(request, schedule)}, {names}")
+    for images, labels in zip(() if request.references else request.images, request.labels, strict=False):
+        for line in odd_pairs(images, labels):
+            say(f"warning: {line}")
     for camera, count in dark.items():
         say(f"warning: {camera}: {nearly_black(count, written)}")
     if schedule.unit == "seconds" and request.schedule is not None and schedule.end > written / rate:

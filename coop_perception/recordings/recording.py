@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from filecmp import cmp
 from heapq import heappop, heappush
 from pathlib import Path, PurePath
 from typing import Any
@@ -119,6 +120,7 @@ class Recording:
         try:
             metadata = _metadata(self.path / METADATA)
             paths, left_out = _storage_files(self.path, _listed_files(metadata))
+            _refuse_copies(self.path, paths)
             self._damages += [self._locate(path, _NOT_NAMED) for path in left_out]
             for path in paths:
                 try:
@@ -149,7 +151,8 @@ class Recording:
 
     def expected(self, topic: str) -> int:
         """How many messages a topic should have, as the storage files' indexes say or metadata.yaml does."""
-        return max(self.topics[topic].count, self._promised.get(topic, 0))
+        there = self.topics[topic].count if topic in self.topics else 0
+        return max(there, self._promised.get(topic, 0))
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[Message]:
         """The messages of some topics, or of all, by the time at which they were logged; equal times in file order.
@@ -301,14 +304,22 @@ def _storage_files(path: Path, listed: list[str]) -> tuple[list[Path], list[Path
     if not files:
         _refuse_ros1(path, sorted(path.iterdir()))
         raise RecordingError(f"{path}: holds no recording ({', '.join(SUFFIXES)})")
-    names = [_stem(file) for file in files]
-    twice = [file.name for file in files if names.count(_stem(file)) > 1]
-    if twice:
-        raise RecordingError(
-            f"{path}: holds {', '.join(twice)}, copies of the same messages, and no metadata.yaml that names one; "
-            "give the file instead of the directory, or move the others elsewhere"
-        )
     return files, []
+
+
+def _refuse_copies(path: Path, files: list[Path]) -> None:
+    """Raises RecordingError where files hold the same messages, by their names or byte for byte: each frame would be
+    read twice. `ros2 bag reindex` names copies in metadata.yaml as well."""
+    known: dict[str | int, Path] = {}
+    for file in files:
+        size = file.stat().st_size
+        other = known.get(_stem(file)) or known.get(size)
+        if other is not None and (_stem(file) == _stem(other) or cmp(file, other, shallow=False)):
+            raise RecordingError(
+                f"{path}: holds {other.name} and {file.name}, copies of the same messages; give the one instead of the "
+                "directory, or move the other elsewhere and make metadata.yaml anew with `ros2 bag reindex`"
+            )
+        known |= {_stem(file): file, size: file}
 
 
 def _stem(file: Path) -> str:

@@ -26,6 +26,7 @@ from small_recording import COUNT, SECOND, picture, write_bag, write_malformed_b
 from toy_bundle import HEIGHT, WIDTH, edit_manifest, rewrite_network, write_toy_bundle
 
 from coop_perception.camera import Intrinsics
+from coop_perception.classes import IGNORE_ID
 from coop_perception.commands import demo, evaluate_bag
 from coop_perception.evaluation.evaluation import EvaluationError
 from coop_perception.evaluation.journal import Journal
@@ -157,7 +158,7 @@ def test_references_that_cannot_be_used_are_missing_ones(tmp_path: Path, bundle:
         run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")  # as demo takes it
     assert stopped.value.code == INCOMPLETE
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert f"2 of {COUNT} references on /front/reference/mask cannot be used" in summary["warnings"]
+    assert f"2 of {COUNT} reference masks of front cannot be used" in summary["warnings"]
     assert [
         w for w in summary["warnings"] if f"has {2 * COUNT} camera_info and {COUNT} images on /front/image_raw" in w
     ]
@@ -221,6 +222,39 @@ def test_what_cannot_be_evaluated_ends_in_one_line(
         run(bag, "--bundle", bundle, "--out", tmp_path / "out")
     assert str(stopped.value.code).startswith("evaluate_bag: ")
     assert "\n" not in str(stopped.value.code)
+
+
+def test_masks_without_a_class_are_no_references(tmp_path: Path, bundle: Path) -> None:
+    """All 255: frames that nobody labelled, or labels read by another's ids. Five of eight frames have one."""
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for index in range(COUNT):
+            stamp = index * SECOND
+            writer.write("/front/image_raw", image_message(picture(index), "rgb8", "front", stamp), IMAGE_TYPE, stamp)
+            if index < 5:
+                mask = picture(index)[..., 1] if index < 3 else np.full((HEIGHT, WIDTH), IGNORE_ID, np.uint8)
+                message = image_message(np.ascontiguousarray(mask), "mono8", "front", stamp)
+                writer.write("/front/reference/mask", message, IMAGE_TYPE, stamp)
+    with pytest.raises(SystemExit) as stopped:
+        run("--bag", tmp_path / "bag", "--bundle", bundle, "--out", tmp_path / "out")
+    assert stopped.value.code == INCOMPLETE
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["warnings"] == [
+        "2 of 5 reference masks of front cannot be used",
+        f"only 5 of {COUNT} frames of front have a reference mask",
+        "frame 3 and 1 more: reference mask: no pixel is of a class, all are 255",
+    ]
+
+
+def test_references_that_metadata_promises_and_nothing_holds_are_told(tmp_path: Path, bundle: Path) -> None:
+    whole, bag = write_bag(tmp_path / "whole" / "bag"), tmp_path / "bag"
+    with Recording(whole) as recording, RecordingWriter(bag) as writer:
+        for message in recording.messages(["/front/image_raw"]):
+            writer.write(message.topic, message.raw, message.type, message.stamp_ns)
+    shutil.copy(whole / "metadata.yaml", bag)
+    with pytest.raises(SystemExit) as stopped:
+        run("--bag", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    assert stopped.value.code == INCOMPLETE
+    warnings = json.loads((tmp_path / "out" / "summary.json").read_text())["warnings"]
+    assert f"metadata.yaml says {COUNT} messages on /front/reference/mask, and none is there" in warnings
 
 
 def test_frames_without_stamps_are_all_read(tmp_path: Path, bundle: Path) -> None:
@@ -444,13 +478,20 @@ def write_recorded_outputs(
 @pytest.mark.parametrize("answered", [COUNT, COUNT - 3])
 def test_outputs_recorded_beside_the_node_are_scored(tmp_path: Path, bundle: Path, answered: int) -> None:
     bag = write_recorded_outputs(tmp_path / "bag", bundle, range(answered))
-    run("--recorded", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    options = ("--recorded", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    if answered < COUNT:
+        with pytest.raises(SystemExit) as stopped:
+            run(*options)
+        assert stopped.value.code == INCOMPLETE
+    run(*options, "--force", "--allow-incomplete")
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["mode"] == "recorded"
     assert summary["frames"] == {"read": COUNT, "processed": answered, "dropped": COUNT - answered, "failed": 0}
     assert summary["dropped_by_reason"] == ({"unanswered": 3} if answered < COUNT else {})
     assert summary["latency_ms"]["p50"] == pytest.approx(25.0)
     assert summary["mask"]["pa"] == 1.0
+    said = f"the node answered only {answered} of {COUNT} images"
+    assert (said in summary["warnings"]) == (answered < COUNT)
     if answered == COUNT:
         check_scores(summary, stages=())
 
@@ -458,7 +499,7 @@ def test_outputs_recorded_beside_the_node_are_scored(tmp_path: Path, bundle: Pat
 @pytest.mark.parametrize("answered", [range(COUNT), [0, 1, 4, 7]])
 def test_outputs_of_frames_without_stamps_are_scored(tmp_path: Path, bundle: Path, answered: Collection[int]) -> None:
     bag = write_recorded_outputs(tmp_path / "bag", bundle, answered, stamped=False)
-    run("--recorded", bag, "--bundle", bundle, "--out", tmp_path / "out")
+    run("--recorded", bag, "--bundle", bundle, "--out", tmp_path / "out", "--allow-incomplete")
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["frames"] == {
         "read": COUNT,
@@ -512,6 +553,7 @@ def test_demo_plays_through_a_real_node_and_accounts_for_every_frame(
     tmp_path: Path, bundle: Path, compressed: bool
 ) -> None:
     bag, out = write_bag(tmp_path / "bag", "left/cam", compressed), tmp_path / "out"
+    bundle = bundle.rename(tmp_path / "toy: run #3")  # YAML's own signs
     done = run_demo(tmp_path, bag, bundle)
     assert done.returncode == 0, done.stderr
     summary = json.loads((out / "summary.json").read_text())
@@ -609,6 +651,7 @@ def test_a_node_in_a_namespace_agrees_with_the_networks_alone(tmp_path: Path, bu
     run(bag, "--bundle", bundle, "--out", alone)
     command = [sys.executable, "-m", "coop_perception.commands.evaluate_bag", "--live", str(bag)]
     command += ["--bundle", str(bundle), "--out", str(tmp_path / "live"), "--node", "/robot1/coop_perception"]
+    command += ["--allow-incomplete"]  # a busy machine's node drops frames
     flags = ("--autostart", "--ros-args", "-r", "__ns:=/robot1", "--")
     with node_process(DOMAIN, tmp_path / "log", *flags, bundle=str(bundle), **reliable):
         live = subprocess.run(command, env=environment(DOMAIN), capture_output=True, text=True, timeout=120)

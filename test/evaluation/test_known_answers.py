@@ -98,7 +98,7 @@ def test_references_of_another_size_or_with_other_classes_cost_no_other_frame(tm
     assert "frame 2: reference mask: " in said
     assert "frame 2: reference image: images have shapes" in said
     assert "frame 5: reference mask: reference holds ids [77]" in said
-    assert f"2 of {COUNT} references on reference mask cannot be used" in said
+    assert f"2 of {COUNT} reference masks of front cannot be used" in said
 
 
 def test_cameras_of_several_kinds_in_one_recording(tmp_path: Path, bundle: Path) -> None:

@@ -382,6 +382,35 @@ def test_folders_of_which_nothing_fits_are_said(
     assert "1 of 1 files of references belong to no frame" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("first", "says"), [(0, "holds label ids [99]"), (1, "numbered from 1, frames from 0")])
+def test_labels_of_others_are_said(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], first: int, says: str
+) -> None:
+    """Every file of ids that are no class; or each taken for the frame behind its own."""
+    import cv2
+
+    bag, label = write_malformed_bag(tmp_path / "bag", cut=9), np.full((HEIGHT, WIDTH), 3 if first else 99, np.uint8)
+    (tmp_path / "labels").mkdir()
+    for index in range(4):
+        cv2.imwrite(str(tmp_path / f"labels/{index + first}.png"), label)
+    with pytest.raises(SystemExit) as stopped:
+        run(bag, *options(bundle, tmp_path / "out"), "--labels", tmp_path / "labels")
+    assert stopped.value.code == INCOMPLETE
+    assert says in capsys.readouterr().err
+
+
+def test_labels_beside_those_of_the_recording_are_said(
+    tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    (tmp_path / "labels").mkdir()
+    for index in range(COUNT):
+        cv2.imwrite(str(tmp_path / f"labels/{index}.png"), np.zeros((HEIGHT, WIDTH), np.uint8))
+    run(bag, *options(bundle, tmp_path / "out"), "--labels", tmp_path / "labels")
+    assert "has /front/reference/mask, which comes before files" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("stem", "frame"),
     [
@@ -457,6 +486,8 @@ def test_recordings_have_names_of_their_own(tmp_path: Path) -> None:
     one, other = write_bag(tmp_path / "a/drive"), write_bag(tmp_path / "b/drive")
     assert find_bags([tmp_path]) == {"drive": one, "drive-2": other}
     assert find_bags([one / "drive.mcap", one]) == {"drive.mcap": one / "drive.mcap", "drive": one}
+    write_bag(tmp_path / "$RECYCLE.BIN/S-1-5/$RX0")  # of what somebody deleted
+    assert find_bags([tmp_path]) == {"drive": one, "drive-2": other}
     (tmp_path / "empty").mkdir()
     for path, says in ((tmp_path / "empty", "holds no recording"), (tmp_path / "none", "there is no such recording")):
         with pytest.raises(Exception, match=says):

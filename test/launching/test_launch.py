@@ -361,7 +361,7 @@ def test_evaluation_plays_records_and_scores(tmp_path: Path, condition: str) -> 
     bundle = write_toy_bundle(tmp_path / "toy")
     arguments = {"bag": bag, "out": out, "bundle": bundle, "condition": condition, "level": 1}
     with launched(log, "evaluation.launch.py", **arguments) as launch:
-        assert launch.wait(8 * DEADLINE) == 0, log.read_text()
+        assert launch.wait(3 * DEADLINE) == 0, log.read_text()
     summary = json.loads((out / "summary.json").read_text())
     assert summary["mode"] == "recorded"
     assert 0 < summary["frames"]["processed"] <= summary["frames"]["read"] <= COUNT, log.read_text()
@@ -374,7 +374,7 @@ def test_evaluation_plays_records_and_scores(tmp_path: Path, condition: str) -> 
 def test_evaluation_ends_when_something_it_needs_does_not_work(tmp_path: Path) -> None:
     bag, out, log = write_bag(tmp_path / "bag"), tmp_path / "out", tmp_path / "launch.log"
     with launched(log, "evaluation.launch.py", bag=bag, out=out, bundle=tmp_path / "nowhere") as launch:
-        assert launch.wait(4 * DEADLINE) == 1
+        assert launch.wait(2 * DEADLINE) == 1
     assert "the perception node cannot be configured" in log.read_text()
     (out / "recording").mkdir(exist_ok=True)
     with launched(log, "evaluation.launch.py", bag=bag, out=out) as launch:
@@ -389,7 +389,7 @@ def test_evaluation_ends_when_the_node_cannot_be_activated(tmp_path: Path) -> No
     params_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": override}}))
     arguments = {"bag": bag, "out": tmp_path / "out", "bundle": write_toy_bundle(tmp_path / "toy")}
     with launched(log, "evaluation.launch.py", params_file=params_file, **arguments) as launch:
-        assert launch.wait(4 * DEADLINE) == 1
+        assert launch.wait(2 * DEADLINE) == 1
     assert "the perception node cannot be activated" in log.read_text()
 
 
@@ -399,5 +399,5 @@ def test_evaluation_ends_when_a_node_dies(tmp_path: Path, executable: str, name:
     arguments = {"bag": bag, "out": tmp_path / "out", "bundle": write_toy_bundle(tmp_path / "toy"), "condition": "fog"}
     with client(DOMAIN) as ours, launched(log, "evaluation.launch.py", **arguments) as launch:
         kill(ours, launch, executable)
-        assert launch.wait(4 * DEADLINE) == 1
+        assert launch.wait(2 * DEADLINE) == 1
     assert f"{name} ended with exit status -9" in log.read_text()

@@ -21,6 +21,7 @@ from coop_perception.recordings.labelled_folders import (
     find_pairs,
     find_references,
     label_ids,
+    odd_pairs,
     read_label,
     read_pair,
 )
@@ -190,6 +191,22 @@ def test_an_image_is_turned_where_only_that_fits_its_label(tmp_path: Path, orien
     _, shown = oriented(pair.image, orientation)
     cv2.imwrite(str(pair.label), np.zeros((60, 40), np.uint8))
     assert apart(read_pair(pair)[0], shown) < 1
+
+
+def test_what_is_odd_about_folders_is_said(tmp_path: Path) -> None:
+    """The label of an image that EXIF turns upside down may be of either view; and nobody misses what is left over."""
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder in (images, labels):
+        folder.mkdir()
+    exif = Image.Exif()
+    for name, orientation in (("a", 1), ("b", 3)):
+        exif[274] = orientation
+        Image.new("RGB", (8, 6)).save(images / f"{name}.jpg", exif=exif)
+        Image.new("L", (8, 6)).save(labels / f"{name}.png")
+    (turned,) = odd_pairs(images, labels)
+    assert f"{images}/b.jpg: EXIF turns or mirrors it and 0 others, of 2 looked at" in turned
+    Image.new("L", (8, 6)).save(labels / "c.png")
+    assert odd_pairs(images, labels) == [f"1 of 3 labels in {labels} belong to no image in {images}", turned]
 
 
 @pytest.mark.parametrize("orientation", [1, 3])

@@ -806,6 +806,23 @@ def test_copies_of_one_storage_file_are_not_read_twice(tmp_path: Path) -> None:
     file.with_name(f"{file.name}.zstd").write_bytes(zstandard.compress(file.read_bytes()))
     assert len(read(recording)) == 3
     (recording / "metadata.yaml").unlink()
-    with pytest.raises(RecordingError, match=rf"holds {file.name}, {file.name}\.zstd, copies of the same messages"):
+    with pytest.raises(RecordingError, match=rf"holds {file.name} and {file.name}\.zstd, copies of the same messages"):
         read(recording)
     assert len(read(file)) == 3
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_copies_under_another_name_are_not_read_twice(tmp_path: Path, named: bool) -> None:
+    """As file managers make them; `ros2 bag reindex` names whatever lies there."""
+    recording = record(tmp_path / "bag", 3)
+    file, metadata = storage_file(recording), recording / "metadata.yaml"
+    shutil.copy(file, copy := file.with_name(f"{file.stem} (1){file.suffix}"))
+    if named:
+        content = yaml.safe_load(metadata.read_text())
+        content["rosbag2_bagfile_information"]["relative_file_paths"].append(copy.name)
+        metadata.write_text(yaml.safe_dump(content))
+    else:
+        metadata.unlink()
+    with pytest.raises(RecordingError, match="copies of the same messages") as refused:
+        read(recording)
+    assert copy.name in str(refused.value)

@@ -23,7 +23,7 @@ from coop_perception.exit_codes import CANNOT, DONE, interrupted
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.model.pipeline import Pipeline
-from coop_perception.recordings.labelled_folders import find_references, label_ids
+from coop_perception.recordings.labelled_folders import find_references, label_ids, odd_pairs
 from coop_perception.replacing import open_results, refuse_others, replacement, write_whole
 from coop_perception.shown import LONGEST_MESSAGE, plain
 from coop_training.cases import PUBLISHED, READY_MADE, SUITE_NAMES, Case, published_cases, ready_made_case, suite_cases
@@ -147,6 +147,8 @@ def run(arguments: argparse.Namespace, method: Callable[[Pipeline], Method], nam
             f"{arguments.labels}: no pixel of {evaluation.results.images} labels is of a class: there is nothing to "
             "score; leave --labels out to score images alone"
         )
+    odd = odd_pairs(arguments.images, arguments.labels) if arguments.labels and not arguments.references else []
+    evaluation = replace(evaluation, results=evaluation.results.model_copy(update={"odd": odd}))
     for line in warnings(evaluation.results):
         print(f"coop-evaluate: warning: {line}", file=sys.stderr)
     results, tables, _ = (arguments.out.resolve() / name for name in FILES)

@@ -18,6 +18,7 @@ from coop_perception.degradations.depth import ground_plane_depth
 from coop_perception.degradations.street import street_ids
 from coop_perception.degradations.upright_depth import GROUND
 from coop_perception.image_files import DatasetError, image_files, read_image
+from coop_perception.recordings.labelled_folders import odd_pairs
 from coop_perception.sample_scene.drive import SampleDrive
 from coop_perception.shown import plain
 from coop_training.config import CoarseData, DataConfig
@@ -189,6 +190,13 @@ def data_items(config: DataConfig, conditions: Sequence[str]) -> list[Item]:
     except DatasetError as error:
         raise DatasetError(f"{error}; docs/data.md has the tree that the layout {config.layout} expects") from error
     return [item for item in items if not item.name.startswith(config.exclude)]
+
+
+def own_oddities(config: DataConfig) -> list[str]:
+    """What is said of a folder of one's own that can be used all the same."""
+    if config.root is None or config.layout != "folder":
+        return []
+    return odd_pairs(config.root / "images" / config.split, config.root / "labels" / config.split)
 
 
 def _need_depth(conditions: Sequence[str]) -> bool:

@@ -122,6 +122,8 @@ class Results(_Record):
     """Classes of which no label has a pixel, where there are labels: mIoU is over the others."""
     nearly_black: int = 0
     """Of the images, as they are without a condition."""
+    odd: list[str] = []
+    """What is to be said of images and labels that could be used all the same."""
     clean: Scores
     conditions: dict[str, ConditionScores]
     mean: Scores | None = None

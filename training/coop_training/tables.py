@@ -40,7 +40,7 @@ def report(results: Results) -> str:
 
 def warnings(results: Results) -> list[str]:
     """What the scores do not rest on, or rest on that shows little."""
-    lines = []
+    lines = [f"{line}." for line in results.odd]
     if results.absent:
         lines.append(f"No label has a pixel of {', '.join(results.absent)}: mIoU is over the other classes.")
     if results.nearly_black:

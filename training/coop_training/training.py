@@ -22,7 +22,7 @@ from coop_training.checkpoint import load_weights, read_facts, save_weights
 from coop_training.config import TrainConfig
 from coop_training.earlier import put_aside
 from coop_training.estimator import fit_estimator
-from coop_training.frames import load_frames, validation_frames
+from coop_training.frames import load_frames, own_oddities, validation_frames
 from coop_training.interrupt import Interrupt
 from coop_training.label_survey import check_labels, class_weights, dark_frames, label_counts
 from coop_training.loop import PROGRESS, run_stage
@@ -118,7 +118,7 @@ def train(
     validation = validation_frames(config.data, config.conditions, FRAMES)  # in all processes, to fail in all
     console.print(f"{len(frames)} training frames, {len(validation)} to validate on")
     counts = label_counts(frames)
-    for line in filter(None, [*check_labels(counts, config.data), dark_frames(frames)]):
+    for line in filter(None, [*check_labels(counts, config.data), dark_frames(frames), *own_oddities(config.data)]):
         console.print(f"warning: {line}")
     if config.mixtures and not config.data.can_show("fog"):
         console.print(f"warning: there is no fog, nor rain's veil, for want of depth: {config.data.lacks_depth}")

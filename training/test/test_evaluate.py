@@ -299,7 +299,10 @@ def test_images_that_are_nearly_black_are_told(
 ) -> None:
     """As files of 16 bits are that hold 12."""
     cv2.imwrite(str(folders[0] / "1.png"), np.full((HEIGHT, WIDTH, 3), 4095, np.uint16))
+    cv2.imwrite(str(folders[1] / "other.png"), MASK)
     assert run(monkeypatch, *options, "--conditions", "jpeg") == 0
+    assert "1 of 6 labels" in capsys.readouterr().err
+    assert run(monkeypatch, *options, "--conditions", "jpeg", "--force") == 0
     assert "warning: 1 of 5 images are nearly black" in capsys.readouterr().err
     assert json.loads((tmp_path / "out/results.json").read_text())["nearly_black"] == 1
     assert "1 of 5 images are nearly black" in (tmp_path / "out/results.md").read_text()
