@@ -13,6 +13,7 @@ MAX_PARTS = 100_000
 
 _SHORT, _LONG = 3, 4
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_SAMPLES, _TIFF_STRIP, _TIFF_TILE = 256, 257, 277, 278, (322, 323)
+_TIFF_BITS = 258
 _TIFF_SIZES = (_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_SAMPLES, _TIFF_STRIP, *_TIFF_TILE)
 _ONE_STRIP = 2**32 - 1
 
@@ -75,13 +76,15 @@ def read_webp(data: memoryview) -> Header:
 
 def read_tiff(data: memoryview) -> Header:
     """Raises struct.error where the data ends before the size, EncodedImageError where more than four samples make a
-    pixel, or sizes are no numbers of 16 or 32 bits."""
+    pixel, these are not of 8 or 16 bits, or sizes are no numbers of 16 or 32 bits."""
     tags = tiff_tags(data)
     wrong = [tag for tag in _TIFF_SIZES if tags.get(tag, 0) is None]
     if wrong:
         raise EncodedImageError(f"is TIFF whose tag {wrong[0]}, a size, is no number of 16 or 32 bits")
     if (samples := tags.get(_TIFF_SAMPLES) or 1) > 4:
         raise EncodedImageError(f"is TIFF of {samples} samples a pixel, expected at most 4")
+    if (bits := tags.get(_TIFF_BITS) or 8) > 16:
+        raise EncodedImageError(f"is TIFF with samples of {bits} bits, expected 8 or 16: depth, or floats; convert it")
     width, height = tags.get(_TIFF_WIDTH) or 0, tags.get(_TIFF_HEIGHT) or 0
     rows = tags.get(_TIFF_STRIP) or 0
     tile = [tags.get(tag) or 0 for tag in _TIFF_TILE]
@@ -90,7 +93,7 @@ def read_tiff(data: memoryview) -> Header:
 
 def tiff_tags(data: memoryview) -> dict[int, int | None]:
     """The tags of the first directory of a TIFF file, which EXIF is too: the number where one of 16 or 32 bits stands
-    there, None for all else.
+    there, of the bits of several samples the first, None for all else.
 
     Raises:
         struct.error: the data ends before the directory does.
@@ -101,8 +104,11 @@ def tiff_tags(data: memoryview) -> dict[int, int | None]:
     tags: dict[int, int | None] = {}
     for place in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, number = struct.unpack_from(order + "HHI", data, place)
-        code = {_SHORT: "H", _LONG: "I"}.get(kind) if number == 1 else None
-        tags.setdefault(tag, struct.unpack_from(order + code, data, place + 8)[0] if code else None)
+        code = {_SHORT: "H", _LONG: "I"}.get(kind) if number == 1 or tag == _TIFF_BITS else None
+        where = place + 8
+        if number > 2 and code == "H":  # too many to stand there
+            (where,) = struct.unpack_from(order + "I", data, where)
+        tags.setdefault(tag, struct.unpack_from(order + code, data, where)[0] if code else None)
     return tags
 
 

@@ -37,3 +37,8 @@ NODE = "coop_perception"
 def of(camera: str, topic: str) -> str:
     """A camera's topic, e.g. of("front", MASK) = "front/coop/mask"."""
     return f"{camera}/{topic}"
+
+
+def several_nodes(count: int, node_name: str) -> str:
+    """What is said where so many nodes have one name: what is sent to one, all of them answer."""
+    return f"{count} nodes are called {node_name}; stop one (ros2 node list), or set another ROS_DOMAIN_ID"

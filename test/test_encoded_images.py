@@ -91,6 +91,7 @@ BOMBS = {
     "BMP size": (patched(saved("BMP"), 18, "<ii", HUGE, -HUGE), "BMP of 30000x30000"),
     "TIFF size": (tiff_tag(tiff_tag(TIFF, 256, HUGE), 257, HUGE), "TIFF of 30000x30000"),
     "TIFF samples": (tiff_tag(TIFF, 277, 2**31), "TIFF of 2147483648 samples a pixel, expected at most 4"),
+    "TIFF of floats": (cv2.imencode(".tiff", np.zeros((4, 5, 3), np.float32))[1].tobytes(), "samples of 32 bits"),
     "TIFF strip": (tiff_tag(TIFF, 278, 2**31), f"TIFF of 20x12, {20 * 2**31} pixels"),
     "WebP size": (patched(WEBP, 21, "<I", 0x0FFFFFFF), "WEBP of 16384x16384"),
 }

@@ -40,9 +40,7 @@ class NotAloneError(EvaluationError):
     """Several nodes have the name of the one that is to be evaluated: what is sent to one, all of them answer."""
 
     def __init__(self, count: int, node_name: str) -> None:
-        super().__init__(
-            f"{count} nodes are called {node_name}; stop one (ros2 node list), or set another ROS_DOMAIN_ID"
-        )
+        super().__init__(topics.several_nodes(count, node_name))
 
 
 @dataclass(frozen=True, slots=True)

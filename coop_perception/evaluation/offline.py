@@ -44,7 +44,7 @@ from coop_perception.model.bundle import load_bundle
 from coop_perception.model.conditions import Conditions
 from coop_perception.model.over_time import CameraConditions
 from coop_perception.model.pipeline import OUTPUTS, Decide, FrameError, Pipeline, Result
-from coop_perception.recordings.cameras import camera_of, image_topics
+from coop_perception.recordings.cameras import camera_of, empty_cameras, image_topics
 from coop_perception.recordings.recording import Recording
 
 DEPTH = 4
@@ -83,6 +83,8 @@ def evaluate_offline(task: Task, say: Say = lambda _: None, advance: Advance = l
                 for topic, folder in own
                 if topic and folder
             ]
+        if not task.image_topics:
+            findings.warnings += [f"{task.bag} has no image on {topic}" for topic in empty_cameras(recording)]
         count = sum(recording.topics[chosen.image].count for chosen in cameras)
         whole = count
         keeper = Keeper(task.keep, task.out, bundle.classes)

@@ -34,6 +34,7 @@ def diagnostics(
     pipeline: Pipeline,
     stages: Mapping[str, bool],
     stamp: Time,
+    twins: str = "",
 ) -> DiagnosticArray:
     """Entries of an active node.
 
@@ -43,9 +44,11 @@ def diagnostics(
         pipeline: in use.
         stages: which of those that can be switched are on.
         stamp: now.
+        twins: what is said of others of its name; empty where there is none.
     """
+    level = DiagnosticStatus.WARN if twins else DiagnosticStatus.OK
     status = [_camera(node, name, summary, missing) for name, (summary, missing) in cameras.items()]
-    status += [_engines(node, pipeline, stages), lifecycle_status(node, DiagnosticStatus.OK, "active")]
+    status += [_engines(node, pipeline, stages), lifecycle_status(node, level, twins or "active")]
     return DiagnosticArray(header=Header(stamp=stamp), status=status)
 
 

@@ -45,6 +45,8 @@ class Serving:
         self._channels = {camera: Channel(output) for camera, output in outputs.items()}
         self._pipeline = pipeline
         self._inputs: dict[str, CameraInput] = {}
+        self._twins = ""
+        """What is wrong with this node's name, as it was said last."""
         with ExitStack() as stack:  # stops what has begun if the rest fails; inputs first, then the worker
             self._worker = Worker(node, self._channels, pipeline, parameters)
             stack.callback(self._worker.stop)
@@ -88,4 +90,9 @@ class Serving:
             camera: (summary, self._inputs[camera].missing(summary.silence_s)) for camera, summary in summaries.items()
         }
         name = self._node.get_fully_qualified_name()
-        return diagnostics(name, cameras, self._pipeline(), self._stages(), stamp)
+        count = self._node.count_publishers(topics.STATUS)
+        twins = topics.several_nodes(count, name) if count > 1 else ""
+        if twins and twins != self._twins:
+            self._node.get_logger().warning(twins)
+        self._twins = twins
+        return diagnostics(name, cameras, self._pipeline(), self._stages(), stamp, twins)

@@ -6,6 +6,9 @@ from coop_perception import topics
 from coop_perception.recordings.messages import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
 from coop_perception.recordings.recording import Recording, RecordingError, TopicInfo
 
+ENOUGH = 0.9
+"""Share of a camera's compressed images that raw ones must be to be taken."""
+
 
 def find_image_topic(recording: Recording, topic: str | None = None) -> str:
     """The image topic that a recording is processed from: the one given, or else the only one that it has.
@@ -32,15 +35,27 @@ def find_image_topic(recording: Recording, topic: str | None = None) -> str:
 
 
 def image_topics(recording: Recording) -> list[str]:
-    """The image topics of all cameras of a recording, one each: raw images rather than compressed ones of the same.
+    """The image topics of all cameras of a recording, one each: raw images rather than compressed ones of the same,
+    unless these are more.
 
     Raises:
         RecordingError: there is none.
     """
-    candidates = sorted(name for name, info in recording.topics.items() if _is_image_input(name, info))
-    if not candidates:
+    counts = {name: info.count for name, info in recording.topics.items() if _is_image_input(name, info) and info.count}
+    if not counts:
         raise RecordingError(f"there is no image topic (Image or CompressedImage) with messages; {_there(recording)}")
-    return [name for name in candidates if name.removesuffix(topics.COMPRESSED) not in set(candidates) - {name}]
+    for raw in list(counts):
+        compressed = raw + topics.COMPRESSED
+        if compressed in counts:
+            del counts[raw if counts[raw] < ENOUGH * counts[compressed] else compressed]
+    return sorted(counts)
+
+
+def empty_cameras(recording: Recording) -> list[str]:
+    """The image topics of cameras that a recording names, and has nothing of."""
+    named = {name for name, info in recording.topics.items() if _is_image_input(name, info)}
+    there = {name.removesuffix(topics.COMPRESSED) for name in named if recording.topics[name].count}
+    return sorted(name for name in named if name.removesuffix(topics.COMPRESSED) not in there)
 
 
 def _there(recording: Recording) -> str:
@@ -74,7 +89,7 @@ def reference_condition_topic(image_topic: str) -> str:
 
 
 def _is_image_input(name: str, info: TopicInfo) -> bool:
-    if info.type not in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE) or not info.count:
+    if info.type not in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE):
         return False
     inner = ("/reference/", "/coop/", "/depth/")
     return not any(part in name for part in inner) and not name.endswith("/compressedDepth")

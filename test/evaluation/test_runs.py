@@ -365,8 +365,8 @@ def test_references_in_folders(tmp_path: Path, bundle: Path, frames: list[int], 
     assert summary["image_restored"] == {"psnr": 60.0, "ssim": pytest.approx(1.0)}
     scored = ~np.isnan(read_parquet(tmp_path / "out/frames.parquet").numbers["miou"])
     assert np.flatnonzero(scored).tolist() == list(frames)
-    few = f"are scored on {len(frames)} of {COUNT} frames, those with a reference"
-    assert summary["warnings"] == [f"{what} {few}" for what in ("masks", "images") if len(frames) < COUNT]
+    few = f"only {len(frames)} of {COUNT} frames of front have a reference"
+    assert summary["warnings"] == [f"{few} {what}" for what in ("mask", "image") if len(frames) < COUNT]
 
 
 def test_folders_of_which_nothing_fits_are_said(

@@ -29,7 +29,9 @@ from coop_perception.camera import Intrinsics
 from coop_perception.images import decode, to_mask
 from coop_perception.recordings.cameras import (
     camera_prefix,
+    empty_cameras,
     find_image_topic,
+    image_topics,
     reference_image_topic,
     reference_mask_topic,
 )
@@ -650,6 +652,31 @@ def test_several_image_topics_need_a_choice(tmp_path):
         assert find_image_topic(recording, "/rear/image_raw") == "/rear/image_raw"
     for text in (TOPIC, "/rear/image_raw", "--image-topic", "TOPIC="):
         assert text in str(error.value)
+
+
+@pytest.mark.parametrize(("raw", "taken"), [(9, TOPIC), (2, f"{TOPIC}/compressed")])
+def test_a_camera_is_taken_in_the_transport_that_has_its_images(tmp_path, raw, taken):
+    """Raw ones were recorded for a moment only; and of the other camera, nothing."""
+    path = tmp_path / "bag"
+    with Writer(path, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        types = get_typestore(Stores.ROS2_JAZZY)
+        connections = {
+            name: writer.add_connection(name, kind, typestore=types)
+            for name, kind in (
+                (TOPIC, IMAGE_TYPE),
+                (f"{TOPIC}/compressed", COMPRESSED_IMAGE_TYPE),
+                ("/rear/image_raw", IMAGE_TYPE),
+            )
+        }
+        for index in range(10):
+            message = compressed_image_message(frame(index), "png", "front", stamp(index))
+            content = types.serialize_cdr(message, COMPRESSED_IMAGE_TYPE)
+            writer.write(connections[f"{TOPIC}/compressed"], stamp(index), content)
+            if index < raw:
+                writer.write(connections[TOPIC], stamp(index), raw_image(index, 6, 8))
+    with Recording(path) as recording:
+        assert image_topics(recording) == [taken]
+        assert empty_cameras(recording) == ["/rear/image_raw"]
 
 
 def test_a_recording_without_images_lists_its_topics(tmp_path):
