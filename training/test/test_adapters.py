@@ -408,6 +408,11 @@ PICKY = model("(float[N,3,h,w] x) => (float[1,3,16,16] y)", "s = Constant<value_
             {"output": {"kind": "probabilities"}},
             "values of -1 to .* output.kind: logits",
         ),
+        (
+            BRIGHTNESS,
+            {"classes": {0: "Car"}, "output": {"kind": "logits", "background": "Sky"}},
+            r"sigmoid is in it already; say output\.kind: probabilities",
+        ),
         (SOFT, {}, r"softmax is in it already; say output\.kind: probabilities"),
         (BRIGHTNESS, {"output": {"kind": "labels"}}, "values of .* that are no ids"),
         (INFINITE, {}, r"network\.onnx: gives infinite values"),

@@ -172,6 +172,11 @@ def _check_values(description: Path, adapter: Adapter, found: NDArray[np.float32
             "before softmax or sigmoid, say output.kind: logits"
         )
     several = found.ndim == 4 and found.shape[axis] > 1
+    if kind == "logits" and within and not several:  # sigmoid of these is 0.5 or more, everywhere
+        raise AdapterError(
+            f"{description}: output.kind is logits, but the network gives values of {shown}: sigmoid is in it already; "
+            "say output.kind: probabilities"
+        )
     if kind == "logits" and within and several and np.abs(found.sum(axis) - 1).max() < SLACK:
         raise AdapterError(
             f"{description}: output.kind is logits, but the network's values are within 0..1 and add up to 1 over the "
