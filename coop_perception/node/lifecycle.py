@@ -35,6 +35,7 @@ from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.serving import Serving
 from coop_perception.node.settings import NodeParameters
 from coop_perception.node.transitions import end, logged, refusing
+from coop_perception.node.twins import Twins
 from coop_perception.resources import default_bundle
 from coop_perception.shown import plain
 from coop_perception_msgs.srv import LoadBundle, SetStages
@@ -67,6 +68,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._asked: str | None = None
         self._late: Path | None = None  # what configure gave up, and is still being loaded
         self.failure = FailureReport(self)
+        self._twins = Twins(self)
         self._configured = ExitStack()
         self._pipeline: Pipeline | None = None
         self._outputs: dict[str, CameraOutputs] = {}
@@ -94,7 +96,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     @_or_back
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._serving = Serving(self, self._outputs, self._in_use, self._settings)
+        self._serving = Serving(self, self._outputs, self._in_use, self._settings, self._twins)
         self._settings.warn_of_unknown_qos()
         return TransitionCallbackReturn.SUCCESS
 

@@ -20,6 +20,7 @@ from coop_perception.node.diagnostics import PERIOD_S, diagnostics
 from coop_perception.node.inputs import CameraInput
 from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.settings import NodeParameters
+from coop_perception.node.twins import Twins
 from coop_perception.node.worker import Channel, Worker
 from coop_perception_msgs.msg import PipelineStatus
 
@@ -32,6 +33,7 @@ class Serving:
         outputs: by camera.
         pipeline: gives the one in use; with another one, the networks are exchanged between two batches.
         parameters: of the node.
+        twins: others of its name.
     """
 
     def __init__(
@@ -40,13 +42,13 @@ class Serving:
         outputs: Mapping[str, CameraOutputs],
         pipeline: Callable[[], Pipeline],
         parameters: NodeParameters,
+        twins: Twins,
     ) -> None:
+        self._twins = twins
         self._node, self._parameters, self._since = node, parameters, time.monotonic()
         self._channels = {camera: Channel(output) for camera, output in outputs.items()}
         self._pipeline = pipeline
         self._inputs: dict[str, CameraInput] = {}
-        self._twins = ""
-        """What is wrong with this node's name, as it was said last."""
         with ExitStack() as stack:  # stops what has begun if the rest fails; inputs first, then the worker
             self._worker = Worker(node, self._channels, pipeline, parameters)
             stack.callback(self._worker.stop)
@@ -90,9 +92,4 @@ class Serving:
             camera: (summary, self._inputs[camera].missing(summary.silence_s)) for camera, summary in summaries.items()
         }
         name = self._node.get_fully_qualified_name()
-        count = self._node.count_publishers(topics.STATUS)
-        twins = topics.several_nodes(count, name) if count > 1 else ""
-        if twins and twins != self._twins:
-            self._node.get_logger().warning(twins)
-        self._twins = twins
-        return diagnostics(name, cameras, self._pipeline(), self._stages(), stamp, twins)
+        return diagnostics(name, cameras, self._pipeline(), self._stages(), stamp, self._twins.said)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from builtin_interfaces.msg import Time
@@ -14,6 +16,7 @@ from toy_bundle import open_pipeline
 from coop_perception.node.diagnostics import AHEAD_S, KEEPS_UP, diagnostics, judge
 from coop_perception.node.input_health import Missing
 from coop_perception.node.statistics import WINDOW_S, CameraStatistics, Summary
+from coop_perception.node.twins import LEASE_S, Twins
 
 NAN = float("nan")
 RUNNING = Summary(
@@ -112,3 +115,26 @@ def test_the_engines_entry_tells_gpu_memory_where_there_is_a_gpu(bundle: Path, m
     FakeCuda().stand_in(monkeypatch)
     pipeline.engines["segmenter"].device = "Fake GPU"
     assert values()["GPU memory in use (MiB)"] == "0 of 1024"
+
+
+def test_another_node_of_the_name_is_said_once_a_dead_one_would_be_gone(bundle: Path) -> None:
+    """In the log once, and in the lifecycle's entry."""
+    said: list[str] = []
+    node: Any = SimpleNamespace(
+        create_timer=lambda *_, **__: None,
+        get_fully_qualified_name=lambda: "/coop_perception",
+        get_logger=lambda: SimpleNamespace(warning=said.append),
+    )
+    twins = Twins(node)
+    for now, count in ((0, 1), (5, 2), (5 + LEASE_S - 1, 2), (50, 1), (60, 2)):
+        twins.seen(count, now)
+        assert (twins.said, said) == ("", [])
+    for now in (60 + LEASE_S, 61 + LEASE_S):
+        twins.seen(2, now)
+    assert said == [twins.said]
+    assert twins.said.startswith("2 nodes are called /coop_perception; stop one")
+    stages = {"refinement": True, "restoration": True}
+    lifecycle = diagnostics("/node", {}, open_pipeline(bundle), stages, Time(), twins.said).status[-1]
+    assert (lifecycle.level, lifecycle.message) == (WARN, twins.said)
+    twins.seen(1, 100)
+    assert twins.said == ""

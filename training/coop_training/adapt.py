@@ -24,7 +24,7 @@ from coop_perception.contracts import Bundle
 from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.onnxruntime import OnnxRuntimeEngine
-from coop_perception.exit_codes import CANNOT, DONE, interrupted
+from coop_perception.exit_codes import CANNOT, DONE, INCOMPLETE, interrupted
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import MANIFEST, BundleError, load_bundle, sha256
 from coop_perception.recordings.recording import RecordingError
@@ -85,6 +85,11 @@ def main() -> int:
         help="also train restoration, for so many steps, on the camera's frames put under adverse conditions",
     )
     camera.add_argument(
+        "--allow-incomplete",
+        action="store_true",
+        help="exit status 0 also where less than 90 %% of a recording's chosen frames can be read",
+    )
+    camera.add_argument(
         "--frames", type=positive, default=FRAMES, help="of the camera, evenly spread (default: %(default)s)"
     )
     arguments = parser.parse_args()
@@ -100,6 +105,9 @@ def main() -> int:
         return CANNOT
     except KeyboardInterrupt:
         return interrupted("coop-adapt", "no bundle was written")
+    if frames.incomplete and not arguments.allow_incomplete:
+        print(f"coop-adapt: incomplete: {frames.incomplete[0]}; --allow-incomplete takes that", file=sys.stderr)
+        return INCOMPLETE
     return DONE
 
 

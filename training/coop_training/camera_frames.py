@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from coop_training.evaluation import spread
 HELD_OUT = 0.25
 """The last share of each recording: its frames differ from the others by more than neighbours do."""
 LEAST = 8
+LEAST_READ = 0.9
+"""Share of a recording's chosen frames: with fewer that can be read, what is fitted rests on too little of it."""
 
 Pixels = NDArray[np.uint8]
 
@@ -28,10 +30,11 @@ class CameraError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CameraFrames:
-    """uint8 [h,w,3] RGB each."""
+    """uint8 [h,w,3] RGB each. `incomplete`: the sources of which much cannot be read, in words."""
 
     fitted: list[Pixels]
     held: list[Pixels]
+    incomplete: tuple[str, ...] = ()
 
 
 def read_camera(
@@ -54,8 +57,11 @@ def read_camera(
     wanted = max(count // max(len(bags) + len(folders), 1), 2)
     fitted: list[Pixels] = []
     held: list[Pixels] = []
+    incomplete = []
     for source in (*bags, *folders):
-        frames = list(_recorded(source, topic, wanted, say) if source in bags else _in_folder(source, wanted))
+        frames, chosen = _recorded(source, topic, wanted, say) if source in bags else _in_folder(source, wanted)
+        if len(frames) < LEAST_READ * chosen:
+            incomplete.append(f"{source}: only {len(frames)} of {chosen} frames that were chosen can be read")
         last = max(round(HELD_OUT * len(frames)), 1)
         fitted += frames[:-last]
         held += frames[-last:]
@@ -67,27 +73,30 @@ def read_camera(
             f"{', '.join(map(str, (*bags, *folders)))}: {len(fitted) + len(held)} frames that can be read, expected "
             f"{LEAST} at least; give more recordings of the camera"
         )
-    return CameraFrames(fitted, held)
+    return CameraFrames(fitted, held, tuple(incomplete))
 
 
-def _recorded(path: Path, topic: str | None, wanted: int, say: Callable[[str], object]) -> Iterator[Pixels]:
+def _recorded(path: Path, topic: str | None, wanted: int, say: Callable[[str], object]) -> tuple[list[Pixels], int]:
+    """Those of the chosen frames that can be read, and how many were chosen."""
+    frames: list[Pixels] = []
     with Recording(path) as recording:
         name = find_image_topic(recording, topic)
-        total = recording.topics[name].count
+        total = recording.expected(name)
         chosen = set(spread(total, min(wanted, total)))
         try:
             for index, message in enumerate(recording.messages([name])):
                 if index not in chosen:
                     continue
                 try:
-                    yield decode(recording.deserialize(message))
+                    frames.append(decode(recording.deserialize(message)))
                 except ImageError as error:
                     say(f"{path}: left out: {name}, image {index}: {error}")
         except RecordingError as error:
             say(str(error))
+    return frames, len(chosen)
 
 
-def _in_folder(folder: Path, wanted: int) -> Iterator[Pixels]:
+def _in_folder(folder: Path, wanted: int) -> tuple[list[Pixels], int]:
     paths = sorted(image_files(folder))
-    for index in spread(len(paths), min(wanted, len(paths))):
-        yield read_image(paths[index])
+    frames = [read_image(paths[index]) for index in spread(len(paths), min(wanted, len(paths)))]
+    return frames, len(frames)

@@ -24,6 +24,7 @@ from small_recording import COUNT, picture, write_bag
 from smoke_run import HEIGHT, WIDTH, run
 from toy_bundle import rewrite_network
 
+from coop_perception.exit_codes import INCOMPLETE
 from coop_perception.model.bundle import load_bundle
 from coop_perception.sample_scene.drive import SampleDrive
 
@@ -54,6 +55,21 @@ def test_frames_that_are_nearly_black_are_told(tmp_path: Path) -> None:
     said: list[str] = []
     read_camera([], [folder], None, 100, said.append)
     assert f"warning: {folder}: 1 of 8 images are nearly black" in said[-1]
+
+
+def test_a_recording_of_which_much_cannot_be_read_makes_the_bundle_an_incomplete_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As metadata.yaml says there are more images than there are."""
+    bag, images = write_bag(tmp_path / "bag"), write_images(tmp_path / "images", 8)
+    metadata = bag / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace(f"message_count: {COUNT}", f"message_count: {2 * COUNT}"))
+    monkeypatch.setattr(adapt, "adapt_bundle", lambda *_: "made")
+    arguments = ("--bundle", tmp_path, "--bag", bag, "--images", images, "--out", tmp_path / "out")
+    assert run(adapt.main, *arguments) == INCOMPLETE
+    said = f"incomplete: {bag}: only {COUNT} of {2 * COUNT} frames that were chosen can be read"
+    assert said in capsys.readouterr().err
+    assert run(adapt.main, *arguments, "--allow-incomplete") == 0
 
 
 def test_a_handful_of_frames_is_too_few(tmp_path: Path) -> None:
