@@ -52,6 +52,7 @@ setup(
             for script in ("build_engines", "degrade_node", "demo", "evaluate_bag", "make_bag", "perception_node")
         ]
     },
-    extras_require={"ray": ["ray"], "test": ["pytest"]},  # the latter: by which colcon test knows how
+    # test: by which colcon test knows how
+    extras_require={"completion": ["argcomplete"], "ray": ["ray"], "test": ["pytest"]},
     zip_safe=False,
 )

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import os
+from typing import Any, NoReturn
 
 
 class _CommandParser(argparse.ArgumentParser):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; where the shell asks what could follow, the answer to that, and the process ends."""
+        if "_ARGCOMPLETE" in os.environ:  # set by the shell's completion alone
+            import argcomplete
+
+            argcomplete.autocomplete(self)
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """One line, where argparse writes all options above it."""
         self.exit(2, f"{self.prog}: {message} (all options: {self.prog} --help)\n")

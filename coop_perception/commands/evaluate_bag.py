@@ -152,14 +152,16 @@ def _task(options: argparse.Namespace, bag: Path, out: Path) -> Task:
 
 
 def _progress() -> Progress:
+    console = Console(stderr=True, markup=False)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True, markup=False),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,  # a log would get an empty line of it
     )
 
 
@@ -293,7 +295,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_frames(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("which frames").add_argument
-    add("--bag", type=Path, action="append", default=[], metavar="BAG", help="as BAG; demo and make_bag take it so")
+    add(
+        "--bag",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="BAG",
+        help="the same as BAG, as demo and make_bag take it",
+    )
     add(
         "--image-topic",
         "--topic",

@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_number(int, 0),
         default=0,
         metavar="N",
-        help="of the sample drive and of the conditions (default 0)",
+        help="of the sample drive and of the conditions (default: 0)",
     )
     weather = parser.add_argument_group("conditions (default: clear)").add_argument
     weather(
@@ -113,14 +113,14 @@ def _parser() -> argparse.ArgumentParser:
         "--rate",
         type=_number(float, 0.001),
         metavar="HZ",
-        help=f"frames per second (default {RATE:g}; a video's own)",
+        help=f"frames per second (default: {RATE:g}, or a video's own)",
     )
-    written("--camera", type=_camera, action="append", metavar="NAME", help="name of a camera (default front)")
+    written("--camera", type=_camera, action="append", metavar="NAME", help="name of a camera (default: front)")
     written(
         "--depth", action="store_true", help="<camera>/depth/image_raw as well, as far as it is known (32FC1, metres)"
     )
     written("--compressed", action="store_true", help="JPEG on <camera>/image_raw/compressed instead of raw images")
-    written("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default mcap)")
+    written("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default: mcap)")
     return parser
 
 
@@ -129,9 +129,9 @@ def _number(kind: type[int] | type[float], lowest: float) -> Callable[[str], flo
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' * (kind is int)}number") from None
+            value = kind(-1)
         if not lowest <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is below {lowest}, or infinite")
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a {'whole ' * (kind is int)}number, {lowest} or more")
         return value
 
     return parse

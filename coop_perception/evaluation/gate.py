@@ -19,7 +19,7 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 _EXPRESSION = re.compile(
-    r"\s*(?P<metric>[a-z][a-z0-9_]*)(?:\.(?P<segment>[^<>=]*?))?\s*(?P<operator><=|>=|<|>)\s*"
+    r"\s*(?P<metric>[a-zA-Z]\w*)(?:\.(?P<segment>[^<>=]*?))?\s*(?P<operator><=|>=|<|>)\s*"
     r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?P<significant>\s+significant)?\s*"
 )
 _LONGEST = 200
@@ -99,8 +99,8 @@ def judge(gate: Gate, measures: Mapping[str, Any]) -> Verdict:
     if score is None or score["value"] is None:
         return Verdict(gate, True, f"{name} has no value here: {_without(gate, measures)}")
     sign = -1 if gate.change == "drop" else 1
-    value = sign * float(score["value"])
-    low, high = (None if score[key] is None else sign * float(score[key]) for key in ("low", "high"))
+    value = sign * float(score["value"]) + 0.0  # of -0 makes 0
+    low, high = (None if score[key] is None else sign * float(score[key]) + 0.0 for key in ("low", "high"))
     words = f"{name}{gate.change and '.' + gate.change} is {value:.4g}"
     if low is not None and high is not None:
         low, high = sorted((low, high))

@@ -116,7 +116,10 @@ def evaluate_offline(task: Task, say: Say = lambda _: None, advance: Advance = l
                 findings.warnings.append(f"interrupted after {journal.rows} of {whole} frames")
         table = save(task.out / FRAMES, read_rows(path))
         if not (table.texts["status"] == "processed").any():
-            reasons = [*findings.warnings, *table.texts["warnings"][:1], *table.texts["reason"][:1]]
+            none = (
+                [] if len(table.texts["status"]) or task.selection.whole else ["--start and --end leave out every one"]
+            )
+            reasons = [*none, *findings.warnings, *table.texts["warnings"][:1], *table.texts["reason"][:1]]
             wrong = "; ".join(filter(None, reasons[:2]))
             raise EvaluationError(f"{task.bag}: no frame could be processed{wrong and '; ' + wrong}")
         if folders is not None and not findings.interrupted:

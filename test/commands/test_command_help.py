@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +57,23 @@ def test_wrong_usage_is_one_line(module: str, words: list[str], says: str, capsy
     assert said.startswith(module)
     assert says in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "offered"),
+    [
+        ("make_bag", "make_bag --sto", ["--storage "]),
+        ("make_bag", "make_bag --out x --storage ", ["mcap", "sqlite3"]),
+        ("evaluate_bag", "evaluate_bag --ski", ["--skip-when-clear "]),
+        ("perception_node", "perception_node --aut", ["--autostart "]),
+    ],
+)
+def test_the_shell_completes_options_and_choices(module: str, line: str, offered: list[str], tmp_path: Path) -> None:
+    """Asked as the shell asks, and nothing else is done: no recording, no node."""
+    answer = tmp_path / "answer"
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
+    asked |= {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+    command = [sys.executable, "-m", f"coop_perception.commands.{module}"]
+    subprocess.run(command, env=os.environ | asked, cwd=tmp_path, check=True, timeout=60)
+    assert answer.read_text().split("\n") == offered
+    assert list(tmp_path.iterdir()) == [answer]

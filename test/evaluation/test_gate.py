@@ -70,7 +70,7 @@ def test_any_text_is_a_gate_or_refused(text: str) -> None:
         ("miou == 0.5", "is no condition"),
         ("miou < nan", "is no condition"),
         ("miou < 1e999", "is no finite number"),
-        ("mIoU < 0.5", "is no condition"),
+        ("mIoU < 0.5", "there is no metric 'mIoU'; there are miou"),
         ("accuracy < 0.5", "there is no metric 'accuracy'; there are miou"),
         ("iou < 0.5", "iou is of one class; expected iou.CLASS"),
         ("recognised < 0.5", "recognised is of one condition; expected recognised.CONDITION"),

@@ -64,20 +64,33 @@ def main() -> int:
     )
     camera = parser.add_argument_group("the camera")
     bundles = parser.add_argument_group("the bundle")
-    bundles.add_argument("--bundle", type=Path, required=True, help="the bundle to begin with; it stays as it is")
-    camera.add_argument(
-        "--bag", type=Path, nargs="+", action="extend", default=[], help="recordings of the camera in clear weather"
+    bundles.add_argument(
+        "--bundle", metavar="DIR", type=Path, required=True, help="the bundle to begin with; it stays as it is"
     )
-    camera.add_argument("--topic", help="of the camera's images (default: the only one that a recording has)")
+    camera.add_argument(
+        "--bag",
+        metavar="BAG",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="recordings of the camera in clear weather",
+    )
+    camera.add_argument(
+        "--topic", metavar="NAME", help="of the camera's images (default: the only one that a recording has)"
+    )
     camera.add_argument(
         "--images",
+        metavar="DIR",
         type=Path,
         nargs="+",
         action="extend",
         default=[],
         help="folders of clear images of the camera, named in the order in which they were taken",
     )
-    bundles.add_argument("--out", type=Path, required=True, help="the new bundle's directory; never an existing one")
+    bundles.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="the new bundle's directory; never an existing one"
+    )
     bundles.add_argument(
         "--restoration",
         type=positive,
@@ -90,7 +103,11 @@ def main() -> int:
         help="exit status 0 also where less than 90 %% of a recording's chosen frames can be read",
     )
     camera.add_argument(
-        "--frames", type=positive, default=FRAMES, help="of the camera, evenly spread (default: %(default)s)"
+        "--frames",
+        metavar="N",
+        type=positive,
+        default=FRAMES,
+        help="of the camera, evenly spread (default: %(default)s)",
     )
     arguments = parser.parse_args()
     if not arguments.bag and not arguments.images:

@@ -65,8 +65,10 @@ def main() -> int:
     networks = parser.add_argument_group("the networks")
     unseen = parser.add_argument_group("the frames that they are judged on")
     written = parser.add_argument_group("what is written")
-    networks.add_argument("--checkpoint", type=Path, required=True, help="of a stage, or of the fit of familiarity")
-    networks.add_argument("--config", type=Path, required=True, help="that it was trained with")
+    networks.add_argument(
+        "--checkpoint", metavar="FILE", type=Path, required=True, help="of a stage, or of the fit of familiarity"
+    )
+    networks.add_argument("--config", metavar="FILE", type=Path, required=True, help="that it was trained with")
     networks.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides of the config")
     unseen.add_argument(
         "--drives", nargs="+", metavar="PREFIX", help="what names of frames begin with (default: data.exclude's)"
@@ -74,8 +76,10 @@ def main() -> int:
     unseen.add_argument(
         "--coarse", metavar="SPLIT", help="also this split of the coarsely labelled data sets (default: none)"
     )
-    unseen.add_argument("--frames", type=positive, default=200, help="most of each data set (default: %(default)s)")
-    written.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    unseen.add_argument(
+        "--frames", metavar="N", type=positive, default=200, help="most of each data set (default: %(default)s)"
+    )
+    written.add_argument("--out", metavar="FILE", type=Path, required=True, help="checkpoint to write")
     written.add_argument("--force", action="store_true", help="replace a file at --out")
     arguments = parser.parse_args()
     console = Console(stderr=True, markup=False)

@@ -51,14 +51,15 @@ def main() -> int:
     )
     what.add_argument(
         "--references",
+        metavar="DIR",
         type=Path,
         help="folder of clean images, or of folders of them: --images are then degraded already, each named as its "
         "clean image with more words before or behind; --labels are named as the clean images",
     )
-    parser.add_argument(
+    parser.add_argument_group("what is scored as refined").add_argument(
         "--restore-then-segment",
         action="store_true",
-        help="score as refined the segmenter's mask of the restored image, for bundles that only restore",
+        help="the segmenter's mask of the restored image, for bundles that only restore",
     )
     arguments = parser.parse_args()
     try:
@@ -83,34 +84,42 @@ def argument_parser(prog: str, description: str | None, more: str) -> argparse.A
         f"--out out/eval",
     )
     data = parser.add_argument_group("what is scored, and on what")
-    data.add_argument("--bundle", type=Path, required=True, help="model bundle")
-    data.add_argument("--images", type=Path, required=True, help="folder of images, clear ones without --references")
+    data.add_argument("--bundle", metavar="DIR", type=Path, required=True, help="model bundle")
+    data.add_argument(
+        "--images", metavar="DIR", type=Path, required=True, help="folder of images, clear ones without --references"
+    )
     data.add_argument(
         "--labels",
+        metavar="DIR",
         type=Path,
         help="folder of their labels: the bundle's class ids, 255 = not scored; paired by file stem (default: none; "
         "masks are not scored)",
     )
     data.add_argument(
         "--depths",
+        metavar="DIR",
         type=Path,
         help="folder of the images' depth, for fog and rain: 16-bit PNG in millimetres or .npy in metres, paired by "
         "file stem (default: estimated from labels of streets)",
     )
     data.add_argument(
         "--label-sets",
+        metavar="FILE",
         type=Path,
         help="YAML file for labels that are coarser than the bundle's classes: the classes that each label stands for",
     )
     data.add_argument(
         "--conditions",
+        metavar="NAMES",
         type=_conditions,
         default=list(CONDITIONS),
         help="of the suite published: comma-separated names, or all (default)",
     )
-    data.add_argument("--limit", type=positive, help="so many of the images, evenly spread, for a quick look")
+    data.add_argument(
+        "--limit", metavar="N", type=positive, help="so many of the images, evenly spread, for a quick look"
+    )
     written = parser.add_argument_group("what is written")
-    written.add_argument("--out", type=Path, required=True, help="folder of results")
+    written.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of results")
     written.add_argument("--force", action="store_true", help="replace an earlier evaluation's results in --out")
     parser.set_defaults(suite=PUBLISHED, references=None)
     return parser

@@ -67,25 +67,34 @@ def main() -> int:
     )
     given = parser.add_argument_group("what it is made of")
     source = given.add_mutually_exclusive_group(required=True)
-    source.add_argument("--checkpoint", type=Path, help="a stage's .safetensors, as coop-train writes it")
-    source.add_argument("--bundle", type=Path, help="a bundle whose other networks stay: with --adapter")
+    source.add_argument(
+        "--checkpoint", metavar="FILE", type=Path, help="a stage's .safetensors, as coop-train writes it"
+    )
+    source.add_argument("--bundle", metavar="DIR", type=Path, help="a bundle whose other networks stay: with --adapter")
     given.add_argument(
         "--adapter",
+        metavar="FILE",
         type=Path,
         help="YAML description of your own segmenter, which takes the reference one's place",
     )
-    given.add_argument("--segmenter", type=Path, help="its ONNX file (default: the one that the description names)")
+    given.add_argument(
+        "--segmenter", metavar="FILE", type=Path, help="its ONNX file (default: the one that the description names)"
+    )
     given.add_argument(
         "--images",
+        metavar="DIR",
         type=Path,
         help="folder of images to check the graphs on (default: what was trained on, else a sample drive)",
     )
     written = parser.add_argument_group("what is written")
-    written.add_argument("--out", type=Path, required=True, help="the bundle's directory")
+    written.add_argument("--out", metavar="DIR", type=Path, required=True, help="the bundle's directory")
     written.add_argument("--force", action="store_true", help="replace a bundle at --out")
-    written.add_argument("--figures", type=Path, help="YAML of measured figures to put into the manifest")
+    written.add_argument(
+        "--figures", metavar="FILE", type=Path, help="YAML of measured figures to put into the manifest"
+    )
     written.add_argument(
         "--engines",
+        metavar="X.Y,...",
         type=compute_capabilities,
         default=(),
         help="also build engines for GPUs of these compute capabilities, as 8.9,12.0, into <out>.engines",

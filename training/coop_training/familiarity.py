@@ -98,13 +98,17 @@ def main() -> int:
     frames = parser.add_argument_group("the frames that they are tried on")
     written = parser.add_argument_group("what is written")
     source = networks.add_mutually_exclusive_group(required=True)
-    source.add_argument("--checkpoint", type=Path, help="a stage's, whose networks restore")
-    source.add_argument("--bundle", type=Path, help="or a bundle")
-    networks.add_argument("--config", type=Path, required=True, help="that they were trained with")
+    source.add_argument("--checkpoint", metavar="FILE", type=Path, help="a stage's, whose networks restore")
+    source.add_argument("--bundle", metavar="DIR", type=Path, help="or a bundle")
+    networks.add_argument("--config", metavar="FILE", type=Path, required=True, help="that they were trained with")
     networks.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides of the config")
-    frames.add_argument("--cameras", type=Path, nargs="*", default=[], help="folders of other cameras' clear images")
-    frames.add_argument("--samples", type=positive, default=3000, help="how many are restored (default: %(default)s)")
-    written.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    frames.add_argument(
+        "--cameras", metavar="DIR", type=Path, nargs="*", default=[], help="folders of other cameras' clear images"
+    )
+    frames.add_argument(
+        "--samples", metavar="N", type=positive, default=3000, help="how many are restored (default: %(default)s)"
+    )
+    written.add_argument("--out", metavar="FILE", type=Path, required=True, help="checkpoint to write")
     written.add_argument("--force", action="store_true", help="replace a file at --out")
     arguments = parser.parse_args()
     if arguments.samples < HELD_OUT:

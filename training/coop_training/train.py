@@ -28,7 +28,7 @@ def main() -> int:
         "coop-train", __doc__, "coop-train --config training/configs/street.yaml --set data.root=/data/camvid"
     )
     trained = parser.add_argument_group("what is trained")
-    trained.add_argument("--config", type=Path, required=True, help="YAML configuration")
+    trained.add_argument("--config", metavar="FILE", type=Path, required=True, help="YAML configuration")
     trained.add_argument(
         "--set",
         action="append",
@@ -44,16 +44,24 @@ def main() -> int:
         help="this one alone, from what the one before left in --out (default: all that the configuration has)",
     )
     written = parser.add_argument_group("what is written")
-    written.add_argument("--out", type=Path, help="folder of checkpoints and logs (default: out/train/<name>)")
+    written.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder of checkpoints and logs (default: out/train/<name>)"
+    )
     earlier = written.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     earlier.add_argument(
         "--force", action="store_true", help="begin anew; what --out holds of the stages is moved to earlier-N in it"
     )
     machine = parser.add_argument_group("on what")
-    machine.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
     machine.add_argument(
-        "--devices", type=positive, default=1, help="GPUs, or processes on a CPU, that share each batch (default: 1)"
+        "--accelerator", default="auto", choices=["auto", "cpu", "gpu"], help="auto: a GPU where there is one (default)"
+    )
+    machine.add_argument(
+        "--devices",
+        metavar="N",
+        type=positive,
+        default=1,
+        help="GPUs, or processes on a CPU, that share each batch (default: 1)",
     )
     machine.add_argument(
         "--precision",

@@ -21,3 +21,13 @@ def test_help_ends_with_an_example_of_options_that_there_are(module: str, capsys
     used = {word for word in example.split() if word.startswith("--")}
     assert used
     assert all(f"  {option} " in options for option in used)
+
+
+@pytest.mark.parametrize("module", ["peers.choose", "peers.table", "adapters.segformer"])
+def test_help_of_smaller_commands_ends_with_an_example(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(importlib.import_module(f"coop_training.{module}").main, "--help")
+    assert ended.value.code == 0
+    options, example = capsys.readouterr().out.split("\nexample:\n")
+    assert example.strip()
+    assert all(f"  {word} " in options for word in example.split() if word.startswith("--"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.export import Dim
 
+from coop_perception.arguments import command_parser
 from coop_training.adapters.description import AdapterError
 from coop_training.onnx_graphs import export_graph, save_graph
 
@@ -29,10 +29,18 @@ class _Logits(nn.Module):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m coop_training.adapters.segformer", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder with config.json and model.safetensors")
-    parser.add_argument("--out", type=Path, required=True, help="ONNX file to write; its description goes beside it")
-    parser.add_argument("--licence", default="", help="of the weights, for the description")
+    parser = command_parser(
+        "python -m coop_training.adapters.segformer",
+        __doc__,
+        "python -m coop_training.adapters.segformer --checkpoint segformer-b0/ --out out/segformer.onnx",
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="DIR", type=Path, required=True, help="folder with config.json and model.safetensors"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="ONNX file to write; its description goes beside it"
+    )
+    parser.add_argument("--licence", metavar="TEXT", default="", help="of the weights, for the description")
     arguments = parser.parse_args()
     try:
         print(convert(arguments.checkpoint, arguments.out, arguments.licence))

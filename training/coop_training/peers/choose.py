@@ -5,7 +5,6 @@ On training images: never on those that the peers are scored on.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import numpy as np
 import yaml
 from rich.progress import track
 
-from coop_perception.arguments import positive
+from coop_perception.arguments import command_parser, positive
 from coop_perception.degradations import CONDITIONS
 from coop_perception.image_files import DatasetError
 from coop_perception.metrics import psnr
@@ -30,11 +29,20 @@ from coop_training.peers.settings import Settings
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="coop-peers-choose", description=__doc__)
-    parser.add_argument("--images", type=Path, required=True, help="folder of clear training images")
-    parser.add_argument("--labels", type=Path, required=True, help="folder of their labels, CamVid's ids")
-    parser.add_argument("--limit", type=positive, default=16, help="so many of them, evenly spread (default 16)")
-    parser.add_argument("--out", type=Path, required=True, help="YAML file to write")
+    parser = command_parser(
+        "coop-peers-choose",
+        __doc__,
+        "coop-peers-choose --images out/data/camvid/images/train --labels out/data/camvid/labels/train "
+        "--out out/classical.yaml",
+    )
+    parser.add_argument("--images", metavar="DIR", type=Path, required=True, help="folder of clear training images")
+    parser.add_argument(
+        "--labels", metavar="DIR", type=Path, required=True, help="folder of their labels, CamVid's ids"
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=positive, default=16, help="so many of them, evenly spread (default: %(default)s)"
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="YAML file to write")
     parser.add_argument("--force", action="store_true", help="replace a file at --out")
     arguments = parser.parse_args()
     try:

@@ -22,7 +22,11 @@ from coop_training.peers.settings import Settings, SettingsError, read_settings
 def main() -> int:
     parser = argument_parser("coop-peers-classical", __doc__, "--settings training/configs/peers/classical.yaml ")
     parser.add_argument(
-        "--settings", type=Path, required=True, help="YAML file: training/configs/peers/classical.yaml, or your own"
+        "--settings",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="YAML file: training/configs/peers/classical.yaml, or your own",
     )
     arguments = parser.parse_args()
     try:

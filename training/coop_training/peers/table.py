@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from coop_perception.arguments import command_parser
 from coop_training.results import Results, ResultsError, Scores, read_results
 from coop_training.tables import DASH, markdown, mean_and_spread, restoration
 
@@ -20,7 +21,9 @@ _SAME_PSNR = 0.05
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="coop-peers-table", description=__doc__)
+    parser = command_parser(
+        "coop-peers-table", __doc__, "coop-peers-table ours=out/eval/results.json classical=out/classical/results.json"
+    )
     parser.add_argument("runs", nargs="+", type=_run, metavar="NAME=PATH", help="a method and its results.json")
     try:
         read = [(name, path, read_results(path)) for name, path in parser.parse_args().runs]
