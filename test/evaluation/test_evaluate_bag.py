@@ -257,6 +257,11 @@ def test_references_that_metadata_promises_and_nothing_holds_are_told(tmp_path: 
     assert f"metadata.yaml says {COUNT} messages on /front/reference/mask, and none is there" in warnings
 
 
+def test_a_start_behind_the_last_frame_is_said(tmp_path: Path, bundle: Path) -> None:
+    with pytest.raises(SystemExit, match="no frame could be processed; --start and --end leave out every one"):
+        run(write_bag(tmp_path / "bag"), "--bundle", bundle, "--out", tmp_path / "out", "--start", "100")
+
+
 def test_frames_without_stamps_are_all_read(tmp_path: Path, bundle: Path) -> None:
     with RecordingWriter(tmp_path / "bag") as writer:
         for index in range(5):

@@ -131,6 +131,11 @@ def test_verdicts_on_what_changed(text: str, failed: bool) -> None:
     assert judge(parse(text, comparing=True), differences).failed is failed
 
 
+def test_no_change_is_no_negative_nought() -> None:
+    reason = judge(parse("miou.drop > 0.01", comparing=True), {"all": {"miou": score(0.0, 0.0, 0.0)}}).reason
+    assert reason == "miou.drop is 0, 95 % interval 0 to 0"
+
+
 def test_junit_says_what_failed_and_takes_names_literally() -> None:
     verdicts = [judge(parse(text), MEASURED) for text in ("miou < 0.55", "miou.fog < 0.5")]
     root = ElementTree.fromstring(junit_xml(verdicts, 'bag<b>"&\x1b'))

@@ -25,6 +25,6 @@ def _problem(details: Any) -> str:
     field = plain(".".join(map(str, details["loc"])), 200) or "file"
     if details["type"] in _PLAINLY:
         return f"{field}: {_PLAINLY[details['type']]}"
-    problem = f"{field}: {plain(details['msg'])}"
+    problem = f"{field}: {plain(details['msg'].removeprefix('Value error, '))}"  # pydantic's, before a ValueError's own
     given = details["input"]
     return problem if isinstance(given, dict | list) else f"{problem}, found {shown(given)}"
