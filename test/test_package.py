@@ -172,6 +172,19 @@ def test_sdist_and_wheel_are_whole(tmp_path: Path) -> None:
     assert {*code_files, *shared, "package.xml", "requirements/vehicle.in", *LICENCES} - in_sdist == set()
 
 
+def test_the_trainings_wheel_has_its_licence_and_its_data(tmp_path: Path) -> None:
+    if tuple(map(int, setuptools.__version__.split(".")[:2])) < (70, 1):
+        pytest.skip(f"setuptools {setuptools.__version__} builds no wheels by itself; 70.1 does")
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "training", copy, ignore=shutil.ignore_patterns("__pycache__", "test", "*.egg-info"))
+    code = "from setuptools.build_meta import build_wheel; print(build_wheel('..'))"
+    subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, timeout=120, check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        in_wheel = {re.sub(r".*\.dist-info/(licenses/)?", "", name) for name in archive.namelist()}
+    files = [path for path in (copy / "coop_training").rglob("*") if path.suffix in (".py", ".yaml", ".typed")]
+    assert {"LICENSE", *(str(path.relative_to(copy)) for path in files)} - in_wheel == set()
+
+
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 

@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     failures = (RecordingError, BundleError, EvaluationError, OSError)
     with one_line("demo", failures, "no results were written"):
+        from coop_perception.evaluation.live import evaluate_live  # first: without rclpy all else is in vain
+        from coop_perception.evaluation.node_process import running_node
+
         bundle = load_bundle(options.bundle)
         bag = options.bag
         made = (OUTPUTS,) if bag else (OUTPUTS, RECORDING)
@@ -53,9 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with Recording(bag) as recording:
             chosen = choose_topics(recording, options.image_topic, None, None)
             compressed = recording.topics[chosen.image].type == COMPRESSED_IMAGE_TYPE
-            from coop_perception.evaluation.live import evaluate_live  # rclpy: only where it is needed
-            from coop_perception.evaluation.node_process import running_node
-
             camera = camera_of(chosen.image)
             log = options.out / "node.log"
             console.print(f"node: bundle {bundle.name}, camera {camera}, log in {log}")
