@@ -58,3 +58,22 @@ def test_what_is_quoted_is_said(message: str) -> None:
 def test_messages_are_quoted() -> None:
     """So that the test above cannot be of nothing."""
     assert len(QUOTED) > 50
+
+
+def test_the_sites_list_has_a_section_for_each_family_that_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mermaidx", reason="what builds the site is not installed")
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import docs_hooks
+
+    raised = {
+        node.exc.func.id
+        for module in MODULES
+        for node in ast.walk(module)
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and isinstance(node.exc.func, ast.Name)
+        and any(isinstance(argument, ast.JoinedStr) for argument in node.exc.args[:1])
+    }
+    listed = docs_hooks.errors()
+    assert set(re.findall(r"^### (\w+)$", listed, re.MULTILINE)) >= raised & families()
+    assert "- `` …: format is …, this version reads …; export the bundle again ``\n" in listed

@@ -146,6 +146,32 @@ def _default(value: ast.expr | None) -> tuple[str, str]:
     return default, ", ".join(limits)
 
 
+@cache
+def errors() -> str:
+    """Each message that the code raises, below its family and where docs/troubleshooting.md has that."""
+    messages: dict[str, set[str]] = {}
+    for folder in ("coop_perception", "training/coop_training", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Raise(ast.Call(ast.Name(family), [ast.Constant(str()) | ast.JoinedStr() as text, *_])):
+                        messages.setdefault(family, set()).add(_message(text))
+    parts = re.split(r"^## (.+)\n", (ROOT / "docs/troubleshooting.md").read_text(), flags=re.MULTILINE)
+    lines = []
+    for title, text in zip(parts[1::2], parts[2::2], strict=True):
+        anchor = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for family in re.findall(r"`([A-Z]\w+(?:Error|Interrupted))`", text):
+            if found := messages.pop(family, set()):
+                lines += [f"### {family}", "", f"What helps: [{title}](../troubleshooting.md#{anchor}).", ""]
+                lines += [*(f"- `` {message} ``" for message in sorted(found) if re.search(r"\w{3}", message)), ""]
+    return "\n".join(lines)
+
+
+def _message(text: ast.Constant | ast.JoinedStr) -> str:
+    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+    return _one_line("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts))
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
@@ -158,4 +184,5 @@ GENERATED: dict[str, Callable[[], str]] = {
     "messages": messages,
     "commands": commands,
     "configuration": configuration,
+    "errors": errors,
 }
