@@ -75,5 +75,5 @@ def test_the_sites_list_has_a_section_for_each_family_that_is_raised(monkeypatch
         and any(isinstance(argument, ast.JoinedStr) for argument in node.exc.args[:1])
     }
     listed = docs_hooks.errors()
-    assert set(re.findall(r"^### (\w+)$", listed, re.MULTILINE)) >= raised & families()
+    assert set(re.findall(r"^## (\w+)$", listed, re.MULTILINE)) >= raised & families()
     assert "- `` …: format is …, this version reads …; export the bundle again ``\n" in listed

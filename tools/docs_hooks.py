@@ -162,7 +162,7 @@ def errors() -> str:
         anchor = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
         for family in re.findall(r"`([A-Z]\w+(?:Error|Interrupted))`", text):
             if found := messages.pop(family, set()):
-                lines += [f"### {family}", "", f"What helps: [{title}](../troubleshooting.md#{anchor}).", ""]
+                lines += [f"## {family}", "", f"What helps: [{title}](../troubleshooting.md#{anchor}).", ""]
                 lines += [*(f"- `` {message} ``" for message in sorted(found) if re.search(r"\w{3}", message)), ""]
     return "\n".join(lines)
 
