@@ -366,7 +366,7 @@ def test_depth_and_float_samples_are_no_camera_image():
     _, metres = cv2.imencode(".tiff", np.ones((4, 4), np.float32))
     with pytest.raises(ImageError, match=r"is TIFF, expected JPEG or PNG; convert it .*image_formats"):
         decode(CompressedImage("32FC1; tiff compressed 32FC1", metres.tobytes()))
-    with pytest.raises(ImageError, match="holds float32 samples, expected 8 or 16 bits"):
+    with pytest.raises(ImageError, match="is TIFF with samples of 32 bits, expected 8 or 16"):
         decode(CompressedImage("32FC1; tiff compressed 32FC1", metres.tobytes()), Limits(("tiff",)))
 
 

@@ -712,7 +712,7 @@ def test_a_recording_appears_only_when_it_is_complete(tmp_path, storage):
 
 
 def test_what_a_killed_run_left_does_not_disturb_the_next(tmp_path):
-    left = tmp_path / ".bag.partial" / "bag"
+    left = tmp_path / ".bag.partial" / "new" / "bag"
     left.mkdir(parents=True)
     (left / "bag.mcap").write_bytes(b"half")
     assert_frames(read(record(tmp_path / "bag")), range(5))
