@@ -47,21 +47,31 @@ def main() -> int:
         "python -m coop_training.fine_labels --bundle models/street --bundle models/teacher --root out/data/idd_lite "
         "--sets training/configs/labels/idd_lite_teachers.yaml --out out/data/idd_fine",
     )
-    parser.add_argument(
-        "--bundle", type=Path, action="append", required=True, help="whose segmenter is a teacher; may be repeated"
+    teaching = parser.add_argument_group("the teachers")
+    labelled = parser.add_argument_group("the images")
+    made = parser.add_argument_group("what is written")
+    teaching.add_argument(
+        "--bundle", metavar="DIR", type=Path, action="append", required=True, help="its segmenter; may be repeated"
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder of images/SPLIT and perhaps labels/SPLIT")
-    parser.add_argument("--split", default="train", help="default: %(default)s")
-    parser.add_argument("--sets", type=Path, help="YAML of label values with names of classes, where there are labels")
-    parser.add_argument(
+    teaching.add_argument(
         "--certain",
+        metavar="SHARE",
         type=float,
         default=0.65,
         help="a class is chosen where it has at least this share of its set's probability (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the data set to write")
-    parser.add_argument("--force", action="store_true", help="replace one that was written there")
+    labelled.add_argument(
+        "--root", metavar="DIR", type=Path, required=True, help="folder of images/SPLIT and perhaps labels/SPLIT"
+    )
+    labelled.add_argument("--split", default="train", help="default: %(default)s")
+    labelled.add_argument(
+        "--sets", metavar="FILE", type=Path, help="YAML of label values with names of classes, where there are labels"
+    )
+    made.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the data set to write")
+    made.add_argument("--force", action="store_true", help="replace one that was written there")
     arguments = parser.parse_args()
+    if not 0 <= arguments.certain <= 1:
+        parser.error(f"--certain {arguments.certain:g}: expected a share, 0 to 1")
     console = Console(stderr=True, markup=False)
     try:
         open_results(arguments.out, [SETS], arguments.force)

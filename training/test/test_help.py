@@ -9,7 +9,7 @@ from smoke_run import run
 
 
 @pytest.mark.parametrize(
-    "module", ["train", "export", "evaluate", "adapt", "familiarity", "calibrate", "peers.classical"]
+    "module", ["train", "export", "evaluate", "adapt", "familiarity", "calibrate", "fine_labels", "peers.classical"]
 )
 def test_help_ends_with_an_example_of_options_that_there_are(module: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
