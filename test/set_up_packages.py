@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 VENV = Path(__file__).resolve().parents[1] / ".venv"
-SET_UP = Path(sys.prefix).resolve() == VENV.resolve() and (VENV / ".training").exists()
+_IN_VENV = Path(sys.prefix).resolve() == VENV.resolve()
+SET_UP = _IN_VENV and (VENV / ".training").exists()
 """Whether these tests run where it has been. `colcon test` in a sourced ROS 2 has what package.xml names, no more."""
+WITH_WHEELS = _IN_VENV and (VENV / ".ros").exists()
+"""Whether ROS 2 is .venv's own, out of wheels, and none is sourced."""
 
 
 def set_up_package(name: str) -> Any:
@@ -23,7 +26,7 @@ def set_up_package(name: str) -> Any:
 
 
 def tensorrt_rtx() -> Any:
-    """TensorRT for RTX, which there is for x86-64 alone."""
+    """TensorRT for RTX, which is set up on x86-64 alone: its files for aarch64 have not been tried."""
     if platform.machine() != "x86_64":
-        pytest.skip(f"there is no tensorrt-rtx-cu13 for {platform.machine()}")
+        pytest.skip(f"tensorrt-rtx-cu13 is set up on x86-64 alone, and this is {platform.machine()}")
     return set_up_package("tensorrt_rtx")

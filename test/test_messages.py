@@ -16,6 +16,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
+from set_up_packages import WITH_WHEELS
 
 from coop_perception.classes import CAMVID_CLASSES, IGNORE_ID
 from coop_perception_msgs.msg import CameraStatus, DropCount, ModelInfo, ModelNetwork, PipelineStatus, SemanticClass
@@ -99,7 +100,7 @@ def test_status_counts_beyond_32_bits() -> None:
     assert PipelineStatus(cameras=[camera]).cameras[0].dropped[0].count == 2**33
 
 
-@pytest.mark.skipif(WHEELS not in os.environ, reason="a ROS 2 installation is sourced; this is about .venv without one")
+@pytest.mark.skipif(not WITH_WHEELS, reason="ROS 2 is an installation that is sourced, and not .venv's own")
 @pytest.mark.parametrize("foreign", [{}, {WHEELS: "1", "LD_LIBRARY_PATH": "/nowhere", "AMENT_PREFIX_PATH": "/nowhere"}])
 def test_venv_needs_no_sourcing(foreign: dict[str, str], tmp_path: Path) -> None:
     """Neither from an empty environment, nor from one that another such venv's Python has left its marks on."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import setuptools
+from set_up_packages import SET_UP
 
 from coop_perception.degrade import parameters as degrade_parameters
 from coop_perception.exit_codes import NO_ROS, one_line
@@ -20,6 +21,10 @@ from coop_perception.node.parameters import PARAMETERS, parameters_table, parame
 from coop_perception.ros.definition import Definition, default_text
 
 ROOT = Path(__file__).resolve().parent.parent
+builds_wheels = pytest.mark.skipif(
+    not SET_UP and tuple(map(int, setuptools.__version__.split(".")[:2])) < (70, 1),
+    reason=f"setuptools {setuptools.__version__} builds no wheels by itself; 70.1, which make setup installs, does",
+)
 LICENCES = ("LICENSE", "LICENSES/Apache-2.0.txt", "LICENSES/CC-BY-NC-4.0.txt", "REUSE.toml")
 
 
@@ -137,10 +142,9 @@ def test_commands_say_that_ros_is_missing() -> None:
         raise ModuleNotFoundError(name="other")
 
 
+@builds_wheels
 def test_sdist_and_wheel_are_whole(tmp_path: Path) -> None:
     """Built as pip builds them, of a copy; the networks' files, which are large, are empty in it."""
-    if tuple(map(int, setuptools.__version__.split(".")[:2])) < (70, 1):
-        pytest.skip(f"setuptools {setuptools.__version__} builds no wheels by itself; 70.1 does")
     copy = tmp_path / "copy"
     ignore = shutil.ignore_patterns("__pycache__", "*.onnx")
     for name in ("coop_perception", "launch", "config", "models", "resource", "requirements", "LICENSES"):
@@ -172,9 +176,8 @@ def test_sdist_and_wheel_are_whole(tmp_path: Path) -> None:
     assert {*code_files, *shared, "package.xml", "requirements/vehicle.in", *LICENCES} - in_sdist == set()
 
 
+@builds_wheels
 def test_the_trainings_wheel_has_its_licence_and_its_data(tmp_path: Path) -> None:
-    if tuple(map(int, setuptools.__version__.split(".")[:2])) < (70, 1):
-        pytest.skip(f"setuptools {setuptools.__version__} builds no wheels by itself; 70.1 does")
     copy = tmp_path / "copy"
     shutil.copytree(ROOT / "training", copy, ignore=shutil.ignore_patterns("__pycache__", "test", "*.egg-info"))
     code = "from setuptools.build_meta import build_wheel; print(build_wheel('..'))"
