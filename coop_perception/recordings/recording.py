@@ -310,16 +310,18 @@ def _storage_files(path: Path, listed: list[str]) -> tuple[list[Path], list[Path
 def _refuse_copies(path: Path, files: list[Path]) -> None:
     """Raises RecordingError where files hold the same messages, by their names or byte for byte: each frame would be
     read twice. `ros2 bag reindex` names copies in metadata.yaml as well."""
-    known: dict[str | int, Path] = {}
+    of_stem: dict[str, Path] = {}
+    of_size: dict[int, list[Path]] = {}
     for file in files:
-        size = file.stat().st_size
-        other = known.get(_stem(file)) or known.get(size)
-        if other is not None and (_stem(file) == _stem(other) or cmp(file, other, shallow=False)):
+        alike = of_size.setdefault(file.stat().st_size, [])
+        other = of_stem.get(_stem(file)) or next((one for one in alike if cmp(one, file, shallow=False)), None)
+        if other is not None:
             raise RecordingError(
                 f"{path}: holds {other.name} and {file.name}, copies of the same messages; give the one instead of the "
                 "directory, or move the other elsewhere and make metadata.yaml anew with `ros2 bag reindex`"
             )
-        known |= {_stem(file): file, size: file}
+        of_stem[_stem(file)] = file
+        alike.append(file)
 
 
 def _stem(file: Path) -> str:

@@ -844,9 +844,11 @@ def test_copies_under_another_name_are_not_read_twice(tmp_path: Path, named: boo
     recording = record(tmp_path / "bag", 3)
     file, metadata = storage_file(recording), recording / "metadata.yaml"
     shutil.copy(file, copy := file.with_name(f"{file.stem} (1){file.suffix}"))
+    between = file.with_name(f"{file.stem} (0){file.suffix}")  # as large, and no copy
+    between.write_bytes(file.read_bytes()[::-1])
     if named:
         content = yaml.safe_load(metadata.read_text())
-        content["rosbag2_bagfile_information"]["relative_file_paths"].append(copy.name)
+        content["rosbag2_bagfile_information"]["relative_file_paths"] += [between.name, copy.name]
         metadata.write_text(yaml.safe_dump(content))
     else:
         metadata.unlink()

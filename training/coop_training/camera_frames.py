@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_perception.evaluation.evaluation import LEAST_SHARE
 from coop_perception.image_files import image_files, read_image
 from coop_perception.images import ImageError, decode, is_nearly_black, nearly_black
 from coop_perception.recordings.cameras import find_image_topic
@@ -18,8 +19,6 @@ from coop_training.evaluation import spread
 HELD_OUT = 0.25
 """The last share of each recording: its frames differ from the others by more than neighbours do."""
 LEAST = 8
-LEAST_READ = 0.9
-"""Share of a recording's chosen frames: with fewer that can be read, what is fitted rests on too little of it."""
 
 Pixels = NDArray[np.uint8]
 
@@ -60,7 +59,7 @@ def read_camera(
     incomplete = []
     for source in (*bags, *folders):
         frames, chosen = _recorded(source, topic, wanted, say) if source in bags else _in_folder(source, wanted)
-        if len(frames) < LEAST_READ * chosen:
+        if len(frames) < LEAST_SHARE * chosen:
             incomplete.append(f"{source}: only {len(frames)} of {chosen} frames that were chosen can be read")
         last = max(round(HELD_OUT * len(frames)), 1)
         fitted += frames[:-last]

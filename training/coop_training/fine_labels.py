@@ -20,17 +20,16 @@ from rich.console import Console
 from rich.progress import track
 
 from coop_perception.arguments import command_parser
-from coop_perception.classes import IGNORE_ID, SemanticClass
+from coop_perception.classes import IGNORE_ID
 from coop_perception.contracts import Bundle, network_size
-from coop_perception.documents import DocumentError, read_yaml
 from coop_perception.engines import Engine, EngineError
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.image_files import DatasetError
 from coop_perception.model.bundle import BundleError, load_bundle
 from coop_perception.recordings.labelled_folders import LabelValue, find_pairs, read_pair
 from coop_perception.replacing import open_results, write_whole
-from coop_perception.shown import shown
 from coop_perception.views import scene_view
+from coop_training.label_sets import read_sets
 
 SETS = "labels.yaml"
 """What the values of the labels written stand for, as `data.also` takes it."""
@@ -87,7 +86,7 @@ def main() -> int:
         pairs = find_pairs(images, arguments.root / "labels" / arguments.split if sets else None)
         ids: dict[LabelValue, int] = {value: index for index, value in enumerate(sets)}
         ids[IGNORE_ID] = IGNORE_ID
-        among = [np.array(members) for members in sets.values()] or None
+        among = [np.array(members, np.int64) for members in sets.values()] or None
         written = arguments.out / "labels" / arguments.split
         written.mkdir(parents=True, exist_ok=True)
         for pair in track(pairs, "choosing", console=console):
@@ -116,28 +115,6 @@ def check_same_classes(bundles: Sequence[Bundle]) -> None:
             )
 
 
-def read_sets(path: Path, classes: Sequence[SemanticClass]) -> dict[int, list[int]]:
-    """By value in label files the ids of the classes that it may be; a class may be in several.
-
-    Raises:
-        DatasetError: the file is missing or is no such YAML.
-    """
-    try:
-        raw = read_yaml(path)
-    except DocumentError as error:
-        raise DatasetError(str(error)) from error
-    ids = {c.name: c.id for c in classes}
-    if not isinstance(raw, dict) or not raw:
-        raise DatasetError(f"{path}: expected label values with lists of class names, as '0: [Road]'")
-    for value, names in raw.items():
-        if not (isinstance(value, int) and 0 <= value < IGNORE_ID and isinstance(names, list) and names):
-            raise DatasetError(f"{path}: {shown(value)}: {shown(names)}; expected a value with names, as '0: [Road]'")
-        unknown = [name for name in names if not isinstance(name, str) or name not in ids]
-        if unknown:
-            raise DatasetError(f"{path}: {value}: there is no class {shown(unknown[0])}; known: {', '.join(ids)}")
-    return {value: [ids[name] for name in names] for value, names in raw.items()}
-
-
 def probabilities(teachers: Sequence[tuple[Bundle, Engine]], image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What teachers together take an image for: the geometric mean, of the mirrored image too. [C,h,w]"""
     height, width = image.shape[:2]
@@ -162,7 +139,7 @@ def choose(
     Args:
         probabilities: [C,h,w].
         label: uint8 [h,w], indices of `sets`, or 255.
-        sets: of classes; None: there are no labels.
+        sets: of classes, an empty one for what is not to be trained on; None: there are no labels.
         certain: least share of its set's probability that a class is chosen with.
 
     Returns:
@@ -172,6 +149,8 @@ def choose(
         return np.where(probabilities.max(0) >= certain, probabilities.argmax(0), IGNORE_ID).astype(np.uint8)
     chosen = np.full(label.shape, IGNORE_ID, np.uint8)
     for index, among in enumerate(sets):
+        if not len(among):
+            continue
         there = label == index
         of_set = probabilities[among][:, there]
         whole = of_set.sum(0)

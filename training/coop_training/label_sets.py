@@ -34,7 +34,24 @@ def read_label_sets(path: Path, classes: Sequence[SemanticClass]) -> LabelSets:
     """Read a YAML file of label values with the names of their classes; an empty list is not scored.
 
     Raises:
-        DatasetError: the file is missing, is no such YAML, or names a class twice or one that is none.
+        DatasetError: as `read_sets`, or a class is in two sets.
+    """
+    label_ids: dict[LabelValue, int] = {IGNORE_ID: IGNORE_ID}
+    merge = np.full(256, IGNORE_ID, np.uint8)
+    for value, among in read_sets(path, classes).items():
+        label_ids[value] = len(set(merge[merge != IGNORE_ID])) if among else IGNORE_ID
+        for index in among:
+            if merge[index] != IGNORE_ID:
+                raise DatasetError(f"{path}: {value}: class {classes[index].name} is in another set already")
+            merge[index] = label_ids[value]
+    return LabelSets(label_ids, merge)
+
+
+def read_sets(path: Path, classes: Sequence[SemanticClass]) -> dict[int, list[int]]:
+    """By label value, the ids of the classes that it stands for.
+
+    Raises:
+        DatasetError: the file is missing, is no such YAML, or names a class that is none.
     """
     try:
         raw = read_yaml(path)
@@ -44,16 +61,10 @@ def read_label_sets(path: Path, classes: Sequence[SemanticClass]) -> LabelSets:
     if not isinstance(raw, dict) or not raw:
         raise DatasetError(f"{path}: {expected}")
     ids = {c.name: c.id for c in classes}
-    label_ids: dict[LabelValue, int] = {IGNORE_ID: IGNORE_ID}
-    merge = np.full(256, IGNORE_ID, np.uint8)
     for value, names in raw.items():
         if not (isinstance(value, int) and 0 <= value < IGNORE_ID and isinstance(names, list)):
             raise DatasetError(f"{path}: {shown(value)}: {shown(names)}; {expected}")
-        label_ids[value] = len(set(merge[merge != IGNORE_ID])) if names else IGNORE_ID
         for name in names:
             if not isinstance(name, str) or name not in ids:
                 raise DatasetError(f"{path}: {value}: there is no class {shown(name)}; known: {', '.join(ids)}")
-            if merge[ids[name]] != IGNORE_ID:
-                raise DatasetError(f"{path}: {value}: class {name} is in another set already")
-            merge[ids[name]] = label_ids[value]
-    return LabelSets(label_ids, merge)
+    return {value: [ids[name] for name in names] for value, names in raw.items()}

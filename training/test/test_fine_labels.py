@@ -16,7 +16,7 @@ from coop_training.frames import coarse_items
 
 from coop_perception.classes import CAMVID_CLASSES
 
-GROUND, UPRIGHT = np.array([3]), np.array([1, 5])
+GROUND, UPRIGHT, NOTHING = np.array([3]), np.array([1, 5]), np.array([], int)
 SURE, UNSURE, UNLIKELY = (0.7, 0.1), (0.4, 0.35), (0.02, 0.001)
 
 
@@ -29,10 +29,11 @@ def of(*pixels: tuple[float, float]) -> np.ndarray:
 
 
 def test_a_class_is_chosen_within_its_set_where_teachers_are_sure_of_it() -> None:
-    label = np.array([[0, 1, 1, 1, 255]], np.uint8)
-    chosen = choose(of(SURE, SURE, UNSURE, UNLIKELY, SURE), label, [GROUND, UPRIGHT], 0.65)
-    # A label of one class stands whatever teachers see; where they are not of one mind, the label stays the second set.
-    assert chosen.tolist() == [[3, 1, 12, 12, 255]]
+    label = np.array([[0, 1, 1, 1, 255, 2]], np.uint8)
+    chosen = choose(of(SURE, SURE, UNSURE, UNLIKELY, SURE, SURE), label, [GROUND, UPRIGHT, NOTHING], 0.65)
+    # A label of one class stands whatever teachers see; where they are not of one mind, the label stays the second set;
+    # one of no class is none.
+    assert chosen.tolist() == [[3, 1, 12, 12, 255, 255]]
 
 
 def test_without_labels_uncertain_pixels_have_none() -> None:
@@ -83,7 +84,7 @@ def test_without_labels_and_without_sets(random_export: Path, tmp_path: Path) ->
     ("sets", "said"),
     [
         ("7: [Road]\n9: [Building, Canal]\n", "there is no class 'Canal'"),
-        ("7: Road\n", "expected a value with names"),
+        ("7: Road\n", "expected label values with lists of class names"),
         ("[]", "expected label values with lists of class names"),
         ("9: [Building, Tree]\n", "7"),
     ],
