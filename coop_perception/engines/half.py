@@ -26,6 +26,8 @@ KEPT_KINDS = (
 """Sums of a whole image leave half's range on some hardware even where their results do not; the others are steep."""
 MARGIN = 8.0
 """Frames to come may hold values that much larger than any measured."""
+PLACING = {"GridSample": 1}
+"""Inputs that say where in an image a value is read: half's digits do not tell pixels apart from 2,048 on."""
 ROUNDING = 1e-3
 """Relative error of a tensor in float16 from which it is said not to fit: its own rounding gives a quarter of that."""
 
@@ -67,12 +69,13 @@ def to_half(model: onnx.ModelProto, kept: Collection[str] = ()) -> tuple[onnx.Mo
 
     Args:
         model: `load_graph`'s, which is changed and not to be used any more.
-        kept: names of nodes that stay float32, besides those of KEPT_KINDS.
+        kept: names of nodes that stay float32, besides those of KEPT_KINDS and what PLACING's inputs are computed by.
 
     Returns:
         The graph, and how many of its nodes compute in float32.
     """
     types = element_types(model)
+    kept = {*kept, *_placing(model.graph)}
     initializers = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     blocked = set(float16.DEFAULT_OP_BLOCK_LIST) | set(KEPT_KINDS)
     full = [
@@ -91,6 +94,23 @@ def to_half(model: onnx.ModelProto, kept: Collection[str] = ()) -> tuple[onnx.Mo
     OnnxModel(half).topological_sort()  # the casts that were put in stand at the end
     onnx.checker.check_model(half, full_check=True)
     return half, len(full)
+
+
+def _placing(graph: onnx.GraphProto) -> set[str]:
+    """Names of the nodes that PLACING's inputs are computed by, and of those that read there."""
+    makers = {name: node for node in graph.node for name in node.output}
+    names: set[str] = set()
+    wanted = []
+    for node in graph.node:
+        if node.op_type in PLACING:
+            names.add(node.name)
+            wanted.append(node.input[PLACING[node.op_type]])
+    while wanted:
+        node = makers.get(wanted.pop())
+        if node is not None and node.name not in names:
+            names.add(node.name)
+            wanted += node.input
+    return names
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:

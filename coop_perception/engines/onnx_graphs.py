@@ -34,6 +34,6 @@ def load_graph(path: Path) -> onnx.ModelProto:
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """TensorProto's element type of every tensor of the graph that has a name, initializers left out."""
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     values = [*graph.input, *graph.output, *graph.value_info]
     return {value.name: value.type.tensor_type.elem_type for value in values}

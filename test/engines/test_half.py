@@ -79,6 +79,30 @@ class TestToHalf:
         assert full == 3
         np.testing.assert_allclose(run(rounded(half)), X, rtol=2e-3, atol=1e-3)
 
+    def test_where_pixels_are_read_stays_float32(self) -> None:
+        """Of a row of 4,096 pixels half's digits would not tell one from the next."""
+        width = 4096
+        places = np.stack([np.linspace(-1, 1, width), np.zeros(width)], -1).astype(np.float32)[None, None]
+        nodes = [
+            helper.make_node("Mul", ["x", "one"], ["row"], name="row"),
+            helper.make_node("Add", ["places", "offset"], ["there"], name="there"),
+            helper.make_node("GridSample", ["row", "there"], ["read"], name="read", align_corners=1),
+            helper.make_node("Mul", ["read", "one"], ["y"], name="last"),
+        ]
+        shape = [1, 1, 1, width]
+        constants = {"one": np.float32(1), "offset": np.zeros(2, np.float32), "places": places}
+        graph = helper.make_graph(
+            nodes,
+            "graph",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+            [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        )
+        half, full = to_half(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+        assert full == 2  # the sum, and what reads by it
+        x = (np.arange(width) % 2).astype(np.float32).reshape(shape)
+        np.testing.assert_allclose(run(rounded(half), x), x, atol=0.01)
+
     def test_measured_and_converted_it_keeps_its_results(self) -> None:
         half, _ = to_half(squares(), beyond_half(squares(), [{"x": X}]))
         np.testing.assert_allclose(run(rounded(half)), X, rtol=2e-3, atol=1e-3)
