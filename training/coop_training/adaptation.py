@@ -43,9 +43,11 @@ DRIVES, FRAMES_PER_DRIVE, FRAME_STEP = 8, 4, 40
 PER_FRAME = 3
 """Times that each frame is put under conditions."""
 RESTORED = 40
-"""Frames, of the camera and of sample drives each, that restoration is tried on for familiarity."""
+"""Frames of the camera that restoration is tried on for familiarity."""
 STEPS, BATCH, LEARNING_RATE, PULL = 1200, 128, 3e-4, 0.02
 """Of each fit. PULL: of the squared distance of all weights from where they were."""
+REHEARSAL = 5.0
+"""Weight of what familiarity said before, a cross-entropy, against decibels that are gained."""
 CROP, CROPS, RESTORATION_RATE = (256, 320), 4, 1e-4
 """Height and width of the crops that restoration is trained on, how many at once, and its learning rate."""
 CLEAR_CROPS = 0.1
@@ -74,12 +76,7 @@ def adapt(
     fit_estimate(estimator, old, of_camera, of_drives)
     if restoration_steps:
         fit_restoration(model, [*own, *drives], config, restoration_steps, console)
-    fit_familiar(
-        estimator,
-        old,
-        tried(model, own, config, console, "the camera's frames"),
-        tried(model, drives, config, console, "frames of sample drives"),
-    )
+    fit_familiar(estimator, old, tried(model, own, config, console, "the camera's frames"), of_drives)
 
 
 def rehearsed_frames() -> list[LabelledFrame]:
@@ -154,19 +151,26 @@ def fit_estimate(estimator: Estimator, old: Estimator, camera: Statistics, rehea
     _fit(estimator, [estimator.presence, estimator.strength], [old.presence, old.strength], loss)
 
 
-def fit_familiar(estimator: Estimator, old: Estimator, camera: Outcomes, rehearsed: Outcomes) -> None:
-    """Fit familiarity to what restoration makes of the camera's frames and of the others."""
+def fit_familiar(estimator: Estimator, old: Estimator, camera: Outcomes, rehearsed: Statistics) -> None:
+    """Fit familiarity to what restoration makes of the camera's frames. Of the others it is to say what it said."""
+    with torch.no_grad():
+        before = old.outcomes(rehearsed.statistics, *_published(old, rehearsed.statistics)).sigmoid()
 
     def loss() -> Tensor:
-        return sum(
-            (
-                familiarity.loss(estimator, drawn(outcomes, torch.arange(len(outcomes.error)), BATCH // 2))
-                for outcomes in (camera, rehearsed)
-            ),
-            torch.zeros(()),
-        )
+        of_camera = familiarity.loss(estimator, drawn(camera, torch.arange(len(camera.error)), BATCH // 2))
+        again = torch.randint(len(before), (BATCH // 2,))
+        chosen = _jittered(estimator, rehearsed.statistics[again])
+        logits = estimator.outcomes(chosen, *_published(estimator, chosen))
+        return of_camera + REHEARSAL * F.binary_cross_entropy_with_logits(logits, before[again])
 
     _fit(estimator, [estimator.familiar], [old.familiar], loss)
+
+
+@torch.no_grad()
+def _published(estimator: Estimator, statistics: Tensor) -> tuple[Tensor, Tensor]:
+    """Presence and strength as published."""
+    found = estimator.estimate(statistics)
+    return found.presence, found.strength
 
 
 def fit_restoration(

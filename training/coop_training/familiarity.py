@@ -1,7 +1,7 @@
 """How far restoration is to be trusted: fitted to what it did to images, whether mended or spoilt.
 
 Takes frames of the configuration's data and of other cameras, which need no labels, clear, under its conditions, and
-changed otherwise (`unknown`), restores them, and fits the estimate's third network to the outcomes. The result is a
+changed otherwise (`unknown`), restores them, and fits the estimate's further networks to the outcomes. The result is a
 checkpoint for coop-export.
 """
 
@@ -74,8 +74,9 @@ STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY, JITTER = 4000, 128, 1e-3, 0.1, 0.05
 @dataclass(frozen=True, slots=True)
 class Outcomes:
     """Of N frames: statistics [N,S], presence and strength [N,K] by them, and how far restoration is `wanted` by these
-    [N]; means over pixels, values in 0..1, of the squared error before it, of error times change, and of the squared
-    change that it makes as a whole [N]. With a weight w on the change the error is error - 2·w·common + w²·change.
+    [N]; means over pixels, values in 0..1, of the squared error before it, when colours are laid onto each other
+    already, of error times change, and of the squared change that it makes as a whole [N]. With a weight w on the
+    change the error is error - 2·w·common + w²·change.
     """
 
     statistics: Tensor
@@ -173,8 +174,8 @@ def outcome(model: Cooperative, clear: Pixels, degraded: Pixels, sizes: InputSiz
     seen = observe(model, degraded, sizes)
     with torch.no_grad():
         estimate = refinement_of(model).estimator.estimate(seen.statistics)
-    result = wholly_changed(model, seen, estimate)
-    before, after, truth = (image.astype(np.float64) / 255 for image in (degraded, result, clear))
+    images = (*wholly_changed(model, seen, estimate), clear)
+    before, after, truth = (image.astype(np.float64) / 255 for image in images)
     error, change = truth - before, after - before
     means = [torch.tensor([float(product.mean())]) for product in (error**2, error * change, change**2)]
     return Outcomes(seen.statistics, estimate.presence, estimate.strength, estimate.wanted, *means)
@@ -227,12 +228,16 @@ def gained(outcomes: Outcomes, weight: Tensor) -> Tensor:
 
 
 def loss(estimator: Estimator, outcomes: Outcomes) -> Tensor:
-    """Minus the mean gain, losses AVERSION times, and the price of the change. Scalar."""
+    """Minus the mean gain, losses AVERSION times, and the price of the change, mean of the members, each of which
+    decides alone. Scalar."""
     noise = JITTER * torch.randn_like(outcomes.statistics) * estimator.spread
-    logits = estimator.outcome(outcomes.statistics + noise, outcomes.presence, outcomes.strength)
-    weight = outcomes.wanted * torch.sigmoid(logits)  # as `trust` about 0, and beyond it has a slope
-    gain = gained(outcomes, weight).clamp(LEAST_DB, LARGEST_DB)
-    return (PRICE_DB * weight - torch.where(gain > 0, gain, AVERSION * gain)).mean()
+    logits = estimator.outcomes(outcomes.statistics + noise, outcomes.presence, outcomes.strength)
+    losses = []
+    for logit in logits.unbind(1):
+        weight = outcomes.wanted * torch.sigmoid(logit)  # as `trust` about 0, and beyond it has a slope
+        gain = gained(outcomes, weight).clamp(LEAST_DB, LARGEST_DB)
+        losses.append((PRICE_DB * weight - torch.where(gain > 0, gain, AVERSION * gain)).mean())
+    return torch.stack(losses).mean()
 
 
 def drawn(outcomes: Outcomes, among: Tensor, number: int) -> Outcomes:
@@ -248,7 +253,7 @@ def fit(estimator: Estimator, outcomes: Outcomes, steps: int) -> str:
     fitted = (~held).nonzero().squeeze(1)
     estimator.requires_grad_(False)
     estimator.familiar.requires_grad_(True).train()
-    for layer in estimator.familiar:
+    for layer in estimator.familiar.modules():
         if isinstance(layer, torch.nn.Linear):
             layer.reset_parameters()
     optimizer = AdamW(estimator.familiar.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -260,7 +265,7 @@ def fit(estimator: Estimator, outcomes: Outcomes, steps: int) -> str:
         schedule.step()
     estimator.eval()
     with torch.no_grad():
-        familiarity = trust(estimator.outcome(outcomes.statistics, outcomes.presence, outcomes.strength))
+        familiarity = trust(estimator.outcomes(outcomes.statistics, outcomes.presence, outcomes.strength).amin(1))
     return "; ".join(
         f"{words} {gain[held].mean():.2f} dB gained, {(gain[held] < -HARM_DB).float().mean():.1%} worse by more than "
         f"{HARM_DB} dB, at worst {gain[held].min():.1f}"

@@ -20,6 +20,8 @@ from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
 from coop_training.networks.segmenter import Segmenter
 
+ABERRATION = "chromatic_aberration"
+"""The condition, where there is it."""
 SHARE = 0.75
 """Of the change that restoration was trained to make, what is made as deployed: towards the whole of it it gains less
 and less, and spoils ever more where it is wrong."""
@@ -80,6 +82,8 @@ class Cooperative(nn.Module):
         self.refinement = variant.refinement(classes, conditions)
         self.calibration = Calibration(classes, conditions)
         self.restoration = variant.restoration(classes, conditions)
+        if isinstance(self.restoration, Restoration) and ABERRATION in config.conditions:
+            self.restoration.aberration = config.conditions.index(ABERRATION)
         self.guidance = config.guidance
         if config.losses.adversarial:
             # Made last: the others then start from the same weights with and without them.
@@ -117,19 +121,17 @@ class Cooperative(nn.Module):
 
     def change(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
         """What `restore` adds to the frame."""
-        share, change = self._proposed(frame, image, refined, estimate)
-        return (share * estimate.weight)[:, None, None, None] * change
+        alignment, change = self.proposed(frame, image, refined, estimate)
+        return alignment + estimate.weight[:, None, None, None] * change
 
-    def whole_change(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
-        """The most that `restore` would add to the frame, were the estimate sure and familiar."""
-        share, change = self._proposed(frame, image, refined, estimate)
-        return share * change
-
-    def _proposed(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> tuple[float, Tensor]:
-        """A change, and how much of it is made at most: of a peer's all."""
-        if isinstance(self.restoration, Restoration):
-            return SHARE, self.restoration.change(frame, image, *self._received(refined, estimate))
-        return 1.0, self.restored(frame, image, refined, estimate) - frame
+    def proposed(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> tuple[Tensor, Tensor]:
+        """What `restore` adds to the frame to lay its colours onto each other, and the most that it adds to that, were
+        the estimate sure and familiar; [N,3,h,w] both."""
+        if not isinstance(self.restoration, Restoration):
+            return torch.zeros_like(frame), self.restored(frame, image, refined, estimate) - frame
+        received = self._received(refined, estimate)
+        alignment = self.restoration.alignment(frame, estimate)
+        return alignment, SHARE * self.restoration.change(frame + alignment, image, *received)
 
     def restored(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
         """Restoration as it is trained: peers that know of no condition change clear frames too. Arguments as

@@ -62,10 +62,12 @@ def statistics(model: Cooperative, frame: Pixels, sizes: InputSizes) -> Tensor:
 
 
 @torch.no_grad()
-def wholly_changed(model: Cooperative, seen: Observation, estimate: Estimate) -> Pixels:
-    """The frame with the whole of restoration's change, uint8 [h,w,3]."""
-    change = model.whole_change(seen.frame, seen.image, seen.refined, estimate)
-    return np.asarray(np.rint(255 * (seen.frame + change)[0].clamp(0, 1).permute(1, 2, 0).numpy()), np.uint8)
+def wholly_changed(model: Cooperative, seen: Observation, estimate: Estimate) -> tuple[Pixels, Pixels]:
+    """The frame with its colours laid onto each other, and that with the whole of restoration's change; uint8 [h,w,3]
+    both."""
+    alignment, change = model.proposed(seen.frame, seen.image, seen.refined, estimate)
+    aligned = seen.frame + alignment
+    return _pixels(aligned), _pixels(aligned + change)
 
 
 def adverse(
@@ -95,3 +97,7 @@ def adverse(
 
 def _tensor(image: Pixels) -> Tensor:
     return to_image(planes(image)[None])
+
+
+def _pixels(image: Tensor) -> Pixels:
+    return np.asarray(np.rint(255 * image[0].clamp(0, 1).permute(1, 2, 0).numpy()), np.uint8)

@@ -98,7 +98,7 @@ def test_the_estimate_learns_what_clear_frames_of_a_camera_look_like(monkeypatch
     assert presence[:20].max() < 0.5
     assert presence[20:, 1].mean() > 0.5
     assert (kept - before).abs().mean() < 0.1
-    assert torch.equal(estimator.familiar[-1].weight, old.familiar[-1].weight)
+    assert torch.equal(estimator.familiar[0][-1].weight, old.familiar[0][-1].weight)
 
 
 def scores(psnr: float, miou: float, **more: float) -> Scores:
@@ -184,7 +184,7 @@ def test_a_bundle_whose_graph_lacks_a_weight_is_refused_before_the_work(
 ) -> None:
     old = shutil.copytree(exported / "bundle", tmp_path / "old")
     model = onnx.load(old / "refinement.onnx")
-    lost, other = "model.refinement.estimator.familiar.1.bias", "another_one"
+    lost, other = "model.refinement.estimator.familiar.0.1.bias", "another_one"
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == lost)
     tensor.name = other
     for node in model.graph.node:

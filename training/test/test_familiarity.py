@@ -48,10 +48,19 @@ def test_it_is_fitted_to_outcomes() -> None:
     changed = {name for name, tensor in estimator.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in before if name.startswith("familiar.")}
     with torch.no_grad():
-        found = estimator.outcome(statistics, presence, torch.ones(1200, 2))
+        found = estimator.outcomes(statistics, presence, torch.ones(1200, 2)).amin(1)
     clearly = (statistics[:, 2] - 0.3).abs() > 0.5
     assert found[spoilt & clearly].mean() < found[~spoilt & clearly].mean() - 4
     assert (found[spoilt & clearly] < 0).float().mean() > 0.9
+
+
+def test_the_least_trusting_member_decides() -> None:
+    estimator = Estimator(CONDITIONS).eval()
+    with torch.no_grad():
+        for member, bias in zip(estimator.familiar, (2.0, -1.0, 1.0), strict=True):
+            member[-1].bias.fill_(bias)
+        found = estimator.estimate(torch.zeros(1, len(estimator.centre)))
+    assert float(found.familiarity) == pytest.approx(0.25)
 
 
 def test_losses_weigh_more_than_gains() -> None:
@@ -69,7 +78,7 @@ def test_losses_weigh_more_than_gains() -> None:
     best = weights[torch.where(gains > 0, gains, AVERSION * gains).mean(1).argmax()]
     assert 0.05 < best < 0.3
     with torch.no_grad():
-        found = estimator.outcome(outcomes.statistics[:1], presence[:1], presence[:1]).sigmoid()
+        found = estimator.outcomes(outcomes.statistics[:1], presence[:1], presence[:1]).amin(1).sigmoid()
     assert float(found) == pytest.approx(float(best), abs=0.05)
 
 
@@ -156,7 +165,7 @@ def test_command(
     arguments += ("--set=stages.segmenter.learning_rate=1e-2", "--out", tmp_path / "familiar.safetensors")
     assert run(familiarity.main, *arguments, "--cameras", cameras) == 0, capsys.readouterr().err
     weights = load_file(tmp_path / "familiar.safetensors")
-    assert weights["refinement.estimator.familiar.4.weight"].any()
+    assert weights["refinement.estimator.familiar.0.4.weight"].any()
     trained = load_file(exported / "run" / "joint.safetensors")
     name = "segmenter.classify.weight"
     torch.testing.assert_close(weights[name], trained[name], rtol=1e-3, atol=1e-4)

@@ -17,6 +17,10 @@ _FAR = 6.0
 """Standard deviations: an image unlike any of those fitted to is not the surer for it."""
 _CERTAIN = 0.9
 """Highest probability of a condition above which a frame is restored wholly; below BEGIN it stays as it is."""
+MEMBERS = 3
+"""Networks that estimate familiarity, fitted apart, of which the least trusting one decides: where nothing was fitted
+to, they differ (Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles",
+2017)."""
 TRUSTING = 2.0
 """Logit from which a restoration is trusted wholly: odds of seven to one."""
 
@@ -52,9 +56,9 @@ class Estimator(nn.Module):
     at the camera's own resolution: scaling hides them. Presence needs dropout (Srivastava et al., 2014) to hold on
     roads and cameras unlike any that were fitted to; strengths are known exactly, and dropout would blur them.
 
-    Neither knows what it has not met. So a third network, `familiar`, estimates from the statistics and what the other
-    two make of them whether restoration would mend or spoil the image; it is fitted to outcomes
-    (`coop_training.familiarity`), and until then trusts everything.
+    Neither knows what it has not met. So further networks, `familiar`, estimate from the statistics and what the other
+    two make of them whether restoration would mend or spoil the image; they are fitted to outcomes
+    (`coop_training.familiarity`), and until then trust everything.
 
     Inputs: statistics of the scene [N,SCENE_STATISTICS], as refinement gives them; sensor [N,3,T,T] RGB in 0..1.
     """
@@ -69,9 +73,7 @@ class Estimator(nn.Module):
         self.register_buffer("spread", torch.ones(size))
         self.presence = perceptron(size, 192, 96, conditions, dropout=DROPOUT)
         self.strength = perceptron(size, 256, 128, conditions)
-        self.familiar = perceptron(size + 2 * conditions, 128, 1, dropout=DROPOUT)
-        nn.init.zeros_(self.familiar[-1].weight)
-        nn.init.constant_(self.familiar[-1].bias, TRUSTING)
+        self.familiar = nn.ModuleList(_trusting(size + 2 * conditions) for _ in range(MEMBERS))
 
     def statistics(self, scene: Tensor, sensor: Tensor) -> Tensor:
         """What the networks read, [N,S]."""
@@ -89,13 +91,14 @@ class Estimator(nn.Module):
         """What is published, and what restoration is conditioned on."""
         logits, strength = self(statistics)
         presence, strength = torch.sigmoid(logits), strength.clamp(0, 1)
-        outcome = self.outcome(statistics, presence, strength)
-        return Estimate(presence, strength, trust(outcome))
+        outcomes = self.outcomes(statistics, presence, strength)
+        return Estimate(presence, strength, trust(outcomes.amin(1)))
 
-    def outcome(self, statistics: Tensor, presence: Tensor, strength: Tensor) -> Tensor:
-        """The logit that restoration by the estimate leaves an image of these statistics no worse. [N]"""
-        logit: Tensor = self.familiar(torch.cat([self.standardised(statistics), presence, presence * strength], 1))
-        return logit[:, 0]
+    def outcomes(self, statistics: Tensor, presence: Tensor, strength: Tensor) -> Tensor:
+        """By member the logit that restoration by the estimate leaves an image of these statistics no worse.
+        [N,MEMBERS]"""
+        known = torch.cat([self.standardised(statistics), presence, presence * strength], 1)
+        return torch.cat([member(known) for member in self.familiar], 1)
 
 
 def trust(logit: Tensor) -> Tensor:
@@ -109,3 +112,11 @@ def perceptron(*widths: int, dropout: float = 0.0) -> nn.Sequential:
     for inputs, outputs in pairwise(widths):
         layers += [nn.Dropout(dropout), nn.Linear(inputs, outputs), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def _trusting(inputs: int) -> nn.Sequential:
+    """A member of `familiar`."""
+    member = perceptron(inputs, 128, 1, dropout=DROPOUT)
+    nn.init.zeros_(member[-1].weight)
+    nn.init.constant_(member[-1].bias, TRUSTING)
+    return member

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coop_perception.model.clear_weather import BEGIN
 from coop_training.networks.blocks import EMBEDDING, Convolution, conv3x3, resized, zeroed
 from coop_training.networks.estimate import Estimate
+from coop_training.networks.registration import registered
 
 SCENE = 64
 """Channels of what the scene branch passes on."""
@@ -15,20 +17,27 @@ WIDTHS = (32, 64, 96)
 """Channels of the frame's branch at 1/2, 1/4 and 1/8."""
 BLOCKS = (2, 1, 2)
 """Its blocks of each scale, on the way down and up alike; of the coarsest, where the two meet, once."""
+LIKELY, KNOWN = 0.6, 0.25
+"""Presence of chromatic aberration and familiarity from which colours are laid onto each other wholly: it is checked
+against the frame itself, so that it need not be trusted much."""
 
 
 class Restoration(nn.Module):
     """Restores a frame under semantic guidance, conditioned on an estimate; starts as identity.
 
-    I_r = I_d + w·(I_d·g + o + r). What depends on the scene is seen in the image at the networks' size with S_r: the
-    scene branch predicts the field of gain g and offset o, smooth as transmission is (I = t·R + (1-t)·L), and features
-    for the other one. What is seen pixel by pixel only, the frame's branch predicts at the camera's own resolution:
-    the residual r. The weight w is the estimate's: familiarity, and nothing where no condition is present.
+    I_r = I_a + w·(I_a·g + o + r). I_a is the frame with red and blue laid onto green where they are displaced, which is
+    measured, not learnt (`registration`). What depends on the scene is seen in the image at the networks' size with
+    S_r: the scene branch predicts the field of gain g and offset o, smooth as transmission is (I = t·R + (1-t)·L), and
+    features for the other one. What is seen pixel by pixel only, the frame's branch predicts at the camera's own
+    resolution: the residual r. The weight w is the estimate's: familiarity, and nothing where no condition is present.
 
     Inputs: frame [N,3,h,w] RGB in 0..1, of any h, w; image [N,3,H,W], the same scaled so that H and W are divisible by
     32; probabilities [N,C,·,·]; estimate of K conditions.
     Output: restored frame [N,3,h,w], not clamped.
     """
+
+    aberration: int | None = None
+    """Index of chromatic aberration among the conditions, where it is one."""
 
     def __init__(self, classes: int, conditions: int) -> None:
         super().__init__()
@@ -37,10 +46,20 @@ class Restoration(nn.Module):
         self.detail = FrameBranch()
 
     def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
-        return frame + estimate.weight[:, None, None, None] * self.change(frame, image, probabilities, estimate)
+        aligned = frame + self.alignment(frame, estimate)
+        return aligned + estimate.weight[:, None, None, None] * self.change(aligned, image, probabilities, estimate)
+
+    def alignment(self, frame: Tensor, estimate: Estimate) -> Tensor:
+        """I_a - I_d, [N,3,h,w]: nothing, to the last bit, where no aberration is present or nothing is familiar."""
+        if self.aberration is None:
+            return torch.zeros_like(frame)
+        present = (estimate.presence[:, self.aberration] - BEGIN) / (LIKELY - BEGIN)
+        moved, sure = registered(frame)
+        share = sure * (present.clamp(0, 1) * (estimate.familiarity / KNOWN).clamp(max=1))[:, None]
+        return share[:, :, None, None] * (moved - frame)
 
     def change(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
-        """I_d·g + o + r, of which the estimate says how much is made. Arguments as the network's; [N,3,h,w]."""
+        """I_a·g + o + r, of which the estimate says how much is made, of I_a; [N,3,h,w]."""
         embedding = F.relu(self.embed(torch.cat([estimate.presence, estimate.presence * estimate.strength], 1)))
         field, features = self.scene(image, probabilities, embedding)
         field = resized(field, frame)
@@ -77,12 +96,17 @@ class SceneBranch(nn.Module):
 
 
 class FrameBranch(nn.Module):
-    """What only pixels show: a residual [N,3,h,w] of a frame [N,3,h,w], by a U-Net from 1/2 of its resolution on."""
+    """What only pixels show: a residual [N,3,h,w] of a frame [N,3,h,w], by a U-Net from 1/2 of its resolution on.
+
+    How far each value is from the median of its neighbours is given to it, and at each value it estimates what part of
+    that to go: rank is what impulses, streaks and flakes show by, and no sum of neighbours finds it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         half, quarter, eighth = WIDTHS
         self.stem = conv3x3(12, half)
+        self.off = zeroed(nn.Conv2d(24, half, 1))
         self.fine = nn.ModuleList(GatedBlock(half) for _ in range(2 * BLOCKS[0]))
         self.middle = nn.ModuleList(Block(quarter, 48) for _ in range(2 * BLOCKS[1]))
         self.coarse = nn.ModuleList(Block(eighth, eighth, scene=True) for _ in range(BLOCKS[2]))
@@ -90,12 +114,14 @@ class FrameBranch(nn.Module):
         self.up = nn.ModuleList([nn.Conv2d(quarter, half, 1), nn.Conv2d(eighth, quarter, 1)])
         self.scene = nn.Conv2d(SCENE, quarter, 1)
         self.residual = zeroed(conv3x3(half, 12))
+        self.towards = zeroed(nn.Conv2d(half, 12, 1))
 
     def forward(self, frame: Tensor, scene: Tensor, embedding: Tensor) -> Tensor:
         height, width = frame.shape[-2:]
         rows, columns = (height + 7) // 8, (width + 7) // 8  # at the coarsest scale
         padded = F.pad(frame - 0.5, (0, 8 * columns - width, 0, 8 * rows - height), mode="replicate")
-        fine = self.stem(F.pixel_unshuffle(padded, 2))
+        off = F.pixel_unshuffle(neighbours_median(padded) - padded, 2)
+        fine = self.stem(F.pixel_unshuffle(padded, 2)) + self.off(torch.cat([off, off.abs()], 1))
         for block in self.fine[: BLOCKS[0]]:
             fine = block(fine, embedding)
         middle = self.down[0](F.relu(fine))
@@ -111,7 +137,8 @@ class FrameBranch(nn.Module):
         fine = fine + _doubled(self.up[0](middle))
         for block in self.fine[BLOCKS[0] :]:
             fine = block(fine, embedding)
-        return F.pixel_shuffle(self.residual(fine), 2)[..., :height, :width]
+        residual = self.residual(fine) + self.towards(fine) * off
+        return F.pixel_shuffle(residual, 2)[..., :height, :width]
 
 
 class Block(nn.Module):
@@ -149,6 +176,18 @@ class GatedBlock(nn.Module):
         features, gate = self.spatial(self.expand(x)).chunk(2, 1)
         scale, shift = self.condition(embedding)[:, :, None, None].chunk(2, 1)
         return x + self.contract((features * (1 + scale) + shift) * torch.sigmoid(gate))
+
+
+def neighbours_median(image: Tensor) -> Tensor:
+    """Of each value the median of three rows' medians, of 3x3 values: nearly that of all nine, at a fifth of the
+    comparisons. [N,·,h,w] → same."""
+    for wide, tall in ((1, 0), (0, 1)):
+        padded = F.pad(image, (wide, wide, tall, tall), mode="replicate")
+        height, width = image.shape[-2:]
+        before, after = padded[..., :height, :width], padded[..., 2 * tall :, 2 * wide :]
+        low, high = torch.minimum(before, after), torch.maximum(before, after)
+        image = torch.maximum(low, torch.minimum(high, image))
+    return image
 
 
 def rows(like: Tensor) -> Tensor:
