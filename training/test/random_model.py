@@ -32,7 +32,8 @@ def random_model() -> Cooperative:
     model.refinement.start_from(model.segmenter)
     for name, parameter in model.named_parameters():
         if not parameter.any():
-            nn.init.normal_(parameter, std=0.05 if "restoration" in name else 0.2)
+            small = "restoration" in name or "familiar" in name  # it is to trust, or restoration would change nothing
+            nn.init.normal_(parameter, std=0.05 if small else 0.2)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.bias, std=0.2)
