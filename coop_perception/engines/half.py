@@ -75,7 +75,7 @@ def to_half(model: onnx.ModelProto, kept: Collection[str] = ()) -> tuple[onnx.Mo
         The graph, and how many of its nodes compute in float32.
     """
     types = element_types(model)
-    kept = {*kept, *_placing(model.graph)}
+    kept = {*kept, *placing(model.graph)}
     initializers = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     blocked = set(float16.DEFAULT_OP_BLOCK_LIST) | set(KEPT_KINDS)
     full = [
@@ -96,7 +96,7 @@ def to_half(model: onnx.ModelProto, kept: Collection[str] = ()) -> tuple[onnx.Mo
     return half, len(full)
 
 
-def _placing(graph: onnx.GraphProto) -> set[str]:
+def placing(graph: onnx.GraphProto) -> set[str]:
     """Names of the nodes that PLACING's inputs are computed by, and of those that read there."""
     makers = {name: node for node in graph.node for name in node.output}
     names: set[str] = set()

@@ -243,9 +243,11 @@ def test_a_lost_gpu_ends_the_process_in_one_line(bundle: Path, tmp_path: Path, a
         finally:
             process.kill()
     assert process.returncode == 1
-    (line,) = [line for line in log.read_text().splitlines() if "cudaErrorIllegalAddress" in line]
-    assert "FATAL" in line or at_once
-    assert "Traceback" not in log.read_text()
+    said = log.read_text()
+    lines = [line for line in said.splitlines() if "cudaErrorIllegalAddress" in line]
+    assert len(lines) == 1, said
+    assert "FATAL" in lines[0] or at_once
+    assert "Traceback" not in said
 
 
 def test_a_lost_gpu_may_be_sat_out(bundle: Path) -> None:

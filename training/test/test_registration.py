@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from coop_training.bundle_writing import computing
 from coop_training.networks.estimate import Estimate
 from coop_training.networks.registration import displacements, registered
 from coop_training.networks.restoration import Restoration
+from coop_training.onnx_graphs import export_graph
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.export import Dim
 
 from coop_perception.degradations.realistic.optics import radial_aberration, shifted_channels
+from coop_perception.engines.calibration import cpu_session
 from coop_perception.sample_scene.drive import SampleDrive
 
 Pixels = NDArray[np.uint8]
@@ -53,6 +57,35 @@ def test_a_magnification_is_found_and_undone(street: Pixels, red: float, blue: f
     torch.testing.assert_close(found[0, :, 2], torch.tensor([red, blue]), atol=0.35, rtol=0.05)
     assert found[..., :2].abs().max() < 0.2
     assert psnr(registered(frame)[0], tensor(street)) > psnr(frame, tensor(street)) + 5
+
+
+@pytest.mark.parametrize(("red", "blue"), [(0.5, -0.25), (1.0, -0.7), (-0.3, 0.2)])
+def test_a_displacement_of_less_than_a_pixel_is_undone_or_left(street: Pixels, red: float, blue: float) -> None:
+    clear = tensor(street)
+    for displaced in (radial_aberration(street, red, blue), shifted_channels(street, (red, 0.0), (blue, 0.0))):
+        frame = tensor(displaced)
+        moved, sure = registered(frame)
+        assert psnr(frame + sure[:, :, None, None] * (moved - frame), clear) > psnr(frame, clear) - 0.05
+
+
+class Registration(torch.nn.Module):
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
+        return registered(frame)
+
+
+def test_its_graph_gives_the_same_in_flat_parts_too(street: Pixels) -> None:
+    axes = {0: Dim("batch", min=1, max=8), 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    graph = export_graph(Registration().eval(), [torch.rand(2, 3, 151, 213)], {"frame": axes}, ("moved", "sure"))
+    assert computing(graph) < 400
+    session = cpu_session(graph.SerializeToString())
+    flat = radial_aberration(street, 4.0, -3.0)
+    flat[: len(flat) // 2] = (90, 80, 0)
+    for image in (radial_aberration(street, -3.0, 2.0), flat, np.full_like(street, 255), street[:70, :60]):
+        frame = tensor(image)
+        moved, sure = session.run(None, {"frame": frame.numpy()})
+        expected = registered(frame)
+        np.testing.assert_allclose(sure, expected[1], atol=1e-3)
+        np.testing.assert_allclose(moved, expected[0], atol=2e-3)
 
 
 def test_in_noise_it_is_found_still(street: Pixels) -> None:
