@@ -363,6 +363,6 @@ def test_frames_that_are_none(directory: Path, bad: np.ndarray) -> None:
 def test_default_bundle_is_whole() -> None:
     bundle = load_bundle(default_bundle())
     open_pipeline(bundle.directory).warm_up()
-    assert sum(file.stat().st_size for file in bundle.directory.iterdir()) < 40e6  # FP16 graphs included
+    assert sum(file.stat().st_size for file in bundle.directory.iterdir()) < 45e6  # FP16 graphs included
     for network in bundle.networks.values():
         assert b"site-packages" not in network.path.read_bytes(), "the exporter's notes of its machine"

@@ -40,8 +40,9 @@ from coop_training.unknown import unknown
 FIRST_DRIVE = 7000
 """Seed of the first sample drive that is rehearsed."""
 DRIVES, FRAMES_PER_DRIVE, FRAME_STEP = 8, 4, 40
-PER_FRAME = 3
-"""Times that each frame is put under conditions."""
+PER_FRAME, PER_REHEARSED = 3, 12
+"""Times that each frame of the camera, and of sample drives, is put under conditions: what is seldom rehearsed is
+forgotten, and each of twelve conditions is in one frame of eight."""
 RESTORED = 40
 """Frames of the camera that restoration is tried on for familiarity."""
 STEPS, BATCH, LEARNING_RATE, PULL = 1200, 128, 3e-4, 0.02
@@ -71,8 +72,8 @@ def adapt(
     own = [unlabelled(frame) for frame in camera]
     estimator = refinement_of(model).estimator
     old = _copy(estimator)
-    of_camera = collect(model, own, config, console, "the camera's frames")
-    of_drives = collect(model, drives, config, console, "frames of sample drives")
+    of_camera = collect(model, own, PER_FRAME, config, console, "the camera's frames")
+    of_drives = collect(model, drives, PER_REHEARSED, config, console, "frames of sample drives")
     fit_estimate(estimator, old, of_camera, of_drives)
     if restoration_steps:
         fit_restoration(model, [*own, *drives], config, restoration_steps, console)
@@ -91,12 +92,12 @@ def rehearsed_frames() -> list[LabelledFrame]:
 
 
 def collect(
-    model: Cooperative, frames: Sequence[LabelledFrame], config: TrainConfig, console: Console, what: str
+    model: Cooperative, frames: Sequence[LabelledFrame], times: int, config: TrainConfig, console: Console, what: str
 ) -> Statistics:
-    """Of each frame as it is, and PER_FRAME times under conditions. Drawn by the frames' places and the seed alone."""
+    """Of each frame as it is, and so many times under conditions. Drawn by the frames' places and the seed alone."""
     rows, strengths = [], []
-    for index in track(range(len(frames) * (1 + PER_FRAME)), f"looking at {what}", console=console):
-        image, there = _shown(frames, index // (1 + PER_FRAME), index % (1 + PER_FRAME), config)
+    for index in track(range(len(frames) * (1 + times)), f"looking at {what}", console=console):
+        image, there = _shown(frames, index // (1 + times), index % (1 + times), config)
         rows.append(statistics(model, image, config.input.sizes))
         strengths.append(torch.from_numpy(there))
     return Statistics(torch.cat(rows), torch.stack(strengths))

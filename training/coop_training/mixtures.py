@@ -273,8 +273,33 @@ def mixture(scene: Scene, shares: NDArray[np.float64], rng: Rng) -> tuple[UInt8A
     return image, strengths
 
 
+SHADED = 0.12
+"""Share of clear images most of which lies in the shade."""
+
+
+def shaded(image: UInt8Array, rng: Rng) -> UInt8Array:
+    """A clear image as under a bridge, in a tunnel or against the sun: dark but for an opening, at an exposure between
+    what suits the one and the other. uint8 [H,W,3] RGB → same."""
+    height, width = image.shape[:2]
+    light = np.full((height, width), _between(rng, 0.04, 0.4), np.float32)
+    for _ in range(int(rng.integers(1, 4))):
+        centre, axes = rng.random(2) * (width, height), rng.uniform(0.03, 0.4, 2) * (width, height)
+        box = (*centre.tolist(), *(2 * axes).tolist(), float(rng.normal(0, 15)))
+        if rng.random() < 0.5:
+            cv2.ellipse(light, (box[:2], box[2:4], box[4]), 1.0, -1)
+        else:
+            corners = cv2.boxPoints((box[:2], box[2:4], box[4]))
+            cv2.fillPoly(light, [np.rint(corners).astype(np.int32)], 1.0)
+    light = cv2.GaussianBlur(light, (0, 0), _between(rng, 0.7, 0.06 * width))
+    exposure = float(light.mean()) ** -rng.uniform(0, 0.6)
+    shown = np.minimum(_LINEAR[image] * light[..., None] * np.float32(exposure), 1)
+    return np.asarray(np.rint(255 * shown ** np.float32(1 / 2.2)), np.uint8)
+
+
 def other_camera(image: UInt8Array, rng: Rng) -> UInt8Array:
     """A clear image as another camera would have taken it, mildly compressed at most. uint8 [H,W,3] RGB → same."""
+    if rng.random() < SHADED:
+        image = shaded(image, rng)
     changes: list[Callable[[UInt8Array], UInt8Array]] = [
         lambda x: camera.exposed(x, rng.uniform(-1.8, 0.4)),  # a dark road is no fault either
         lambda x: camera.balanced(x, *np.exp(rng.normal(0, 0.15, 2))),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from coop_training.adapters import OnnxSegmenter
 from coop_training.config import TrainConfig
+from coop_training.mixtures import KINDS
 from coop_training.networks.calibration import Calibration
 from coop_training.networks.discriminator import Discriminator
 from coop_training.networks.estimate import Estimate
@@ -22,6 +23,8 @@ from coop_training.networks.segmenter import Segmenter
 
 ABERRATION = "chromatic_aberration"
 """The condition, where there is it."""
+COSTLY = 10.0
+"""How much worse a condition's false alarm is than missing it, from which on restoration has to be surer of it."""
 SHARE = 0.75
 """Of the change that restoration was trained to make, what is made as deployed: towards the whole of it it gains less
 and less, and spoils ever more where it is wrong."""
@@ -84,6 +87,8 @@ class Cooperative(nn.Module):
         self.restoration = variant.restoration(classes, conditions)
         if isinstance(self.restoration, Restoration) and ABERRATION in config.conditions:
             self.restoration.aberration = config.conditions.index(ABERRATION)
+        if isinstance(self.restoration, Restoration) and config.mixtures:
+            self.restoration.costly = tuple(index for index, kind in enumerate(KINDS) if kind.false_alarm >= COSTLY)
         self.guidance = config.guidance
         if config.losses.adversarial:
             # Made last: the others then start from the same weights with and without them.

@@ -81,7 +81,7 @@ def test_the_estimate_learns_what_clear_frames_of_a_camera_look_like(monkeypatch
     """Its clear frames lie where others are adverse; elsewhere the estimate stays."""
     monkeypatch.setattr(adaptation, "STEPS", 200)
     torch.manual_seed(0)
-    estimator = Estimator(2).eval().requires_grad_(False)
+    estimator = Estimator(200, 2).eval().requires_grad_(False)
     size = len(estimator.centre)
     known = torch.randn(60, size)
     with torch.no_grad():
@@ -130,7 +130,8 @@ def test_the_table_has_both() -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("DRIVES", 1), ("FRAMES_PER_DRIVE", 2), ("PER_FRAME", 1), ("STEPS", 30), ("RESTORED", 2)):
+    values = {"DRIVES": 1, "FRAMES_PER_DRIVE": 2, "PER_FRAME": 1, "PER_REHEARSED": 1, "STEPS": 30, "RESTORED": 2}
+    for name, value in values.items():
         monkeypatch.setattr(adaptation, name, value)
     monkeypatch.setattr(adaptation, "CROP", (64, 96))
     for name, value in (("DRIVES", 1), ("FRAMES_PER_DRIVE", 1), ("PER_FRAME", 1)):

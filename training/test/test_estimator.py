@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from coop_perception.contracts import InputSizes
 from coop_perception.sample_scene.drive import SampleDrive
 
-CONDITIONS = 2
+CONDITIONS, SEEN = 2, 600
 EVEN = torch.ones(CONDITIONS)
 
 
@@ -42,7 +42,7 @@ def images(estimator: Estimator, count: int) -> tuple[torch.Tensor, torch.Tensor
 @pytest.fixture(scope="module")
 def fitted() -> Estimator:
     torch.manual_seed(0)
-    estimator = Estimator(CONDITIONS)
+    estimator = Estimator(SEEN, CONDITIONS)
     fit(estimator, *images(estimator, 600), EVEN, steps=150)
     return estimator
 
@@ -73,7 +73,7 @@ def test_an_image_unlike_all_others_is_not_estimated_the_more_surely(fitted: Est
 def test_what_costs_more_is_called_present_less_often() -> None:
     """Where an image is as often under a condition as not, and nothing says which."""
     torch.manual_seed(0)
-    estimator = Estimator(CONDITIONS)
+    estimator = Estimator(SEEN, CONDITIONS)
     strengths = (torch.arange(200) % 2).float()[:, None].expand(-1, 2)
     fit(estimator, torch.zeros(200, len(estimator.centre)), strengths, torch.tensor([1.0, 3.0]), steps=300)
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_every_condition_has_its_cost() -> None:
 
 
 def test_fitting_leaves_familiarity_alone() -> None:
-    estimator = Estimator(CONDITIONS)
+    estimator = Estimator(SEEN, CONDITIONS)
     before = {name: tensor.clone() for name, tensor in estimator.familiar.state_dict().items()}
     fit(estimator, *images(estimator, 90), EVEN, steps=1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in estimator.familiar.state_dict().items())

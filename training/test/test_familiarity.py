@@ -22,7 +22,7 @@ from smoke_run import run
 from coop_perception.metrics import psnr
 from coop_perception.sample_scene.drive import SampleDrive
 
-CONDITIONS = 2
+CONDITIONS, SEEN = 2, 200
 
 
 def of_gains(statistics: torch.Tensor, presence: torch.Tensor, gains: torch.Tensor) -> Outcomes:
@@ -37,7 +37,7 @@ def of_gains(statistics: torch.Tensor, presence: torch.Tensor, gains: torch.Tens
 def test_it_is_fitted_to_outcomes() -> None:
     """Frames whose third statistic is high are spoilt where the first condition is estimated, and there alone."""
     torch.manual_seed(0)
-    estimator = Estimator(CONDITIONS).eval()
+    estimator = Estimator(SEEN, CONDITIONS).eval()
     statistics = torch.randn(1200, len(estimator.centre))
     first = torch.rand(1200) < 0.5
     presence = torch.eye(2)[torch.where(first, 0, 1)]
@@ -55,7 +55,7 @@ def test_it_is_fitted_to_outcomes() -> None:
 
 
 def test_the_least_trusting_member_decides() -> None:
-    estimator = Estimator(CONDITIONS).eval()
+    estimator = Estimator(SEEN, CONDITIONS).eval()
     with torch.no_grad():
         for member, bias in zip(estimator.familiar, (2.0, -1.0, 1.0), strict=True):
             member[-1].bias.fill_(bias)
@@ -67,7 +67,7 @@ def test_losses_weigh_more_than_gains() -> None:
     """Where as many frames are spoilt as gain, and nothing separates them, so much of the change is made as is best
     for all of them together."""
     torch.manual_seed(0)
-    estimator = Estimator(CONDITIONS).eval()
+    estimator = Estimator(SEEN, CONDITIONS).eval()
     presence = torch.ones(400, 2)
     outcomes = of_gains(
         torch.zeros(400, len(estimator.centre)), presence, torch.where(torch.arange(400) % 2 == 0, -1.0, 1.0)

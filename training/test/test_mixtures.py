@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from coop_training import mixtures
 from coop_training.layouts.frame import NO_DEPTH, LabelledFrame
-from coop_training.mixtures import KINDS, NUMBERS, Scene, mixture, other_camera
+from coop_training.mixtures import KINDS, NUMBERS, Scene, mixture, other_camera, shaded
 from numpy.typing import NDArray
 
 from coop_perception.sample_scene.drive import SampleDrive
@@ -71,8 +72,21 @@ def test_strength_rises_with_what_is_done(scene: Scene) -> None:
         assert np.corrcoef(np.argsort(np.argsort(changes)), np.argsort(np.argsort(strengths)))[0, 1] > 0.95
 
 
-def test_another_cameras_image_shows_the_same(scene: Scene) -> None:
+def test_another_cameras_image_shows_the_same(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixtures, "SHADED", 0.0)
     image = scene.frame.image
     images = [other_camera(image, np.random.default_rng(seed)) for seed in range(6)]
     assert len({view.tobytes() for view in images}) > 3
     assert all(np.corrcoef(view.ravel(), image.ravel())[0, 1] > 0.9 for view in images)
+
+
+def test_shade_has_an_opening(scene: Scene) -> None:
+    """What is in the shade is darker against what is not: by more than a stop somewhere."""
+    image = scene.frame.image
+    for seed in range(8):
+        view = shaded(image, np.random.default_rng(seed))
+        assert view.shape == image.shape
+        assert view.dtype == image.dtype
+        lit = (image.min(2) > 40) & (view.max(2) < 255)
+        ratio = (view[lit].mean(1) / image[lit].mean(1)) ** 2.2
+        assert ratio.max() > 2 * ratio.min()

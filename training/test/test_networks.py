@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from coop_training.config import TrainConfig, load_config
 from coop_training.model import SHARE, Cooperative
-from coop_training.networks.encoder import CHANNELS, SCENE_STATISTICS, Encoder, load_pretrained
+from coop_training.networks.bands import BANDS, COARSE_BANDS, feature_bands, veil_bands
+from coop_training.networks.encoder import CHANNELS, Encoder, load_pretrained
 from coop_training.networks.estimate import Estimate, Estimator
 from coop_training.networks.nafnet import NafNet
-from coop_training.networks.refinement import Refinement
+from coop_training.networks.refinement import SEEN_STATISTICS, Refinement
 from coop_training.networks.restoration import Restoration, neighbours_median, rows
 from coop_training.networks.segmenter import Segmenter
 from coop_training.networks.sensor import (
@@ -100,7 +101,7 @@ def test_refinement_starts_as_identity(street: Tensor) -> None:
         logits, presence, strength, statistics = refinement(street, given)
     torch.testing.assert_close(logits.softmax(1), given, atol=1e-5, rtol=1e-4)
     assert presence.shape == strength.shape == (1, CONDITIONS)
-    assert statistics.shape == (1, SCENE_STATISTICS)
+    assert statistics.shape == (1, SEEN_STATISTICS)
 
 
 def test_refinement_takes_over_the_segmenters_features() -> None:
@@ -167,6 +168,27 @@ def test_frames_stay_to_the_last_bit_where_nothing_is_present_or_familiar(street
         kept = restoration(street, street, uniform(), known)
     assert (changed - street).abs().max() > 0.01
     assert torch.equal(kept, street)
+
+
+@pytest.mark.parametrize(("costly", "minor"), [((), 0.39), ((1,), 0.79)], ids=["hardly there", "costly and unsure"])
+def test_a_condition_that_is_not_sure_enough_steers_nothing(
+    street: Tensor, costly: tuple[int, ...], minor: float
+) -> None:
+    restoration = randomised(Restoration(CLASSES, CONDITIONS))
+    restoration.costly = costly
+    frame = street[..., :96, :128]
+
+    def change(*presences: float) -> Tensor:
+        presence = F.pad(torch.tensor([presences]), (0, CONDITIONS - len(presences)))
+        known = Estimate(presence, torch.full_like(presence, 0.5), torch.ones(1))
+        with torch.no_grad():
+            return restoration.change(frame, frame, uniform(24, 32), known)
+
+    assert not change(0.0, minor).any()
+    alone = change(1.0, 0.0)
+    assert alone.abs().max() > 0.01
+    torch.testing.assert_close(change(1.0, minor), alone)
+    assert (change(1.0, 1.0) - alone).abs().max() > 1e-3
 
 
 def test_restoration_depends_on_guidance_and_on_the_condition(street: Tensor) -> None:
@@ -343,9 +365,28 @@ def test_a_blurs_direction_shows(street: Tensor) -> None:
     assert across > down + 0.5
 
 
+def test_a_veil_shows_where_it_is(street: Tensor) -> None:
+    """Its darkest pixels grow brighter and its contrast fades, in the bands that it lies over."""
+    veil = torch.zeros_like(street[:, :1])
+    veil[..., 100:240, :] = 0.5
+    clear, veiled = (veil_bands(x)[0, : -3 * BANDS].view(4, BANDS, -1) for x in (street, street * (1 - veil) + veil))
+    darkest, _, contrast, _ = veiled - clear
+    assert darkest[3:5].min() > 0.5
+    assert contrast[3:5].max() < 0
+    for band in (0, 1, 6, 7):
+        torch.testing.assert_close(veiled[:, band], clear[:, band])
+
+
+def test_bands_of_features_are_of_any_size() -> None:
+    rows = torch.arange(36.0).view(1, 1, 36, 1).expand(1, 2, 36, 40)
+    found = feature_bands(rows).view(2, COARSE_BANDS)
+    torch.testing.assert_close(found[0], torch.tensor([5.5, 17.5, 29.5]))
+    torch.testing.assert_close(feature_bands(rows[..., ::3, ::4]).view(2, COARSE_BANDS), found - 1.0, atol=0.1, rtol=0)
+
+
 def test_an_unfitted_estimator_trusts_everything() -> None:
-    estimator = Estimator(CONDITIONS).eval()
-    scene, sensor = torch.rand(2, SCENE_STATISTICS), torch.rand(2, 3, 256, 256)
+    estimator = Estimator(200, CONDITIONS).eval()
+    scene, sensor = torch.rand(2, 200), torch.rand(2, 3, 256, 256)
     with torch.no_grad():
         found = estimator.estimate(estimator.statistics(scene, sensor))
     assert found.familiarity.tolist() == [1, 1]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from coop_perception.model.clear_weather import BEGIN
-from coop_training.networks.encoder import SCENE_STATISTICS
 from coop_training.networks.sensor import SENSOR_STATISTICS, sensor_statistics
 
 DROPOUT = 0.3
@@ -60,15 +59,15 @@ class Estimator(nn.Module):
     two make of them whether restoration would mend or spoil the image; they are fitted to outcomes
     (`coop_training.familiarity`), and until then trust everything.
 
-    Inputs: statistics of the scene [N,SCENE_STATISTICS], as refinement gives them; sensor [N,3,T,T] RGB in 0..1.
+    Inputs: statistics of the scene [N,seen], as refinement gives them; sensor [N,3,T,T] RGB in 0..1.
     """
 
     centre: Tensor
     spread: Tensor
 
-    def __init__(self, conditions: int) -> None:
+    def __init__(self, seen: int, conditions: int) -> None:
         super().__init__()
-        size = SCENE_STATISTICS + SENSOR_STATISTICS
+        size = seen + SENSOR_STATISTICS
         self.register_buffer("centre", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
         self.presence = perceptron(size, 192, 96, conditions, dropout=DROPOUT)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from coop_training.networks.bands import BAND_STATISTICS, band_statistics
 from coop_training.networks.blocks import EMBEDDING, keep_statistics, resized, zeroed
 from coop_training.networks.decoder import WIDTH, Decoder
 from coop_training.networks.encoder import SCENE_STATISTICS, Encoder, scene_statistics
 from coop_training.networks.estimate import Estimate, Estimator
 from coop_training.networks.segmenter import Segmenter
 
+SEEN_STATISTICS = SCENE_STATISTICS + BAND_STATISTICS
+"""Of a scene, for the estimate."""
 _LEAST_PROBABILITY = 1e-4
 
 
@@ -28,7 +33,7 @@ class Refinement(nn.Module):
 
     Inputs: image [N,3,H,W] RGB in 0..1, H and W divisible by 32; probabilities [N,C,h,w] of any h, w.
     Outputs: refined logits [N,C,H/4,W/4]; logits of the conditions' presence [N,K] and their strengths [N,K], which
-    teach the embedding what to estimate; statistics of the scene [N,SCENE_STATISTICS], for the estimate.
+    teach the embedding what to estimate; statistics of the scene [N,SEEN_STATISTICS], for the estimate.
     """
 
     def __init__(self, classes: int, conditions: int) -> None:
@@ -40,7 +45,7 @@ class Refinement(nn.Module):
         self.presence, self.strength = nn.Linear(EMBEDDING, conditions), nn.Linear(EMBEDDING, conditions)
         self.trust = zeroed(nn.Linear(EMBEDDING, 1))
         self.correction = zeroed(nn.Conv2d(WIDTH, classes, 1))
-        self.estimator = Estimator(conditions)
+        self.estimator = Estimator(SEEN_STATISTICS, conditions)
 
     def start_from(self, segmenter: Segmenter) -> None:
         """Take over the weights of the layers that both have: the decoder's modulation is refinement's own."""
@@ -55,13 +60,13 @@ class Refinement(nn.Module):
 
     def forward(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         features = self.encoder(image)
-        statistics = scene_statistics(features)
-        embedding = self.embed(statistics)
+        seen = _seen(image, features)
+        embedding = self.embed(seen[:, :SCENE_STATISTICS])
         given = resized(probabilities, features[0]).clamp(min=_LEAST_PROBABILITY).log()
         x = self.decoder(features, 0.1 * given, embedding)
         alpha = 1 + self.trust(embedding)[:, :, None, None]
         logits = alpha * given + self.correction(x)
-        return logits, self.presence(embedding), self.strength(embedding), statistics
+        return logits, self.presence(embedding), self.strength(embedding), seen
 
     def estimate(self, scene: Tensor, sensor: Tensor) -> Estimate:
         """The conditions as they are published, of the scene's statistics and sensor views [N,3,T,T] in 0..1. No
@@ -72,4 +77,9 @@ class Refinement(nn.Module):
     @torch.no_grad()
     def statistics(self, image: Tensor, sensor: Tensor) -> Tensor:
         """What the estimator is fitted to, of images and sensor views. [N,S]"""
-        return self.estimator.statistics(scene_statistics(self.encoder(image)), sensor)
+        return self.estimator.statistics(_seen(image, self.encoder(image)), sensor)
+
+
+def _seen(image: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """What the estimate is computed from, and of the first SCENE_STATISTICS the embedding. [N,SEEN_STATISTICS]"""
+    return torch.cat([scene_statistics(features), band_statistics(image, features)], 1)

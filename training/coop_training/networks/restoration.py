@@ -17,6 +17,9 @@ WIDTHS = (32, 64, 96)
 """Channels of the frame's branch at 1/2, 1/4 and 1/8."""
 BLOCKS = (2, 1, 2)
 """Its blocks of each scale, on the way down and up alike; of the coarsest, where the two meet, once."""
+ACTS, SURELY = (BEGIN, 0.5), (0.8, 0.95)
+"""Presences from which on, and from which on wholly, restoration acts on a condition: on most; on those of which a
+false alarm spoils a whole image."""
 LIKELY, KNOWN = 0.6, 0.25
 """Presence of chromatic aberration and familiarity from which colours are laid onto each other wholly: it is checked
 against the frame itself, so that it need not be trusted much."""
@@ -38,6 +41,8 @@ class Restoration(nn.Module):
 
     aberration: int | None = None
     """Index of chromatic aberration among the conditions, where it is one."""
+    costly: tuple[int, ...] = ()
+    """Indices of the conditions of which a false alarm spoils a whole image."""
 
     def __init__(self, classes: int, conditions: int) -> None:
         super().__init__()
@@ -59,13 +64,23 @@ class Restoration(nn.Module):
         return share[:, :, None, None] * (moved - frame)
 
     def change(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
-        """I_a·g + o + r, of which the estimate says how much is made, of I_a; [N,3,h,w]."""
-        embedding = F.relu(self.embed(torch.cat([estimate.presence, estimate.presence * estimate.strength], 1)))
+        """I_a·g + o + r, of which the estimate says how much is made, of I_a; [N,3,h,w]. Nothing, where no condition is
+        acted on."""
+        acts = self.acts(estimate.presence)
+        presence = acts * estimate.presence
+        embedding = F.relu(self.embed(torch.cat([presence, presence * estimate.strength], 1)))
         field, features = self.scene(image, probabilities, embedding)
         field = resized(field, frame)
         gain, offset = field.chunk(2, 1)
         residual: Tensor = self.detail(frame, features, embedding)
-        return frame * gain + offset + residual
+        return acts.amax(1)[:, None, None, None] * (frame * gain + offset + residual)
+
+    def acts(self, presence: Tensor) -> Tensor:
+        """How far each condition is acted on, 0..1: one that is hardly there does not steer what is done about another.
+        [N,K]"""
+        ranges = [SURELY if index in self.costly else ACTS for index in range(presence.shape[1])]
+        begin, wholly = presence.new_tensor(ranges).unbind(1)
+        return ((presence - begin) / (wholly - begin)).clamp(0, 1)
 
 
 class SceneBranch(nn.Module):
