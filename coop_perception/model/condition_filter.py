@@ -13,11 +13,14 @@ LONGEST_GAP_S = 3.0
 """What was seen before a longer gap says nothing of now."""
 SUREST = 1e-3
 """Presences count as at least this far from 0 and 1: beyond, one frame would outweigh many."""
+UNFAMILIAR = 0.25
+"""What a frame of familiarity 0 counts against one of 1: how far a restoration is to be trusted is not all that is
+known of its weather, and a change to what no restoration mends is a change, too."""
 
 
 class ConditionFilter:
     """Exponential averages of one camera's conditions: presence in log-odds, strength as it is. Each frame is weighted
-    by its familiarity and by the time since the one before.
+    by its familiarity, from UNFAMILIAR on, and by the time since the one before.
 
     After a change has lasted a time constant, 63 % of it has been followed, at any frame rate. Where all frames are
     equally unfamiliar they are what there is, and count as familiar ones do. The average starts anew where the image's
@@ -35,8 +38,8 @@ class ConditionFilter:
     def update(self, frame: Conditions, stamp_s: float, size: tuple[int, int], time_constant_s: float) -> Conditions:
         """Take a frame in, and say what holds now.
 
-        A frame of familiarity 0 changes nothing, nor does one with a number that is not finite; before any other, such
-        a frame gives no condition, for it is no ground to change an image.
+        A frame with a number that is not finite changes nothing; before any other, it gives no condition, for it is no
+        ground to change an image.
 
         Args:
             frame: as the networks say of one frame; not kept.
@@ -69,12 +72,16 @@ class ConditionFilter:
 def _towards(average: Conditions, frame: Conditions, share: float) -> Conditions:
     """The average once `share` of what it rests on is replaced by a frame, as far as that is familiar."""
     familiarity = average.familiarity + share * (frame.familiarity - average.familiarity)
-    weight = share * frame.familiarity / familiarity if familiarity > 0 else 0.0
+    weight = share * _counted(frame.familiarity) / _counted(familiarity)
     return Conditions(
         average.presence + np.float32(weight) * (_log_odds(frame.presence) - average.presence),
         average.strength + np.float32(weight) * (frame.strength - average.strength),
         familiarity,
     )
+
+
+def _counted(familiarity: float) -> float:
+    return UNFAMILIAR + (1 - UNFAMILIAR) * familiarity
 
 
 def _log_odds(presence: NDArray[np.float32]) -> NDArray[np.float32]:
