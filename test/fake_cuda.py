@@ -117,7 +117,7 @@ class FakeCuda:
 
     def bytes_on_the_gpu(self) -> int:
         """That are taken."""
-        return sum(size for kind, _, size in self._memory.values() if kind == "device")
+        return sum(size for kind, _, size in self._memory.copy().values() if kind == "device")
 
     def copied(self) -> list[tuple[str, int]]:
         """`copies` since the last call."""
@@ -134,7 +134,7 @@ class FakeCuda:
 
     def pointer(self, address: int, size: int, kind: str) -> int:
         """The address, if `size` bytes from it on are within one live allocation of that kind."""
-        for start, (found, _, length) in self._memory.items():
+        for start, (found, _, length) in self._memory.copy().items():  # other threads allocate meanwhile
             if start <= address and address + size <= start + length:
                 bound = self.integrated and found == "pinned"
                 assert found == kind or bound, f"{found} memory where {kind} memory belongs"
@@ -171,8 +171,7 @@ class FakeCuda:
         return OK, b"in words"
 
     def cudaMemGetInfo(self) -> Any:
-        used = sum(size for kind, _, size in self._memory.values() if kind == "device")
-        return OK, self.capacity - used, self.capacity
+        return OK, self.capacity - self.bytes_on_the_gpu(), self.capacity
 
     def cudaMalloc(self, size: int) -> Any:
         return self._allocate("device", size)

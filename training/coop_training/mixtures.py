@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from coop_perception.degradations import CONDITIONS
 from coop_perception.degradations.arrays import FloatArray, UInt8Array
 from coop_perception.degradations.realistic import camera, codec, lens, optics, sensor, weather
+from coop_perception.degradations.realistic.light import to_linear, to_srgb
 from coop_training.layouts.frame import LabelledFrame
 from coop_training.strength import strength_of
 
@@ -292,8 +293,7 @@ def shaded(image: UInt8Array, rng: Rng) -> UInt8Array:
             cv2.fillPoly(light, [np.rint(corners).astype(np.int32)], 1.0)
     light = cv2.GaussianBlur(light, (0, 0), _between(rng, 0.7, 0.06 * width))
     exposure = float(light.mean()) ** -rng.uniform(0, 0.6)
-    shown = np.minimum(_LINEAR[image] * light[..., None] * np.float32(exposure), 1)
-    return np.asarray(np.rint(255 * shown ** np.float32(1 / 2.2)), np.uint8)
+    return to_srgb(to_linear(image) * light[..., None] * np.float32(exposure))
 
 
 def other_camera(image: UInt8Array, rng: Rng) -> UInt8Array:

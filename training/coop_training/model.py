@@ -85,10 +85,11 @@ class Cooperative(nn.Module):
         self.refinement = variant.refinement(classes, conditions)
         self.calibration = Calibration(classes, conditions)
         self.restoration = variant.restoration(classes, conditions)
-        if isinstance(self.restoration, Restoration) and ABERRATION in config.conditions:
-            self.restoration.aberration = config.conditions.index(ABERRATION)
-        if isinstance(self.restoration, Restoration) and config.mixtures:
-            self.restoration.costly = tuple(index for index, kind in enumerate(KINDS) if kind.false_alarm >= COSTLY)
+        if isinstance(self.restoration, Restoration):
+            if ABERRATION in config.conditions:
+                self.restoration.aberration = config.conditions.index(ABERRATION)
+            if config.mixtures:
+                self.restoration.costly = tuple(index for index, kind in enumerate(KINDS) if kind.false_alarm >= COSTLY)
         self.guidance = config.guidance
         if config.losses.adversarial:
             # Made last: the others then start from the same weights with and without them.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coop_training.networks.blocks import quantiles
 from coop_training.networks.encoder import CHANNELS
 
 BANDS = 8
@@ -50,7 +51,5 @@ def veil_bands(image: Tensor) -> Tensor:
     saturation = F.avg_pool2d(high - low, _BLOCK)
     maps = torch.cat([4 * darkest - 2, 4 * brightest - 2, 0.5 * contrast + 1, 4 * saturation - 1], 1)
     blocks = maps.unflatten(2, (BANDS, -1)).flatten(3)  # [N,4,BANDS,blocks]
-    places = [round(q * (blocks.shape[3] - 1)) for q in _QUANTILES]
-    quantiles = blocks.sort(3).values[..., torch.tensor(places, device=image.device)]
     colours = 4 * F.avg_pool2d(x, _BLOCK).unflatten(2, (BANDS, -1)).mean((3, 4)) - 2
-    return torch.cat([quantiles.flatten(1), colours.flatten(1)], 1)
+    return torch.cat([quantiles(blocks, _QUANTILES).flatten(1), colours.flatten(1)], 1)

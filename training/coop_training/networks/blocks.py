@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,6 +48,12 @@ def resized(x: Tensor, like: Tensor) -> Tensor:
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def quantiles(x: Tensor, shares: Sequence[float]) -> Tensor:
+    """Of the last dimension, the values of these shares' rank. [...,n] → [...,len(shares)]"""
+    places = [round(share * (x.shape[-1] - 1)) for share in shares]
+    return x.sort(x.dim() - 1).values[..., torch.tensor(places, device=x.device)]
 
 
 class ResidualBlock(nn.Module):

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coop_training.networks.blocks import quantiles
+
 TILES = 2
 """Tiles of a side. The crop is a mosaic of 2x2 tiles, from the frame's four quarters: a radial aberration shows
 away from the middle alone, and a tile of sky says nothing."""
@@ -65,8 +67,7 @@ def local_quantiles(tiles: Tensor) -> Tensor:
     darkest, brightest = -F.max_pool2d(-tiles.amin(1, keepdim=True), 4), F.max_pool2d(tiles.amax(1, keepdim=True), 4)
     maps = torch.cat([4 * darkest - 2, 4 * brightest - 2, (logarithms + 0.003).log() + 3.5], 1)
     blocks = maps.unflatten(0, (-1, TILES**2)).transpose(1, 2).flatten(2)  # [N,10,blocks of all tiles]
-    places = [round(q * (blocks.shape[2] - 1)) for q in _QUANTILES]
-    return blocks.sort(2).values[..., torch.tensor(places, device=tiles.device)].flatten(1)
+    return quantiles(blocks, _QUANTILES).flatten(1)
 
 
 def blockiness(image: Tensor) -> Tensor:
