@@ -29,6 +29,8 @@ NOT_RUN = {
     "docs/transport.md": "ROS 2's command line, or root",
 }
 """Pages none of whose blocks is run, and what each would need."""
+DRIVES = {"monday": 1, "tuesday": 2, "wednesday": 3}
+"""Recordings that pages take to be the reader's: of the sample drive, by seed."""
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>run|not run: (?P<why>[^\n]+)) -->\n)?^```sh\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -71,6 +73,9 @@ def main() -> int:
         clone = Path(folder, "coop_perception")
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         subprocess.run(["make", "--silent", "setup-training"], cwd=clone, env=environment, check=True)
+        for name, seed in DRIVES.items():
+            make_bag = [".venv/bin/make_bag", "--out", f"drives/{name}", "--seed", str(seed), "--frames", "60"]
+            subprocess.run(make_bag, cwd=clone, env=environment, check=True)
         for block in chosen:
             place = f"{block.page}:{block.line}"
             if not block.run:
