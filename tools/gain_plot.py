@@ -16,7 +16,7 @@ PANELS = {
 }
 """Conditions and families side by side; a panel's first is the one trained on."""
 CAP = 15.0
-"""dB, above which a gain is drawn at the edge: two inverses are all but exact."""
+"""dB, above which a gain is drawn at the edge."""
 
 
 def main() -> None:

@@ -51,7 +51,9 @@ def load_bundle_weights(directory: Path, model: Cooperative, config: TrainConfig
         if not own:
             continue
         path = bundle.networks[_GRAPH_OF.get(name, name)].path
-        found = _unfolded(network, _weights(path, f"model.{name}."))
+        constants = {key for key, _ in network.named_buffers()} - own.keys()
+        stored = _weights(path, f"model.{name}.")
+        found = _unfolded(network, {key: value for key, value in stored.items() if key not in constants})
         weights = {**own, **found}
         try:
             network.load_state_dict(weights)

@@ -25,9 +25,9 @@ ABERRATION = "chromatic_aberration"
 """The condition, where there is it."""
 COSTLY = 10.0
 """How much worse a condition's false alarm is than missing it, from which on restoration has to be surer of it."""
-SHARE = 0.75
-"""Of the change that restoration was trained to make, what is made as deployed: towards the whole of it it gains less
-and less, and spoils ever more where it is wrong."""
+FIELD = 0.75
+"""Of the field of gain and offset, what is made as deployed: towards the whole of it it gains less and less, and where
+the estimate is wrong it spoils the whole image. What pixels show is made wholly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Cooperative(nn.Module):
             return torch.zeros_like(frame), self.restored(frame, image, refined, estimate) - frame
         received = self._received(refined, estimate)
         alignment = self.restoration.alignment(frame, estimate)
-        return alignment, SHARE * self.restoration.change(frame + alignment, image, *received)
+        return alignment, self.restoration.change(frame + alignment, image, *received, FIELD)
 
     def restored(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
         """Restoration as it is trained: peers that know of no condition change clear frames too. Arguments as

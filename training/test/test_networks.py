@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from coop_training.config import TrainConfig, load_config
-from coop_training.model import SHARE, Cooperative
+from coop_training.model import FIELD, Cooperative
 from coop_training.networks.bands import BANDS, COARSE_BANDS, feature_bands, veil_bands
 from coop_training.networks.encoder import CHANNELS, Encoder, load_pretrained
 from coop_training.networks.estimate import Estimate, Estimator
@@ -26,6 +26,7 @@ from coop_training.networks.sensor import (
     misalignment,
     sensor_statistics,
 )
+from coop_training.networks.shrinkage import Shrinkage
 from coop_training.summary import deployed_costs
 from torch import Tensor
 
@@ -295,17 +296,35 @@ def test_as_deployed_each_leaves_clear_frames_as_they_are(fields: dict[str, obje
         assert (model.restore(frame, image, refined, estimate(0.9)) - frame).abs().max() > 1e-3
 
 
-def test_as_deployed_three_quarters_of_what_was_trained_are_made() -> None:
+def test_as_deployed_three_quarters_of_the_field_are_made_and_all_of_the_residual() -> None:
     model = Cooperative(configuration()).eval()
     randomised(model.restoration)
     image, frame, refined = torch.rand(1, 3, 32, 64), torch.rand(1, 3, 50, 99), torch.rand(1, 11, 8, 16).softmax(1)
     known = estimate(0.9, familiarity=0.5)
+    assert isinstance(model.restoration, Restoration)
     with torch.no_grad():
-        trained = model.restored(frame, image, refined, known) - frame
-        torch.testing.assert_close(model.restore(frame, image, refined, known), frame + SHARE * trained)
+        whole, residual = (model.restoration.change(frame, image, refined, known, share) for share in (1.0, 0.0))
+        trained, deployed = (restore(frame, image, refined, known) for restore in (model.restored, model.restore))
         alignment, change = model.proposed(frame, image, refined, known)
-    torch.testing.assert_close(change, 2 * SHARE * trained)
+    torch.testing.assert_close(trained, frame + whole / 2)
+    torch.testing.assert_close(change, residual + FIELD * (whole - residual))
+    torch.testing.assert_close(deployed, frame + change / 2)
     assert not alignment.any()
+
+
+@pytest.mark.parametrize("size", [(64, 96), (16, 24)])
+def test_shrinkage_takes_noise_out_and_leaves_the_image(size: tuple[int, int]) -> None:
+    """Before any training, by the level that it measures."""
+    shrinkage, (height, width) = Shrinkage(4), size
+    x, y = torch.arange(width) / 96, torch.arange(height)[:, None] / 64
+    clear = torch.stack([0.2 + 0.5 * x + 0 * y, 0.7 - 0.4 * x * y, torch.where(x > y, 0.3, 0.6)])[None]
+    noise = 0.1 * torch.randn(clear.shape, generator=torch.Generator().manual_seed(0))
+    features = torch.zeros(1, 4, height // 2, width // 2)
+    with torch.no_grad():
+        left = clear + noise + shrinkage(clear + noise, features) - clear
+        moved = shrinkage(clear, features)
+    assert left.square().mean() < 0.4 * noise.square().mean()
+    assert moved.square().mean() < 1e-4
 
 
 def test_statistics_are_those_that_are_deployed(street: Tensor) -> None:

@@ -10,6 +10,7 @@ from coop_perception.model.clear_weather import BEGIN
 from coop_training.networks.blocks import EMBEDDING, Convolution, conv3x3, resized, zeroed
 from coop_training.networks.estimate import Estimate
 from coop_training.networks.registration import registered
+from coop_training.networks.shrinkage import Shrinkage
 
 SCENE = 64
 """Channels of what the scene branch passes on."""
@@ -63,9 +64,11 @@ class Restoration(nn.Module):
         share = sure * (present.clamp(0, 1) * (estimate.familiarity / KNOWN).clamp(max=1))[:, None]
         return share[:, :, None, None] * (moved - frame)
 
-    def change(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
-        """I_a·g + o + r, of which the estimate says how much is made, of I_a; [N,3,h,w]. Nothing, where no condition is
-        acted on."""
+    def change(
+        self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate, share: float = 1.0
+    ) -> Tensor:
+        """share·(I_a·g + o) + r, of which the estimate says how much is made, of I_a; [N,3,h,w]. Nothing, where no
+        condition is acted on."""
         acts = self.acts(estimate.presence)
         presence = acts * estimate.presence
         embedding = F.relu(self.embed(torch.cat([presence, presence * estimate.strength], 1)))
@@ -73,7 +76,7 @@ class Restoration(nn.Module):
         field = resized(field, frame)
         gain, offset = field.chunk(2, 1)
         residual: Tensor = self.detail(frame, features, embedding)
-        return acts.amax(1)[:, None, None, None] * (frame * gain + offset + residual)
+        return acts.amax(1)[:, None, None, None] * (share * (frame * gain + offset) + residual)
 
     def acts(self, presence: Tensor) -> Tensor:
         """How far each condition is acted on, 0..1: one that is hardly there does not steer what is done about another.
@@ -114,7 +117,8 @@ class FrameBranch(nn.Module):
     """What only pixels show: a residual [N,3,h,w] of a frame [N,3,h,w], by a U-Net from 1/2 of its resolution on.
 
     How far each value is from the median of its neighbours is given to it, and at each value it estimates what part of
-    that to go: rank is what impulses, streaks and flakes show by, and no sum of neighbours finds it.
+    that to go: rank is what impulses, streaks and flakes show by, and no sum of neighbours finds it. The same holds for
+    what noise is taken for in the frame's cosine transform (`Shrinkage`).
     """
 
     def __init__(self) -> None:
@@ -122,14 +126,17 @@ class FrameBranch(nn.Module):
         half, quarter, eighth = WIDTHS
         self.stem = conv3x3(12, half)
         self.off = zeroed(nn.Conv2d(24, half, 1))
+        self.shrinkage = Shrinkage(half)
+        self.noise = zeroed(nn.Conv2d(12, half, 1))
         self.fine = nn.ModuleList(GatedBlock(half) for _ in range(2 * BLOCKS[0]))
-        self.middle = nn.ModuleList(Block(quarter, 48) for _ in range(2 * BLOCKS[1]))
-        self.coarse = nn.ModuleList(Block(eighth, eighth, scene=True) for _ in range(BLOCKS[2]))
+        self.middle = nn.ModuleList(Block(quarter, 40) for _ in range(2 * BLOCKS[1]))
+        self.coarse = nn.ModuleList(Block(eighth, 80, scene=True) for _ in range(BLOCKS[2]))
         self.down = nn.ModuleList([conv3x3(half, quarter, 2), conv3x3(quarter, eighth, 2)])
         self.up = nn.ModuleList([nn.Conv2d(quarter, half, 1), nn.Conv2d(eighth, quarter, 1)])
         self.scene = nn.Conv2d(SCENE, quarter, 1)
         self.residual = zeroed(conv3x3(half, 12))
         self.towards = zeroed(nn.Conv2d(half, 12, 1))
+        self.without = zeroed(nn.Conv2d(half, 12, 1))
 
     def forward(self, frame: Tensor, scene: Tensor, embedding: Tensor) -> Tensor:
         height, width = frame.shape[-2:]
@@ -139,6 +146,8 @@ class FrameBranch(nn.Module):
         fine = self.stem(F.pixel_unshuffle(padded, 2)) + self.off(torch.cat([off, off.abs()], 1))
         for block in self.fine[: BLOCKS[0]]:
             fine = block(fine, embedding)
+        noise = F.pixel_unshuffle(self.shrinkage(padded, fine), 2)
+        fine = fine + self.noise(noise)
         middle = self.down[0](F.relu(fine))
         middle = middle + resized(self.scene(scene), middle)
         for block in self.middle[: BLOCKS[1]]:
@@ -152,7 +161,7 @@ class FrameBranch(nn.Module):
         fine = fine + _doubled(self.up[0](middle))
         for block in self.fine[BLOCKS[0] :]:
             fine = block(fine, embedding)
-        residual = self.residual(fine) + self.towards(fine) * off
+        residual = self.residual(fine) + self.towards(fine) * off + self.without(fine) * noise
         return F.pixel_shuffle(residual, 2)[..., :height, :width]
 
 
