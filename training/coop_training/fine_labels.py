@@ -167,3 +167,7 @@ def link(path: Path, target: Path) -> None:
     if path.is_symlink():
         path.unlink()
     path.symlink_to(target, target_is_directory=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
