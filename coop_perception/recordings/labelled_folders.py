@@ -88,8 +88,9 @@ def find_references(images: Path, references: Path) -> dict[Path, Path]:
     """The clean image of each degraded one, by file name, in order of the degraded ones' names; folders may hold more
     folders.
 
-    Their stems are the same, or one is the other with more before or behind it, as `rain-001` and `norain-001`, or
-    `aachen_000000` and `aachen_000000_foggy_beta_0.01`. Of several such clean images the longest stem is meant.
+    Their stems are the same, or one is the other with more words before or behind it (`rain_001` and `001`,
+    `aachen_000000` and `aachen_000000_foggy_beta_0.01`, `rain-001` and `norain-001`): 1 is no part of 10. Of several
+    clean images whose stems are part of a degraded one's, the longest is meant.
 
     Raises:
         DatasetError: a folder is missing or has no image, two clean images share a stem, or a degraded one has no clean
@@ -102,19 +103,37 @@ def find_references(images: Path, references: Path) -> dict[Path, Path]:
         clean[path.stem] = path
     pairs = {}
     for path in sorted(image_files(images, below=True)):
-        stem = path.stem
-        fitting = [stem] if stem in clean else [s for s in clean if stem.startswith(s) or s.endswith(stem)]
+        parts = [stem for stem in clean if _is_part(stem, path.stem)]
+        longest = max(map(len, parts), default=0)
+        fitting = [stem for stem in parts if len(stem) == longest]
+        fitting = fitting or [stem for stem in clean if _is_part(path.stem, stem)]
         if not fitting:
             raise DatasetError(
-                f"{path}: has no clean image in {references}; expected one of the same stem, or of part of it"
+                f"{path}: has no clean image in {references}; expected one of the same stem, or with more words before "
+                "or behind in one of the two stems"
             )
-        longest = sorted(fitting, key=len)[-2:]
-        if len(longest) == 2 and len(longest[0]) == len(longest[1]):
+        if len(fitting) > 1:
             raise DatasetError(
-                f"{path}: may belong to {clean[longest[0]].name} or to {clean[longest[1]].name}; rename it"
+                f"{path}: may belong to {clean[fitting[0]].name} or to {clean[fitting[1]].name}; rename it"
             )
-        pairs[path] = clean[longest[-1]]
+        pairs[path] = clean[fitting[0]]
     return pairs
+
+
+def _is_part(part: str, whole: str) -> bool:
+    """Whether a stem is another one, or that with more words before or behind it. No word ends between two digits or
+    two letters, but for letters before a name with a number in it: `norain-001`."""
+    if part == whole:
+        return True
+    if whole.startswith(part) and not _one_word(part[-1], whole[len(part)]):
+        return True
+    before, first = whole.removesuffix(part)[-1:], part[0]
+    letters = before.isalpha() and first.isalpha() and any(map(str.isdigit, part))
+    return whole.endswith(part) and (letters or not _one_word(before, first))
+
+
+def _one_word(left: str, right: str) -> bool:
+    return (left.isdigit() and right.isdigit()) or (left.isalpha() and right.isalpha())
 
 
 def label_ids(classes: Sequence[SemanticClass]) -> dict[LabelValue, int]:

@@ -321,24 +321,40 @@ def images(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_references_are_found_by_name(tmp_path: Path) -> None:
-    clean = ("norain-001.png", "norain-002.png", "aachen/aachen_1.png", "aachen/aachen_1_2.png")
-    degraded = ("rain-001.png", "rain-002.jpg", "aachen/aachen_1_foggy_0.01.png", "aachen/aachen_1_2_foggy.png")
-    given, clear = images(tmp_path / "given", *degraded), images(tmp_path / "clean", *clean)
-    pairs = {path.name: reference.name for path, reference in find_references(given, clear).items()}
-    assert pairs == {
-        "rain-001.png": "norain-001.png",
-        "rain-002.jpg": "norain-002.png",
-        "aachen_1_foggy_0.01.png": "aachen_1.png",
-        "aachen_1_2_foggy.png": "aachen_1_2.png",
-    }
+@pytest.mark.parametrize(
+    ("given", "clean"),
+    [
+        ("a.png", "a.jpg"),
+        ("rain-001.png", "norain-001.png"),
+        ("rain_0001.png", "0001.png"),
+        ("0001.jpg", "0001_clean.png"),
+        ("foggy0001.png", "0001.png"),
+        ("aachen_1_foggy_0.01.png", "aachen/aachen_1.png"),
+        ("aachen_1_2_foggy.png", "aachen/aachen_1_2.png"),
+    ],
+)
+def test_references_are_found_by_name(tmp_path: Path, given: str, clean: str) -> None:
+    others = ("norain-0011.png", "aachen/aachen_1_3.png", "aachen/aachen_1.png", "aachen/aachen_1_2.png", "b_0002.png")
+    references = images(tmp_path / "clean", *{clean, *others})
+    pairs = find_references(images(tmp_path / "given", given), references)
+    assert pairs == {tmp_path / "given" / given: references / clean}
+
+
+def test_a_clean_image_that_is_missing_is_none_of_the_others(tmp_path: Path) -> None:
+    """As when a download of numbered images broke off."""
+    given = images(tmp_path / "given", *(f"{number}.png" for number in range(1, 13)))
+    clear = images(tmp_path / "clean", *(f"{number}.png" for number in range(1, 10)))
+    with pytest.raises(DatasetError, match=r"10\.png: has no clean image"):
+        find_references(given, clear)
 
 
 @pytest.mark.parametrize(
     ("given", "clean", "says"),
     [
         ("b.png", ["a.png"], "b.png: has no clean image in .*clean; expected one of the same stem"),
-        ("x.png", ["ax.png", "bx.png"], r"x.png: may belong to [ab]x.png or to [ab]x.png; rename it"),
+        ("snow.png", ["now.png", "snowy.png"], "snow.png: has no clean image"),
+        ("x.png", ["a_x.png", "b_x.png"], r"x.png: may belong to [ab]_x.png or to [ab]_x.png; rename it"),
+        ("a-1-b.png", ["a-1.png", "1-b.png"], r"a-1-b.png: may belong to"),
         ("a.png", ["a.png", "deeper/a.jpg"], "has the same stem as"),
     ],
 )

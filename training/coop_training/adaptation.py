@@ -26,7 +26,7 @@ from coop_perception.sample_scene.drive import SampleDrive
 from coop_training import familiarity
 from coop_training.config import TrainConfig
 from coop_training.data import AdverseCrops, Conditions, Sample
-from coop_training.estimator import ABSENT, SURE
+from coop_training.estimator import ABSENT, SURE, false_alarms
 from coop_training.familiarity import Outcomes, drawn, outcome, stacked
 from coop_training.frames import unlabelled
 from coop_training.guidance import degraded_segmentation, image_of, rough_estimate, to_image
@@ -74,7 +74,7 @@ def adapt(
     old = _copy(estimator)
     of_camera = collect(model, own, PER_FRAME, config, console, "the camera's frames")
     of_drives = collect(model, drives, PER_REHEARSED, config, console, "frames of sample drives")
-    fit_estimate(estimator, old, of_camera, of_drives)
+    fit_estimate(estimator, old, of_camera, of_drives, false_alarms(config))
     if restoration_steps:
         fit_restoration(model, [*own, *drives], config, restoration_steps, console)
     fit_familiar(estimator, old, tried(model, own, config, console, "the camera's frames"), of_drives)
@@ -129,21 +129,23 @@ def _shown(
     return adverse(frame, reflected, config.conditions, config.mixtures, rng)
 
 
-def fit_estimate(estimator: Estimator, old: Estimator, camera: Statistics, rehearsed: Statistics) -> None:
+def fit_estimate(
+    estimator: Estimator, old: Estimator, camera: Statistics, rehearsed: Statistics, alarms: Tensor
+) -> None:
     """Fit presence and strength to the camera's frames: a clear one shows nothing. Of the others it is to say what it
-    said before."""
+    said before. alarms: [K] of `false_alarms`."""
     with torch.no_grad():
         logits, strength = old(rehearsed.statistics)
         before = logits.sigmoid()
     truth = torch.where(camera.strengths > 0, SURE, ABSENT)
+    weights = torch.where(camera.strengths > 0, 1.0, alarms)
 
     def loss() -> Tensor:
         own = torch.randint(len(truth), (BATCH // 2,))
         again = torch.randint(len(before), (BATCH // 2,))
         found, strengths = estimator(_jittered(estimator, camera.statistics[own]))
-        of_camera = F.binary_cross_entropy_with_logits(found, truth[own]) + strength_loss(
-            strengths, camera.strengths[own]
-        )
+        of_presence = F.binary_cross_entropy_with_logits(found, truth[own], weights[own])
+        of_camera = of_presence + strength_loss(strengths, camera.strengths[own])
         found, strengths = estimator(_jittered(estimator, rehearsed.statistics[again]))
         of_strength = ((strengths - strength[again]).abs() * before[again]).mean()
         total: Tensor = of_camera + F.binary_cross_entropy_with_logits(found, before[again]) + of_strength

@@ -12,6 +12,7 @@ from rich.progress import track
 
 from coop_perception.classes import CAMVID_CLASSES, translation
 from coop_perception.contracts import STAGES, Bundle
+from coop_perception.degradations import CONDITIONS
 from coop_perception.engines.loading import EngineSettings, load_engines
 from coop_perception.metrics import PSNR_CAP, psnr
 from coop_perception.model.pipeline import Pipeline, Result
@@ -29,7 +30,6 @@ MARGIN_DB, MARGIN_POINTS = 0.5, 0.5
 """By how much restored images (PSNR) and refined masks (mIoU) of sample drives may be worse, condition by condition."""
 MARGIN_RECALL = 0.1
 """By how much smaller the share of conditions may be that are found in the camera's own held-out frames."""
-CONDITIONS = ("fog", "gaussian_noise", "gaussian_blur", "jpeg")
 DRIVES, FRAMES_PER_DRIVE, FIRST_DRIVE, FRAME_STEP = 2, 2, 7900, 60
 """Sample drives that nothing is fitted to."""
 PER_FRAME = 2
@@ -166,6 +166,10 @@ def worse(before: Measured, after: Measured) -> list[str]:
         found.append(
             f"of the conditions in the camera's frames {percent(after.camera.recall)} are found instead of "
             f"{percent(before.camera.recall)}"
+        )
+    if after.camera.gain < before.camera.gain - MARGIN_DB:
+        found.append(
+            f"the camera's frames under conditions gain {after.camera.gain:.2f} dB instead of {before.camera.gain:.2f}"
         )
     return found
 

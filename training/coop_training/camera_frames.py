@@ -51,7 +51,7 @@ def read_camera(
     Raises:
         RecordingError: a recording has no such topic, or cannot be read at all.
         DatasetError: a folder has no image, or one cannot be read.
-        CameraError: there are fewer than LEAST frames.
+        CameraError: there are fewer than LEAST frames, or none but those held out.
     """
     wanted = max(count // max(len(bags) + len(folders), 1), 2)
     fitted: list[Pixels] = []
@@ -67,10 +67,16 @@ def read_camera(
         say(f"{source}: {len(frames)} frames, the last {min(last, len(frames))} of them held out")
         if dark := sum(map(is_nearly_black, frames)):
             say(f"warning: {source}: {nearly_black(dark, len(frames))}")
+    sources = ", ".join(map(str, (*bags, *folders)))
     if len(fitted) + len(held) < LEAST:
         raise CameraError(
-            f"{', '.join(map(str, (*bags, *folders)))}: {len(fitted) + len(held)} frames that can be read, expected "
-            f"{LEAST} at least; give more recordings of the camera"
+            f"{sources}: {len(fitted) + len(held)} frames that can be read, expected {LEAST} at least; give more "
+            "recordings of the camera"
+        )
+    if not fitted:
+        raise CameraError(
+            f"{sources}: one frame of each, which is held out, so that there is none to fit to; give more frames of "
+            "each, or folders together"
         )
     return CameraFrames(fitted, held, tuple(incomplete))
 

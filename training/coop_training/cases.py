@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from coop_perception.degradations import CONDITIONS, degrade
 from coop_perception.degradations.depth import ground_plane_depth
 from coop_perception.degradations.realistic.suites import SUITES, Scene, Variant
+from coop_perception.image_files import DatasetError, read_image
 from coop_training.layouts.frame import Item, LabelledFrame
 
 CLEAR = "clear"
@@ -89,13 +90,18 @@ class Entry:
         an empty, level street is taken.
 
         Raises:
-            DatasetError: a degraded image that comes with the frame cannot be read.
+            DatasetError: a degraded image that comes with the frame cannot be read, or has another size.
         """
         if not case.level:
             return frame.image
         if case.condition == READY_MADE:
-            height, width = frame.image.shape[:2]
-            return frame.ready_made[case.level - 1].read(height, width)
+            (height, width), path = frame.image.shape[:2], frame.ready_made[case.level - 1].path
+            image = read_image(path)
+            if image.shape[:2] != (height, width):
+                raise DatasetError(
+                    f"{path}: is {image.shape[1]}x{image.shape[0]}, its clean image {width}x{height}; scale one of them"
+                )
+            return image
         depth = frame.depth.astype(np.float32) if frame.depth.size else ground_plane_depth(frame.intrinsics)
         if case.variant is not None:
             return case.variant.apply(frame.image, Scene(frame.intrinsics, depth), self.seed)

@@ -54,7 +54,7 @@ def main() -> int:
         metavar="DIR",
         type=Path,
         help="folder of clean images, or of folders of them: --images are then degraded already, each named as its "
-        "clean image with more words before or behind; --labels are named as the clean images",
+        "clean image, or one of the two with more words before or behind; --labels are named as the clean images",
     )
     parser.add_argument_group("what is scored as refined").add_argument(
         "--restore-then-segment",
@@ -112,7 +112,6 @@ def argument_parser(prog: str, description: str | None, more: str) -> argparse.A
         "--conditions",
         metavar="NAMES",
         type=_conditions,
-        default=list(CONDITIONS),
         help="of the suite published: comma-separated names, or all (default)",
     )
     data.add_argument(
@@ -175,16 +174,21 @@ def _cases(arguments: argparse.Namespace, bundle: Bundle, sets: LabelSets | None
     if arguments.references:
         if arguments.depths:
             raise DatasetError("--depths does not go with --references: nothing is made foggy or rainy then")
+        if arguments.conditions:
+            raise DatasetError("--conditions does not go with --references: images are degraded already")
         return [ready_made_case()]
     if arguments.suite != PUBLISHED:
+        if arguments.conditions:
+            raise DatasetError(f"--conditions names published ones; of --suite {arguments.suite} all are scored")
         return suite_cases(arguments.suite)
-    needs_depth = [name for name in arguments.conditions if CONDITIONS[name].needs_depth]
+    conditions = arguments.conditions or list(CONDITIONS)
+    needs_depth = [name for name in conditions if CONDITIONS[name].needs_depth]
     if needs_depth and arguments.labels and sets is None and not arguments.depths and not is_street(bundle.classes):
         raise DatasetError(
             f"{arguments.bundle}: {', '.join(needs_depth)} need depth, which is estimated from labels of streets, and "
             f"{NO_STREET}, give --depths, or name the other --conditions"
         )
-    return published_cases(arguments.conditions)
+    return published_cases(conditions)
 
 
 def _items(arguments: argparse.Namespace, bundle: Bundle, sets: LabelSets | None) -> list[Item]:

@@ -18,6 +18,7 @@ from coop_perception.evaluation.report.frames import Sample
 from coop_perception.image_files import DatasetError
 from coop_perception.images import is_nearly_black
 from coop_perception.metrics import (
+    PSNR_CAP,
     calibration,
     confidence_counts,
     confusion_matrix,
@@ -183,11 +184,11 @@ def evaluate(
         nearly_black=sum(one.dark for one in scores[Case(CLEAR)]),
         clean=clean,
         conditions=by_condition,
-        mean=_mean_over([of for name, of in by_condition.items() if name in adverse]),
+        mean=_mean_over(clean, [of for name, of in by_condition.items() if name in adverse]),
         mean_without_exact=_mean_over(
-            [of for name, of in by_condition.items() if name in adverse and name not in EXACT]
+            clean, [of for name, of in by_condition.items() if name in adverse and name not in EXACT]
         ),
-        harm=harm_summary(by_condition),
+        harm=harm_summary(clean, by_condition),
     )
     return Evaluation(results, samples)
 
@@ -198,9 +199,12 @@ def _absent(clean: Sequence[_Score], classes: Sequence[SemanticClass]) -> list[s
     return [c.name for c in classes if pixels.any() and not pixels[c.id]]
 
 
-def _mean_over(conditions: Sequence[ConditionScores]) -> Scores | None:
-    """How often each condition is present in the mean over all of them says nothing."""
-    return mean_scores(conditions).model_copy(update={"present": None}) if conditions else None
+def _mean_over(clean: Scores, conditions: Sequence[ConditionScores]) -> Scores | None:
+    """How often each condition is present in the mean over all of them says nothing; nor does a mean of what is won
+    back of each, which one that costs next to nothing would rule."""
+    if not conditions:
+        return None
+    return with_won_back(clean, mean_scores(conditions)).model_copy(update={"present": None})
 
 
 def _picked(case: Case, cases: Sequence[Case], images: int) -> list[int]:
@@ -252,7 +256,7 @@ def _score_image(
 
 def _pool(scores: Sequence[_Score], case: Case, known: Sequence[str]) -> Scores:
     """Scores of one case over all images."""
-    gains = [one.restored[0] - one.degraded[0] for one in scores]
+    gains = [min(one.restored[0], PSNR_CAP) - min(one.degraded[0], PSNR_CAP) for one in scores]
     worst = int(np.argmin(gains))
     confidences = [one.confidences for one in scores if one.confidences is not None]
     counts = np.sum(confidences, axis=0) if confidences else np.zeros((256, 2), np.int64)

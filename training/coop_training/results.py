@@ -105,8 +105,8 @@ class HarmSummary(_Record):
     worst_variant: str
     worst_image: str
     masks_below: int | None = None
-    """How many variants, also of clear images, have refined masks whose mIoU is more than HARM_POINTS below that of the
-    raw ones; None without labels."""
+    """How many variants, also of clear images, and these images as they are, have refined masks whose mIoU is more than
+    HARM_POINTS below that of the raw ones; None without labels."""
     masks_below_variants: list[str] = []
 
 
@@ -174,8 +174,9 @@ def with_won_back(clean: Scores, scores: Scores) -> Scores:
     return scores.model_copy(update=shares)
 
 
-def harm_summary(conditions: Mapping[str, ConditionScores]) -> HarmSummary | None:
-    """Over all levels of all conditions, named `<condition> <level>`; None where nothing is adverse."""
+def harm_summary(clean: Scores, conditions: Mapping[str, ConditionScores]) -> HarmSummary | None:
+    """Over all levels of all conditions, named `<condition> <level>`, and, of masks, the images without any; None where
+    nothing is adverse."""
     variants = {
         name if level.name == name else f"{name} {level.name}": level
         for name, scores in conditions.items()
@@ -187,7 +188,7 @@ def harm_summary(conditions: Mapping[str, ConditionScores]) -> HarmSummary | Non
     worst = min(harms, key=lambda name: harms[name].worst)
     masks = {
         name: 100 * (level.refined.miou - level.raw.miou)
-        for name, level in variants.items()
+        for name, level in {"clean": clean, **variants}.items()
         if level.refined is not None and level.raw is not None
     }
     worse = [name for name in harms if variants[name].restored.psnr - variants[name].degraded.psnr < -HARM_DB]

@@ -77,6 +77,30 @@ def test_a_handful_of_frames_is_too_few(tmp_path: Path) -> None:
         read_camera([], [write_images(tmp_path / "images", 3)], None, 100, lambda line: None)
 
 
+def test_of_folders_of_one_frame_each_none_is_left_to_fit_to(tmp_path: Path) -> None:
+    folders = [write_images(tmp_path / str(index), 1) for index in range(8)]
+    with pytest.raises(CameraError, match="one frame of each, which is held out"):
+        read_camera([], folders, None, 100, lambda line: None)
+
+
+def test_a_false_alarm_weighs_as_much_as_in_the_first_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where clear frames and those under a condition are alike, the condition is called present the more seldom."""
+    monkeypatch.setattr(adaptation, "STEPS", 60)
+    strengths = torch.zeros(40, 1)
+    strengths[20:] = 0.5
+    found = []
+    for alarm in (1.0, 12.0):
+        torch.manual_seed(0)
+        estimator = Estimator(200, 1).eval().requires_grad_(False)
+        size = len(estimator.centre)
+        camera = Statistics(torch.zeros(40, size), strengths)
+        known = Statistics(torch.randn(60, size), torch.zeros(60, 1))
+        fit_estimate(estimator, copy.deepcopy(estimator), camera, known, torch.tensor([alarm]))
+        with torch.no_grad():
+            found.append(float(estimator(camera.statistics)[0].sigmoid().mean()))
+    assert found[0] > found[1] + 0.03
+
+
 def test_the_estimate_learns_what_clear_frames_of_a_camera_look_like(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its clear frames lie where others are adverse; elsewhere the estimate stays."""
     monkeypatch.setattr(adaptation, "STEPS", 200)
@@ -92,7 +116,7 @@ def test_the_estimate_learns_what_clear_frames_of_a_camera_look_like(monkeypatch
     strengths[20:, 1] = 0.5
     camera[20:, :40] += 2
     old = copy.deepcopy(estimator)
-    fit_estimate(estimator, old, Statistics(camera, strengths), Statistics(known, torch.zeros(60, 2)))
+    fit_estimate(estimator, old, Statistics(camera, strengths), Statistics(known, torch.zeros(60, 2)), torch.ones(2))
     with torch.no_grad():
         presence, kept = estimator(camera)[0].sigmoid(), estimator(known)[0].sigmoid()
     assert presence[:20].max() < 0.5
@@ -120,6 +144,7 @@ def test_what_is_worse_by_more_than_the_margins_is_named() -> None:
     assert "24.40 dB instead of 25.00" in found[0]
     poor = measured()
     assert "80.0 %" in worse(measured(), replace(poor, camera=replace(poor.camera, recall=0.6)))[0]
+    assert "2.40 dB instead of 3.00" in worse(measured(), replace(poor, camera=replace(poor.camera, gain=2.4)))[0]
 
 
 def test_the_table_has_both() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from coop_training.cases import Case, Entry, published_cases, suite_cases
 from coop_training.evaluation import Evaluation, Method, evaluate, select, spread
 from coop_training.layouts.class_lists import published
 from coop_training.layouts.folders import paired_items
-from coop_training.layouts.frame import Item
+from coop_training.layouts.frame import Item, LabelledFrame
 from coop_training.mixtures import KINDS
 from coop_training.results import EXACT, HARM_DB, ResultsError, read_results, write_results
 from coop_training.tables import report
@@ -412,6 +413,60 @@ def test_harm_over_all_variants(entries: list[Entry]) -> None:
     assert score(entries, method).results.harm is None
 
 
+def test_masks_of_images_without_a_condition_count_as_harm(entries: list[Entry]) -> None:
+    def method(image: np.ndarray, case: Case) -> Result:
+        return Result(mask_raw=MASK, mask=MASK if case.level else np.zeros_like(MASK), restored=image)
+
+    found = score(entries, method, "jpeg").results.harm
+    assert found is not None
+    assert found.masks_below_variants == ["clean"]
+
+
+def test_harm_is_a_number_where_images_equal_their_references(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """As frames of a data set that happen to be clear: what is left alone there is neither harm nor hides it elsewhere,
+    and what is spoilt there is harm."""
+    whole = select(items(folders), None)
+    entries = [whole[0], replace(whole[1], item=replace(whole[1].item, name="equal"))]
+
+    class Equal(Entry):
+        def under(self, case: Case, frame: LabelledFrame) -> np.ndarray:
+            return frame.image if self.item.name == "equal" else super().under(case, frame)
+
+    def method(image: np.ndarray, case: Case) -> Result:
+        result = ideal(image, case)
+        equal = image.tobytes() == entries[1].item.read().image.tobytes()
+        if case.level == 2 and (not equal or spoils_equal):
+            result.restored = image ^ 1 if equal else 255 - image
+        return result
+
+    for spoils_equal in (False, True):
+        results = score([Equal(entry.item, entry.seed) for entry in entries], method, "jpeg").results
+        kept, spoilt = (level.harm for level in results.conditions["jpeg"].levels[:2])
+        assert kept is not None
+        assert spoilt is not None
+        assert (kept.share, kept.worst) == (0, 0)
+        assert spoilt.share == (1 if spoils_equal else 0.5)
+        assert np.isfinite(spoilt.worst)
+        assert spoilt.worst < -HARM_DB
+        write_results(tmp_path / "results.json", results)
+        assert read_results(tmp_path / "results.json") == results
+
+
+def test_what_is_won_back_in_all_is_of_the_means(entries: list[Entry]) -> None:
+    """A condition that costs next to nothing does not rule it."""
+
+    def method(image: np.ndarray, case: Case) -> Result:
+        raw = MASK.copy()
+        raw[:, : {"jpeg": 1, "fog": WIDTH // 2}.get(case.condition, 0)] = 2
+        return Result(mask_raw=raw, mask=raw if case.condition == "fog" else MASK, restored=image)
+
+    results = score(entries, method, "jpeg", "fog").results
+    assert results.mean is not None
+    assert results.conditions["jpeg"].won_back == 1
+    assert results.mean.won_back is not None
+    assert 0 < results.mean.won_back < 0.1
+
+
 def test_a_confidence_that_is_true_is_calibrated(entries: list[Entry]) -> None:
     """Certain where the mask is right, half certain where it is right every other time."""
 
@@ -472,6 +527,8 @@ def test_ready_made_pairs(
     expected = np.mean([psnr(picture(index), picture(index) // 2) for index in range(5)])
     assert results.conditions["ready_made"].degraded.psnr == pytest.approx(expected)
     assert results.clean.raw is not None
+    assert run(monkeypatch, *bundle, *pairs, *out, "--conditions", "fog") == 1
+    assert "--conditions does not go with --references" in capsys.readouterr().err
     assert run(monkeypatch, *bundle, *pairs, *out) == 1
     assert "holds results.json, results.md, panels of another run" in capsys.readouterr().err
     (tmp_path / "out/panels/notes.md").touch()
@@ -483,6 +540,10 @@ def test_ready_made_pairs(
     assert not (tmp_path / "out/panels/of_another_condition.png").exists()
     assert read_results(tmp_path / "out/results.json").clean.raw is None
     assert "–" in (tmp_path / "out/results.md").read_text()
+    cv2.imwrite(str(degraded / "4_foggy_beta_0.01.png"), np.zeros((HEIGHT // 2, WIDTH // 2, 3), np.uint8))
+    assert run(monkeypatch, *bundle, *pairs, *out, "--force") == 1
+    sizes = f"is {WIDTH // 2}x{HEIGHT // 2}, its clean image {WIDTH}x{HEIGHT}; scale one of them"
+    assert sizes in capsys.readouterr().err
 
 
 def test_coarse_labels(options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
