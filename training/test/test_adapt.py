@@ -85,7 +85,7 @@ def test_of_folders_of_one_frame_each_none_is_left_to_fit_to(tmp_path: Path) -> 
 
 def test_a_false_alarm_weighs_as_much_as_in_the_first_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where clear frames and those under a condition are alike, the condition is called present the more seldom."""
-    monkeypatch.setattr(adaptation, "STEPS", 60)
+    monkeypatch.setattr(adaptation, "STEPS", 120)
     strengths = torch.zeros(40, 1)
     strengths[20:] = 0.5
     found = []
