@@ -22,6 +22,7 @@ from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.serving import Serving
 from coop_perception.node.settings import NodeParameters
 from coop_perception.node.stage import Stage
+from coop_perception.node.twins import Twins
 from coop_perception.resources import default_bundle
 
 NETWORKS = "segmenter"
@@ -82,7 +83,8 @@ def main() -> None:
         worker.Stage = stage_of_one_thread  # type: ignore[assignment, misc]
     rclpy.init()
     node, pipeline = Node(name), SleepingPipeline(seconds)
-    serving = Serving(node, {name: CameraOutputs(node, name)}, lambda: pipeline, NodeParameters(node))
+    outputs = {name: CameraOutputs(node, name)}
+    serving = Serving(node, outputs, lambda: pipeline, NodeParameters(node), Twins(node))
     try:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):

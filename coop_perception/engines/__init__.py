@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -102,3 +103,14 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free everything; the engine cannot run any more. May be called again."""
         ...
+
+
+def close_all(engines: Mapping[str, Engine]) -> None:
+    """Close engines: every one, also where others cannot be freed.
+
+    Raises:
+        EngineError: one cannot be freed, as of a GPU that is lost.
+    """
+    with ExitStack() as stack:
+        for engine in engines.values():
+            stack.callback(engine.close)

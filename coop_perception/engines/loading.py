@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from coop_perception.contracts import Bundle
-from coop_perception.engines import Engine, EngineError
+from coop_perception.engines import Engine, EngineError, close_all
 from coop_perception.engines.backends import AUTO, BACKENDS, MAX_BATCH, ON_CPU, PACKAGES, PRECISIONS, TENSORRT
 from coop_perception.engines.cache import default_directory
 from coop_perception.engines.cpu_choice import faster_on_cpu
+from coop_perception.engines.cuda import GpuLostError
 from coop_perception.engines.modules import cpu_module
 from coop_perception.shown import plain
 
@@ -77,7 +78,7 @@ def load_engines(
         try:
             try_out(engines)
         except BaseException:
-            _close(engines)
+            close_all(engines)
             raise
         return engines
 
@@ -100,14 +101,23 @@ def _best(
     say: Say,
 ) -> dict[str, Engine]:
     """The engines; `why` gets why they are these."""
+
+    def tried(backend: str, words: str, **how: bool) -> dict[str, Engine] | None:
+        try:
+            return attempt(backend, **how)
+        except GpuLostError:
+            raise  # nothing in this process can use the GPU again, but a new process can
+        except EngineError as error:
+            why.append(f"not {words}: {error}")
+            return None
+
     why += [f"{backend} is not installed" for backend in candidates if not installed(backend)]
     able = [backend for backend in candidates if installed(backend)]
-    tries = [(backend, False) for backend in able if backend in TENSORRT] + [("onnxruntime", True)] * on_gpu
-    for backend, cuda in tries:
-        try:
-            return attempt(backend, cuda)
-        except EngineError as error:
-            why.append(f"not {backend}{' on the GPU' * cuda}: {error}")
+    for backend in able:
+        if backend in TENSORRT and (engines := tried(backend, backend)):
+            return engines
+    if on_gpu and (engines := tried("onnxruntime", "onnxruntime on the GPU", cuda=True)):
+        return engines
     on_cpu = [backend for backend in able if backend in ON_CPU]
     first = ""
     if len(on_cpu) > 1 and settings.precision in (AUTO, "fp32"):
@@ -117,16 +127,12 @@ def _best(
             why.insert(0, reason)
         except EngineError as error:
             why.append(f"which is faster on the CPU cannot be measured: {error}")
-    if first == "openvino" and settings.precision == AUTO:
-        try:
-            return attempt(first, int8=True)
-        except EngineError as error:
-            why.append(f"not in int8: {error}")
+    int8 = first == "openvino" and settings.precision == AUTO
+    if int8 and (engines := tried(first, "in int8", int8=True)):
+        return engines
     for backend in sorted(on_cpu, key=lambda one: one != first):
-        try:
-            return attempt(backend)
-        except EngineError as error:
-            why.append(f"not {backend}: {error}")
+        if engines := tried(backend, backend):
+            return engines
     raise EngineError(f"no backend runs the bundle in precision {settings.precision} here: {'; '.join(why)}")
 
 
@@ -186,14 +192,9 @@ def _load(
             exact = partial(load_file, backend, threads=settings.threads, precision="fp32")
             check_int8(bundle, engines, paths, settings.cache or default_directory(say), exact, say, unasked=int8)
     except BaseException:
-        _close(engines)
+        close_all(engines)
         raise
     return engines
-
-
-def _close(engines: Mapping[str, Engine]) -> None:
-    for engine in engines.values():
-        engine.close()
 
 
 def _load_tensorrt(

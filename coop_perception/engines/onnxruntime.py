@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,12 @@ class OnnxRuntimeEngine:
 
     def place(self, name: str, array: NDArray[np.generic]) -> Tensor:
         array = checked(self.inputs[name], array)
-        return array if self._memory == "cpu" else ort.OrtValue.ortvalue_from_numpy(array, self._memory, 0)
+        if self._memory == "cpu":
+            return array
+        try:
+            return ort.OrtValue.ortvalue_from_numpy(array, self._memory, 0)
+        except Exception as error:
+            raise _error(f"{self.path}: {name} {array.shape} cannot be copied to the GPU", error) from error
 
     def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
         if self._memory == "cpu":
@@ -133,7 +139,8 @@ class OnnxRuntimeEngine:
         pass  # the run itself chose the kernels for its shapes
 
     def close(self) -> None:
-        self._session = None
+        with exclusive() if self.on_gpu else nullcontext():  # freeing breaks a capture that is under way
+            self._session = None
 
 
 def has_cuda() -> bool:

@@ -157,11 +157,12 @@ class TensorRtEngine:
         self.backend, self.precision, self.device = shared.backend, shared.precision, shared.stream.gpu.name
         self.on_gpu = True
         self._shared, self.path = shared, path
-        self._graphs = self._open = True
+        self._open = False  # until there is something to free
+        self._graphs = True
         self._last: tuple[Shape, ...] = ()
         rtx = hasattr(shared.module, "IRuntimeCache")
         cache = RtxCache(shared.module, engine, path, shared.stream.gpu, shared.cache, shared.say) if rtx else None
-        self._held = _Held(shared, engine, cache)
+        self._held, self._open = _Held(shared, engine, cache), True
         is_input = shared.module.TensorIOMode.INPUT
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         specs = {name: self._spec(name) for name in names}

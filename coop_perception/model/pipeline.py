@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_perception.contracts import CONTRACTS, QUARTER, STAGES, Bundle, network_size
-from coop_perception.engines import Engine, Tensor, TensorSpec
+from coop_perception.engines import Engine, Tensor, TensorSpec, close_all
 from coop_perception.model.bundle import BundleError
 from coop_perception.model.conditions import Conditions
 from coop_perception.views import scene_view, sensor_view
@@ -108,9 +108,8 @@ class Pipeline:
                     engine.prepare()
 
     def close(self) -> None:
-        """Free the engines."""
-        for engine in self.engines.values():
-            engine.close()
+        """Free the engines. Raises EngineError as `close_all`."""
+        close_all(self.engines)
 
     def run(
         self,

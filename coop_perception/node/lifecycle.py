@@ -34,7 +34,7 @@ from coop_perception.node.failure import FailureReport
 from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.serving import Serving
 from coop_perception.node.settings import NodeParameters
-from coop_perception.node.transitions import end, logged, refusing
+from coop_perception.node.transitions import end_without_gpu, logged, refusing
 from coop_perception.node.twins import Twins
 from coop_perception.resources import default_bundle
 from coop_perception.shown import plain
@@ -133,11 +133,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def _forget(self) -> None:
         with returnable():
-            if self._pipeline is not None:
-                self._pipeline.close()
-            self._pipeline, self._outputs, self._latched = None, {}, {}
-            give_back()
-        self._settings.frozen = False
+            pipeline, self._pipeline, self._outputs, self._latched = self._pipeline, None, {}, {}
+            self._settings.frozen = False  # also where a GPU that is lost frees nothing
+            try:
+                if pipeline is not None:
+                    pipeline.close()
+            finally:
+                give_back()
 
     def _load(self, path: str, limit_s: float | None = None) -> Future[Pipeline]:
         value = self._settings.value
@@ -155,9 +157,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             directory = self._roots.resolved(Path(path or default_bundle()))
             try:
                 return load_pipeline(directory, settings, self._say, limit_s)
-            except GpuLostError:
+            except GpuLostError as error:
                 if value("exit_on_gpu_loss"):
-                    end(self)
+                    end_without_gpu(self, error)
                 raise
 
         return in_background(load, "loading")

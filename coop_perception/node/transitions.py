@@ -12,6 +12,7 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from coop_perception.engines.cuda import GpuLostError
 from coop_perception.node.failure import FailureReport
 from coop_perception.shown import plain
 
@@ -48,6 +49,8 @@ def logged(
                     node.failure.clear()
                 return result
             except Exception as error:
+                if getattr(node, "exit_status", 0):  # it ends, and has said why
+                    return otherwise
                 kind = "" if isinstance(error, expected) else f"{type(error).__name__}: "
                 reason = f"{transition.__name__}: {kind}{plain(error)}"
                 node.get_logger().error(reason)
@@ -78,6 +81,13 @@ def end(node: Any) -> None:
     if node.context.ok():
         node.exit_status = 1
         rclpy.try_shutdown(context=node.context)
+
+
+def end_without_gpu(node: Any, error: GpuLostError) -> None:
+    """End the node's process as `end` does, with a line that says why."""
+    if node.context.ok():
+        node.get_logger().fatal(f"the GPU is lost, and only a new process can use it: {plain(error)}")
+    end(node)
 
 
 def autostart(node: LifecycleNode, stay: bool = False) -> None:

@@ -25,7 +25,7 @@ from coop_perception.node.outputs import CameraOutputs
 from coop_perception.node.settings import NodeParameters
 from coop_perception.node.stage import Stage
 from coop_perception.node.statistics import CameraStatistics
-from coop_perception.node.transitions import end
+from coop_perception.node.transitions import end_without_gpu
 from coop_perception.node.weather import BatchWeather, Shown
 from coop_perception.ros.bounds import check_frame_id
 from coop_perception.shown import plain
@@ -246,9 +246,7 @@ class Worker:
             return dict(zip(images, results, strict=True))
         except Exception as error:  # whatever it was, the next frames deserve their chance
             if isinstance(error, GpuLostError) and self._parameters.value("exit_on_gpu_loss"):
-                if self._node.context.ok():
-                    self._node.get_logger().fatal(f"the GPU is lost, and only a new process can use it: {plain(error)}")
-                end(self._node)
+                end_without_gpu(self._node, error)
                 return {}
             if len(images) > 1:
                 alone = [

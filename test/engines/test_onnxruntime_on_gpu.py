@@ -147,6 +147,36 @@ def test_that_the_gpu_is_lost_is_read_from_what_it_says(
     assert isinstance(raised.value, GpuLostError) == lost
 
 
+def test_a_gpu_that_was_lost_meanwhile_is_found_where_the_next_frame_is_placed(
+    asked: Asked, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a first failure may be some library's, which does not say so."""
+
+    class Lost:
+        @staticmethod
+        def ortvalue_from_numpy(*_: object) -> None:
+            raise RuntimeError("CUDA failure 700: an illegal memory access was encountered ; GPU=0")
+
+    engine = OnnxRuntimeEngine(bundle / "segmenter.onnx", cuda=True)
+    monkeypatch.setattr(onnxruntime.ort, "OrtValue", Lost)
+    with pytest.raises(GpuLostError, match=r"segmenter.onnx: image \(1, 32, 64, 3\) cannot be copied to the GPU"):
+        engine.place("image", np.zeros((1, HEIGHT, WIDTH, 3), np.uint8))
+
+
+def test_all_engines_are_closed_where_one_cannot_be(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = open_pipeline(bundle)
+
+    def fail() -> None:
+        raise GpuLostError("gone")
+
+    monkeypatch.setattr(pipeline.engines["segmenter"], "close", fail)
+    with pytest.raises(GpuLostError, match="gone"):
+        pipeline.close()
+    for name in ("refinement", "restoration"):
+        with pytest.raises(EngineError, match="is closed"):
+            pipeline.engines[name].run({}, [])
+
+
 def test_on_a_gpu_every_batch_of_usual_sizes_is_warmed_up(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline_module, "USUAL", ((48, 64), (90, 160)))
     pipeline = open_pipeline(bundle)

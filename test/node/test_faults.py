@@ -49,6 +49,7 @@ from coop_perception.node.statistics import CameraStatistics
 from coop_perception.node.worker import Channel, Worker
 from coop_perception.ros.lifecycle_client import bring_up
 from coop_perception_msgs.msg import DropCount
+from coop_perception_msgs.srv import LoadBundle
 
 MESSAGES = 10_000
 A_BATCH = 20
@@ -221,11 +222,11 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-def test_a_lost_gpu_ends_the_process_in_one_line(bundle: Path, tmp_path: Path, at_once: bool) -> None:
+@pytest.mark.parametrize(("at_once", "backend"), [(False, "onnxruntime"), (True, "onnxruntime"), (True, "auto")])
+def test_a_lost_gpu_ends_the_process_in_one_line(bundle: Path, tmp_path: Path, at_once: bool, backend: str) -> None:
     program = LOSING.replace("LOSE_AT_ONCE", str(at_once))
     command = [sys.executable, "-c", program, "--autostart", "--stay", "--ros-args", "-p", f"bundle:={bundle}"]
-    command += ["-p", "backend:=onnxruntime"]
+    command += ["-p", f"backend:={backend}"]
     log = tmp_path / "log"
     with log.open("w") as file, client(DOMAIN) as ours:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment(DOMAIN))
@@ -246,8 +247,47 @@ def test_a_lost_gpu_ends_the_process_in_one_line(bundle: Path, tmp_path: Path, a
     said = log.read_text()
     lines = [line for line in said.splitlines() if "cudaErrorIllegalAddress" in line]
     assert len(lines) == 1, said
-    assert "FATAL" in lines[0] or at_once
+    assert "FATAL" in lines[0]
+    assert "ERROR" not in said
     assert "Traceback" not in said
+
+
+LOSING_LATER = """
+import sys
+from coop_perception.commands.perception_node import main
+from coop_perception.engines.cuda import GpuLostError
+from coop_perception.model.pipeline import Pipeline
+warm = Pipeline.warm_up
+
+def lose(*_):
+    raise GpuLostError("segmenter.engine: cudaGraphLaunch: cudaErrorIllegalAddress")
+
+def warm_up(*arguments):
+    Pipeline.warm_up = lose
+    warm(*arguments)
+
+Pipeline.warm_up = warm_up
+sys.exit(main())
+"""
+
+
+def test_a_gpu_lost_while_another_bundle_is_loaded_ends_the_process_in_one_line(bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOSING_LATER, "--autostart", "--ros-args", "-p", f"bundle:={bundle}"]
+    command += ["-p", "backend:=onnxruntime", "-p", f"bundle_roots:=['{bundle.parent}']"]
+    log = tmp_path / "log"
+    with log.open("w") as file, client(DOMAIN) as ours:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment(DOMAIN))
+        try:
+            asking = ours.node.create_client(LoadBundle, f"{NODE}/load_bundle")
+            ours.wait(lambda: ours.state() == "active", "the node")
+            asking.call_async(LoadBundle.Request(path=str(bundle)))
+            ours.wait(lambda: process.poll() is not None, "the end of the process")
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    lines = [line for line in log.read_text().splitlines() if "cudaErrorIllegalAddress" in line]
+    assert len(lines) == 1, log.read_text()
+    assert "FATAL" in lines[0]
 
 
 def test_a_lost_gpu_may_be_sat_out(bundle: Path) -> None:
