@@ -43,7 +43,8 @@ docs-test:  ## what the documents say to type, typed in a clean clone of the las
 	@$(PYTHON) tools/docs_test.py $(PAGES)
 
 bench: setup-training  ## all benchmarks, results in out/bench/*.json
-	$(RUN) set -e; for benchmark in benchmarks/*.py; do $(VENV)/python $$benchmark; done
+	$(RUN) for benchmark in benchmarks/*.py; do $(VENV)/python $$benchmark || missed="$$missed $$benchmark"; done; \
+	test -z "$$missed" || { echo "goals missed, or failed:$$missed"; exit 1; }
 
 clean:  ## remove all that was built or installed here; out/ stays
 	rm -rf .venv build install log

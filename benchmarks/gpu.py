@@ -78,12 +78,12 @@ def measure(left: Callable[[], float] = lambda: math.inf) -> dict[str, Any]:
         task = progress.add_task("gpu", total=len(SIZES) * len(BATCHES) * len(PRECISIONS) * len(CONTRACTS))
         for width, height in SIZES:
             for batch, precision, name in ((b, p, n) for b in BATCHES for p in PRECISIONS for n in CONTRACTS):
+                if left() < A_CASE_S:
+                    continue
                 feeds = random_inputs(graphs[name], batch, (height, width), bundle.input)
                 least = roofline_ms(
                     graphs[name], feeds, PRECISIONS[precision], limits["copy_gb_s"], limits[f"{precision}_tflop_s"]
                 )
-                if left() < A_CASE_S:
-                    continue
                 for runner, times in runners(modules[name], graphs[name], name, feeds, precision, bundle.input):
                     case = {"width": width, "height": height, "batch": batch, "precision": precision}
                     results.append({**case, "network": name, "runner": runner, **figures(times, batch, least)})

@@ -3,7 +3,10 @@
 First the CUDA layer, through the product's own code: results of changing sizes and outputs, captures beside what other
 threads do, waiting, memory, errors. There a TensorRT made of copying kernels (PyTorch's or CuPy's) stands in for the
 real one, so that what must come out is known and no package is missed. Then each backend that is installed: a bundle's
-masks against the CPU's. Then the times of `benchmarks/gpu.py`, as far as the minutes go.
+masks against the CPU's. Then the times of `benchmarks/gpu.py`, as far as the minutes go. Each part runs in processes of
+its own, which are ended where they take too long, and is written into both files as soon as it is done.
+
+Where neither PyTorch with CUDA nor CuPy is installed, as on a vehicle, the backends alone are tried.
 
 With `--cpu` on a pretended GPU, whose times mean nothing: that the checks themselves work. Ends with 1 where a check
 failed. Without a GPU, and without `--cpu`, it says so and does nothing.
@@ -29,13 +32,14 @@ from support.stand_in_tensorrt import stand_in
 
 from coop_perception.contracts import CONTRACTS
 from coop_perception.engines import EngineError
-from coop_perception.engines.backends import BACKENDS, MAX_BATCH
+from coop_perception.engines.backends import BACKENDS, MAX_BATCH, ON_CPU
 from coop_perception.engines.cuda import call, gpu, memory_in_use
 from coop_perception.engines.frame_pass import outputs_of, with_engines
-from coop_perception.engines.loading import EngineSettings, installed
+from coop_perception.engines.loading import EngineSettings, installed, load_file
 from coop_perception.engines.modules import cpu_module
 from coop_perception.model.bundle import load_bundle
 from coop_perception.model.loading import load_pipeline
+from coop_perception.model.pipeline import Pipeline
 from coop_perception.resources import default_bundle
 from coop_perception.sample_scene.drive import SampleDrive
 
@@ -43,9 +47,12 @@ OUT = Path("out/bench")
 MINUTES = 8.0
 RESERVED_S = 120.0
 """Of the minutes, for the networks' times."""
+WRITTEN_S = 10.0
+"""Within which a process that measures has said what it found."""
 AGREEMENT = 0.999
 """Least share of pixels whose class is the CPU's, in FP32; in FP16 0.99."""
-BACKEND = "--only-backend"
+NO_KERNELS = "for neither PyTorch with CUDA nor CuPy is installed, whose kernels would stand in for TensorRT"
+BACKEND, NETWORKS, LAYER = "--only-backend", "--only-networks", "--only-layer"
 WHOLE = "every node on the GPU"
 PACKAGES = (
     "cuda-bindings",
@@ -61,8 +68,11 @@ PACKAGES = (
 
 def backend_masks(backend: str, precision: str) -> dict[str, Any]:
     """A bundle through the product on a backend: masks against the CPU's, times of a batch."""
-    frames = sample_frames()
-    cpu = load_pipeline(default_bundle(), EngineSettings("openvino", "fp32"), lambda _: None)
+    frames, bundle = sample_frames(), load_bundle(default_bundle())
+    on_cpu = next((one for one in ON_CPU if installed(one)), None)
+    if on_cpu is None:
+        raise EngineError(f"nothing to compare with: neither of {' and '.join(ON_CPU)} is installed")
+    cpu = Pipeline(bundle, {name: load_file(on_cpu, net.path, 0, "fp32") for name, net in bundle.networks.items()})
     reference = [result.mask for result in cpu.run(frames, ("mask",))]
     cpu.close()
     said: list[str] = []
@@ -128,11 +138,18 @@ def network_times(left: Callable[[], float]) -> Any:
     reason = networks.why_not()
     if reason:
         return reason
-    done = outcome(lambda: networks.measure(left))
+    done = outcome(lambda: apart([NETWORKS, f"{left() - WRITTEN_S:.1f}"], left()))
     return done["found"] if done["ok"] else done["error"]
 
 
-def facts(place: Place) -> dict[str, Any]:
+def only_networks(seconds: float) -> Any:
+    import gpu as networks
+
+    end = time.monotonic() + seconds
+    return networks.measure(lambda: end - time.monotonic())
+
+
+def facts(place: Place | None) -> dict[str, Any]:
     found, (used, total) = gpu(), memory_in_use()
     versions = {}
     for package in PACKAGES:
@@ -146,8 +163,8 @@ def facts(place: Place) -> dict[str, Any]:
         "memory_total": total,
         "cuda_of_driver": call("cudaDriverGetVersion"),
         "cuda_of_runtime": call("cudaRuntimeGetVersion"),
-        "kernels": place.kernels.name,
-        "stand_in_for_tensorrt": True,
+        "kernels": place.kernels.name if place else "nobody",
+        "stand_in_for_tensorrt": place is not None,
         "packages": versions,
         "python": platform.python_version(),
     }
@@ -163,7 +180,9 @@ def page(result: dict[str, Any]) -> str:
         f"{device['memory'] >> 20} MiB, {'integrated, ' if device['integrated'] else ''}driver for CUDA "
         f"{device['cuda_of_driver']}, runtime {device['cuda_of_runtime']}, Python {device['python']}.",
         "",
-        f"In the checks of the CUDA layer copying kernels of {device['kernels']} stand in for TensorRT.",
+        f"In the checks of the CUDA layer copying kernels of {device['kernels']} stand in for TensorRT."
+        if device["stand_in_for_tensorrt"]
+        else f"The CUDA layer was not checked by itself: {NO_KERNELS}.",
         "",
     ]
     if result["pretended"]:
@@ -200,9 +219,35 @@ def pretended() -> Place:
     return Place(found, fake, sizes=((24, 32), (36, 64), (48, 64)), captures=20, loads=8)
 
 
-def bring_up(place: Place, minutes: float, backends: bool) -> dict[str, Any]:
-    """All checks; everything that is in the JSON."""
+def bring_up(
+    place: Place | None, minutes: float, backends: bool, write: Callable[[dict[str, Any]], object] = lambda _: None
+) -> dict[str, Any]:
+    """All checks; everything that is in the JSON. `place`: None where no kernels stand in; `write` gets what there is
+    after each part."""
     end, device = time.monotonic() + 60 * minutes, facts(place)  # a check may break the GPU for this process
+
+    def left() -> float:
+        return end - time.monotonic()
+
+    result: dict[str, Any] = {"device": device, "pretended": place is not None and place.fake is not None}
+    checks = {} if place is None else check_layer(place) if place.fake is not None else layer_apart(left)
+    result |= {"checks": checks, "backends": {}, "networks": "not yet"}
+    write(result)
+    result["backends"] = check_backends(lambda: left() - RESERVED_S) if backends else {}
+    write(result)
+    result["networks"] = network_times(left) if backends else "on a pretended GPU"
+    write(result)
+    return result
+
+
+def layer_apart(left: Callable[[], float]) -> dict[str, Any]:
+    done = outcome(lambda: apart([LAYER], left() - RESERVED_S))
+    found: dict[str, Any] = done["found"] if done["ok"] else {"all of the CUDA layer": done}
+    return found
+
+
+def check_layer(place: Place) -> dict[str, Any]:
+    """The CUDA layer's own checks, under the stand-in."""
     sys.modules["tensorrt"], real = stand_in(place.kernels, *place.largest), sys.modules.get("tensorrt")
     place.module = sys.modules["tensorrt"]
     checks = {}
@@ -214,14 +259,7 @@ def bring_up(place: Place, minutes: float, backends: bool) -> dict[str, Any]:
     del sys.modules["tensorrt"]
     if real is not None:
         sys.modules["tensorrt"] = real
-
-    def left() -> float:
-        return end - time.monotonic()
-
-    result = {"device": device, "pretended": place.fake is not None, "checks": checks}
-    result["backends"] = check_backends(lambda: left() - RESERVED_S) if backends else {}
-    result["networks"] = network_times(left) if backends else "on a pretended GPU"
-    return result
+    return checks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,11 +269,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of both files (default: %(default)s)")
     parser.add_argument(STICKY, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(BACKEND, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument(NETWORKS, type=float, help=argparse.SUPPRESS)
+    parser.add_argument(LAYER, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.only_backend:
         backend, precision = options.only_backend
         print(json.dumps(whole_onnxruntime() if precision == WHOLE else backend_masks(backend, precision)))
         return 0
+    if options.only_networks is not None:
+        print(json.dumps(only_networks(options.only_networks)))
+        return 0
+    place: Place | None
     if options.cpu:
         place = pretended()
     else:
@@ -245,18 +289,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"gpu_bringup: nothing is run, {error}; --cpu tries the checks themselves")
             return 0
         found = kernels()
-        if found is None:
-            print("gpu_bringup: neither PyTorch with CUDA nor CuPy is installed, whose kernels the checks need")
-            return 1
-        place = Place(found)
-    if options.break_the_context:
+        place = Place(found) if found else None
+        if place is None:
+            print(f"gpu_bringup: the CUDA layer is not checked by itself, {NO_KERNELS}")
+    if options.break_the_context and place:
         place.module = sys.modules["tensorrt"] = stand_in(place.kernels, *place.largest)
         print(json.dumps(broken(place)))
         return 0
-    result = bring_up(place, options.minutes, backends=not options.cpu)
+    if options.only_layer and place:
+        print(json.dumps(check_layer(place)))
+        return 0
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "gpu_bringup.json").write_text(json.dumps(result, indent=2) + "\n")
-    (options.out / "gpu_bringup.md").write_text(page(result))
+
+    def write(result: dict[str, Any]) -> None:
+        (options.out / "gpu_bringup.json").write_text(json.dumps(result, indent=2) + "\n")
+        (options.out / "gpu_bringup.md").write_text(page(result))
+
+    result = bring_up(place, options.minutes, not options.cpu, write)
     failed = [name for group in ("checks", "backends") for name, one in result[group].items() if not one["ok"]]
     print(f"{options.out}/gpu_bringup.md: " + (f"failed: {', '.join(failed)}" if failed else "all is well"))
     return 1 if failed else 0

@@ -44,8 +44,8 @@ CONTRACTS: Mapping[str, Contract] = {
 image uint8 [N,H,W,3] RGB, the whole frame scaled; sensor uint8 [N,T,T,3], tiles of it as they are; frame uint8
 [N,h,w,3]; probabilities, refined_probabilities float32 [N,C,H/4,W/4]; mask_raw, mask uint8 [N,H,W] class ids;
 confidence uint8 [N,H,W], 255 = certain; presence float32 [N,K], the probability of each condition, independent of the
-others'; strength float32 [N,K], how strong it then is, 1 = the strongest trained on; familiarity float32 [N], how much
-the frame resembles what the estimate was fitted to, 0..1; restored uint8 [N,h,w,3] RGB.
+others'; strength float32 [N,K], how strong it then is, 1 = the strongest trained on; familiarity float32 [N], how far
+restoration is to be trusted with the frame, 0..1; restored uint8 [N,h,w,3] RGB.
 """
 
 

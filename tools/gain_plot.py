@@ -14,7 +14,7 @@ PANELS = {
     "chromatic aberration": ("chromatic_aberration", "aberration_radial", "aberration_shift"),
     "fog": ("fog", "haze", "glare"),
 }
-"""Conditions and families side by side; a panel's first is the one trained on."""
+"""Conditions and families side by side; a panel's first is the published one."""
 CAP = 15.0
 """dB, above which a gain is drawn at the edge."""
 

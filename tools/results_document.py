@@ -12,6 +12,9 @@ from pathlib import Path
 from coop_training.results import ConditionScores, HarmSummary, MaskScores, Results, Scores, read_results
 from coop_training.tables import DASH, number, percent
 
+from coop_perception.documents import read_yaml
+from coop_perception.model.bundle import MANIFEST
+
 ROOT = Path(__file__).parents[1]
 DRIVE = ("--images", "0006R0/images", "--labels", "0006R0/labels", "--limit", "12")
 IDD_LABELS = ("--labels", "idd_lite/labels/val", "--label-sets", str(ROOT / "training/configs/labels/idd_lite.yaml"))
@@ -62,6 +65,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "out/results", help="default: %(default)s")
     parser.add_argument("--only-measure", action="store_true", help="leave the documents as they are")
     options = parser.parse_args()
+    measured, manifest = options.out / MANIFEST, options.bundle / MANIFEST
+    if measured.exists() and read_yaml(measured)["networks"] != read_yaml(manifest)["networks"]:
+        parser.error(f"{options.out} holds figures of another bundle; remove it, or name another folder")
+    options.out.mkdir(parents=True, exist_ok=True)
+    measured.write_bytes(manifest.read_bytes())
     found = {}
     for name, arguments in EVALUATIONS.items():
         out = options.out / name

@@ -113,8 +113,8 @@ def check_results(place: Place) -> str:
 
 
 def check_captures_beside_others(place: Place) -> dict[str, Any]:
-    """How many captures are lost while another thread does what loading a bundle does, without `exclusive`; and that
-    preparing engines, which tries once more, gets by all the same with the last of them."""
+    """How many captures are lost while another thread does what loading a bundle does, without `exclusive`: a figure to
+    know, and no failure. That captures within `exclusive` are not lost is what serving while loading checks."""
     scratch = call("cudaMalloc", 1 << 20)
     others: dict[str, Callable[[], object]] = {
         "allocate and free": lambda: call("cudaFree", call("cudaMalloc", 1 << 20)),

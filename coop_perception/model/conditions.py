@@ -17,7 +17,7 @@ class Conditions:
     """Of one frame, or over time.
 
     presence float32 [K], the probability of each condition, independent of the others'; strength float32 [K], how
-    strong it then is, 0..1; familiarity 0..1, how much the frame resembles what the estimate was fitted to.
+    strong it then is, 0..1; familiarity 0..1, how far restoration is to be trusted with the frame.
     """
 
     presence: NDArray[np.float32]

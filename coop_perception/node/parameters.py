@@ -62,13 +62,15 @@ PARAMETERS: tuple[Definition, ...] = (
     Definition(
         "backend",
         AUTO,
-        "What runs the networks; `auto`: TensorRT where it works, else the faster of OpenVINO and ONNX Runtime.",
+        "What runs the networks; `auto`: TensorRT where it works, else ONNX Runtime on a GPU, else the faster of "
+        "OpenVINO and ONNX Runtime on the CPU.",
         choices=(AUTO, *BACKENDS),
     ),
     Definition(
         "precision",
         AUTO,
-        "Of the networks' arithmetic; `auto`: the backend's first: "
+        "Of the networks' arithmetic; `auto`: OpenVINO's int8 where it is built, costs little and is faster, else the "
+        "backend's first: "
         + "; ".join(f"{backend} {', '.join(precisions)}" for backend, precisions in BACKENDS.items())
         + ".",
         choices=(AUTO, *PRECISIONS),

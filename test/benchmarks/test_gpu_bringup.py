@@ -119,17 +119,51 @@ def test_a_gpu_that_breaks_costs_no_report(place: gpu_checks.Place, monkeypatch:
         monkeypatch.setattr(benchmark, "gpu", lambda: 1 / 0)
         raise RuntimeError("broken")
 
-    def no_times(left: object) -> None:
+    def no_times(arguments: list[str], seconds: float) -> None:
+        assert arguments[0] == "--only-networks"
+        assert float(arguments[1]) < seconds <= 60
         raise RuntimeError("broken, too")
 
     monkeypatch.setattr(benchmark, "CHECKS", (check_that_breaks_it,))
     monkeypatch.setattr(benchmark, "check_backends", lambda left: {})
     monkeypatch.setattr("gpu.why_not", lambda: None)
-    monkeypatch.setattr("gpu.measure", no_times)
-    result = benchmark.bring_up(place, 1.0, backends=True)
+    monkeypatch.setattr(benchmark, "apart", no_times)
+    written: list[str] = []
+    result = benchmark.bring_up(place, 1.0, True, lambda result: written.append(json.dumps(result)))
     assert result["checks"]["that breaks it"]["error"] == "RuntimeError: broken"
     assert result["networks"] == "RuntimeError: broken, too"
     assert "The networks were not timed: RuntimeError: broken, too." in benchmark.page(result)
+    assert ["broken, too" in text for text in written] == [False, False, True]
+
+
+def test_where_no_kernels_stand_in_the_backends_alone_are_tried(
+    place: gpu_checks.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a vehicle, which has neither PyTorch nor CuPy."""
+    monkeypatch.setattr(benchmark, "kernels", lambda: None)
+    tried = {"tensorrt, fp16": {"ok": True, "found": {"agreement": 1.0}, "seconds": 2.0}}
+    monkeypatch.setattr(benchmark, "check_backends", lambda left: tried)
+    monkeypatch.setattr("gpu.why_not", lambda: "No module named 'torch'")
+    assert benchmark.main(["--out", str(tmp_path)]) == 0
+    assert "the CUDA layer is not checked by itself" in capsys.readouterr().out
+    page = (tmp_path / "gpu_bringup.md").read_text()
+    assert "The CUDA layer was not checked by itself: for neither PyTorch with CUDA nor CuPy is installed" in page
+    assert "| tensorrt, fp16 | ok |" in page
+
+
+def test_a_part_that_does_not_end_costs_itself_alone(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "fake", None)
+    monkeypatch.setattr(benchmark, "facts", lambda place: {})
+
+    def slow(arguments: list[str], seconds: float) -> None:
+        raise AssertionError(f"not done in the {seconds:.0f} s that were left")
+
+    monkeypatch.setattr(benchmark, "apart", slow)
+    monkeypatch.setattr(benchmark, "check_backends", lambda left: {})
+    monkeypatch.setattr(benchmark, "network_times", lambda left: "no times")
+    result = benchmark.bring_up(place, 8.0, backends=True)
+    assert result["checks"]["all of the CUDA layer"]["error"] == "AssertionError: not done in the 360 s that were left"
+    assert result["networks"] == "no times"
 
 
 def test_what_runs_apart_may_crash_or_take_too_long(tmp_path: Path) -> None:

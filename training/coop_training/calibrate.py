@@ -1,4 +1,4 @@
-"""How far confidence is to be believed: fitted to how often masks of drives that nothing was trained on are right.
+"""How far confidence is to be believed: fitted to how often masks of drives that are left out of training are right.
 
 Takes labelled frames of the configuration's data set, by default those of the drives that it leaves out of training,
 clear and under its conditions, and fits the calibration's temperature. The result is a checkpoint for coop-export.

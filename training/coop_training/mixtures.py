@@ -1,7 +1,8 @@
 """What a network for any camera and weather is trained on: several conditions at once, each in many forms.
 
-Where a form is the same function as one that an evaluation's suite scores, its parameters here are drawn from ranges of
-their own: the suite's values lie between and beyond them.
+Many forms are the same functions that an evaluation's suites score, with parameters drawn from ranges of their own;
+most of the suites' values lie within these, some beyond. What the suites have and nothing here shows: irregular masks,
+watermarks, captions, and reflections of their own making.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What real optics, sensors, codecs and weather do to an image. For scoring: nothing is trained on it.
+"""What real optics, sensors, codecs and weather do to an image: what suites score, and in part what training draws.
 
-Other code than the conditions that networks are trained on, and other constants: a network that is good on both has not
-learnt a generator by heart. Light adds up in linear intensities throughout, but for codecs.
+Light adds up in linear intensities throughout, but for codecs. Which forms training meets, with parameters of its own
+ranges, `coop_training.mixtures` says; the published conditions are other code.
 """

@@ -1,4 +1,4 @@
-"""Fog, rain, snow, night and glare, otherwise than the conditions that networks are trained on model them."""
+"""Fog, rain, snow, night and glare, otherwise than the published conditions model them."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def timelines(series: Sequence[FrameScore]) -> list[Timeline]:
             from_zero=True,
         ),
         _timeline(
-            "Familiarity: how much a frame resembles what the estimate of conditions knows, %",
+            "Familiarity: how far restoration is to be trusted with a frame, %",
             times,
             [("familiarity", "time", [_scaled(score.familiarity, 100) for score in ordered])],
             from_zero=True,

@@ -14,7 +14,7 @@ _CERTAIN = 1e-4
 
 class Calibration(nn.Module):
     """Temperature scaling (Guo et al., 2017) of the largest probability at each pixel, by a temperature for each image
-    that depends on what is present in it; starts as no change. It is fitted on drives that nothing was trained on.
+    that depends on what is present in it; starts as no change. It is fitted on frames that nothing was trained on.
 
     Only the largest is known here, so the rest counts as spread evenly over the other classes: of log-odds against one
     of these. A larger temperature then leads to 1/C, as it does with all scores known, and the order of pixels stays.
