@@ -23,19 +23,21 @@ class ConditionFilter:
     by its familiarity, from UNFAMILIAR on, and by the time since the one before.
 
     After a change has lasted a time constant, 63 % of it has been followed, at any frame rate. Where all frames are
-    equally unfamiliar they are what there is, and count as familiar ones do. The average starts anew where the image's
-    size changes, and where stamps do not advance, or by more than LONGEST_GAP_S.
+    equally unfamiliar they are what there is, and count as familiar ones do. The average starts anew where another
+    camera's image comes, and where stamps do not advance, or by more than LONGEST_GAP_S.
     """
 
     def __init__(self) -> None:
         self._stamp_s = math.nan
-        self._size: tuple[int, int] | None = None
+        self._source: tuple[object, ...] | None = None
         self.began = True
         """Whether the last frame is the first that counts: what was seen before it says nothing of now."""
         self._average: Conditions | None = None
         """Of presences, their log-odds."""
 
-    def update(self, frame: Conditions, stamp_s: float, size: tuple[int, int], time_constant_s: float) -> Conditions:
+    def update(
+        self, frame: Conditions, stamp_s: float, source: tuple[object, ...], time_constant_s: float
+    ) -> Conditions:
         """Take a frame in, and say what holds now.
 
         A frame with a number that is not finite changes nothing; before any other, it gives no condition, for it is no
@@ -44,17 +46,17 @@ class ConditionFilter:
         Args:
             frame: as the networks say of one frame; not kept.
             stamp_s: its time in seconds, by one clock for all frames of the camera.
-            size: of the image, height and width.
+            source: what another camera's image differs in: height, width, and frame_id where there is one.
             time_constant_s: 0 for no filter, the frame's own conditions.
 
         Returns:
             All finite; presence within SUREST of the average's, familiarity that of the frames that it rests on.
         """
         passed_s = stamp_s - self._stamp_s
-        self.began = not 0 < passed_s <= LONGEST_GAP_S or size != self._size
+        self.began = not 0 < passed_s <= LONGEST_GAP_S or source != self._source
         if self.began or time_constant_s <= 0:
             self._average = None
-        self._stamp_s, self._size = stamp_s, size
+        self._stamp_s, self._source = stamp_s, source
         if not all(np.isfinite(value).all() for value in (frame.presence, frame.strength, frame.familiarity)):
             if self._average is None:
                 return Conditions(np.zeros_like(frame.presence), np.zeros_like(frame.strength), 0.0)

@@ -29,19 +29,19 @@ class CameraConditions:
         self._restored = False
 
     def take(
-        self, frame: Conditions, stamp_ns: int, size: tuple[int, int], how: OverTime = DEFAULT
+        self, frame: Conditions, stamp_ns: int, source: tuple[object, ...], how: OverTime = DEFAULT
     ) -> tuple[Conditions, bool]:
         """Take the next frame in.
 
         Args:
             frame: its own estimate.
             stamp_ns: its header's stamp.
-            size: of the image, height and width.
+            source: of the image, as `ConditionFilter.update` takes it.
             how: may change from frame to frame.
 
         Returns:
             What holds now, and whether the frame is to be restored, conditioned on that.
         """
-        now = self._filter.update(frame, stamp_ns / 1e9, size, how.time_constant_s)
+        now = self._filter.update(frame, stamp_ns / 1e9, source, how.time_constant_s)
         self._restored = needs_restoration(now.presence, self._restored and not self._filter.began)
         return now, self._restored or not how.skip_when_clear

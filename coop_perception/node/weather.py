@@ -12,10 +12,11 @@ from coop_perception.model.over_time import CameraConditions, OverTime
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A frame whose conditions may be asked for: its stamp, height and width, and whether anybody wants it restored."""
+    """A frame whose conditions may be asked for: its stamp, its height, width and frame_id, and whether it is to be
+    restored for anybody."""
 
     stamp_ns: int
-    size: tuple[int, int]
+    source: tuple[int, int, str]
     to_restore: bool
 
 
@@ -58,5 +59,5 @@ class BatchWeather:
     def _take(self, camera: str, estimate: Conditions) -> tuple[Conditions, bool]:
         if camera not in self._taken:
             frame = self._frames[camera]
-            self._taken[camera] = self._cameras[camera].take(estimate, frame.stamp_ns, frame.size, self._how)
+            self._taken[camera] = self._cameras[camera].take(estimate, frame.stamp_ns, frame.source, self._how)
         return self._taken[camera]

@@ -277,8 +277,9 @@ class Worker:
 
 
 def _shown(frame: Decoded) -> Shown:
-    stamp, (height, width) = frame.frame.message.header.stamp, frame.image.shape[:2]
-    return Shown(stamp.sec * 10**9 + stamp.nanosec, (height, width), "restored" in frame.asked_for)
+    header, (height, width) = frame.frame.message.header, frame.image.shape[:2]
+    stamp_ns = header.stamp.sec * 10**9 + header.stamp.nanosec
+    return Shown(stamp_ns, (height, width, header.frame_id), "restored" in frame.asked_for)
 
 
 def _stages(parameters: Mapping[str, Any]) -> list[str]:

@@ -116,9 +116,10 @@ def test_a_change_to_unfamiliar_weather_is_followed_within_two_time_constants() 
         (1.7e9, SIZE),  # from a simulation's clock to the system's
         (math.nan, SIZE),
         (10.1, (720, 1280)),
+        (10.1, (*SIZE, "rear")),
     ],
 )
-def test_it_starts_anew_when_time_or_camera_jumps(stamp_s: float, size: tuple[int, int]) -> None:
+def test_it_starts_anew_when_time_or_camera_jumps(stamp_s: float, size: tuple[object, ...]) -> None:
     it = ConditionFilter()
     for tenth in range(80, 101):
         it.update(conditions([0.95, 0.05]), tenth / 10, SIZE, 0.5)

@@ -43,7 +43,7 @@ class Camera:
     """
 
     def __init__(self, ours: Client, name: str = "front", restored: bool = True) -> None:
-        self._ours, self._name, self._number = ours, name, 0
+        self._ours, self._name, self._number, self.frame_id = ours, name, 0, name
         self._conditions = ours.listen(ImageCondition, f"/{name}/coop/condition")
         self._restored = ours.listen(Image, f"/{name}/coop/image_restored") if restored else None
         self._publisher = connected(ours, Image, f"/{name}/image_raw")
@@ -51,7 +51,7 @@ class Camera:
         settle(ours, name)
 
     def _message(self, pixels: np.ndarray) -> Image:
-        message = image_message(pixels, 100 + PERIOD_MS * self._number // 1000, self._name)
+        message = image_message(pixels, 100 + PERIOD_MS * self._number // 1000, self.frame_id)
         message.header.stamp.nanosec = PERIOD_MS * self._number % 1000 * 10**6
         return message
 
@@ -197,6 +197,16 @@ def test_the_filter_sees_frames_that_nobody_wants_restored(active: Callable[...,
     assert np.abs(decode(compressed[0]).astype(int) - (255 - frame(0.9))).mean() < 12
 
 
+def test_another_camera_on_the_same_topic_begins_anew(active: Callable[..., Client]) -> None:
+    """As frame_id says; its images have the size of the one before."""
+    camera = Camera(active())
+    for _ in range(10):
+        camera.shows(frame(0.02))
+    assert camera.shows(frame(0.9)).presence_filtered[0] < 0.5
+    camera.frame_id = "rear_optical_frame"
+    assert camera.shows(frame(0.9)).presence_filtered[0] == pytest.approx(0.9, abs=0.02)
+
+
 def test_cameras_of_several_sizes_and_weathers_in_one_batch(active: Callable[..., Client]) -> None:
     """Three of one size, of which one is clear, and one of another size; each has its own weather."""
     weather = {"front": (0.9, 0.0), "rear": (0.0, 0.0), "left": (0.0, 0.7), "right": (0.0, 0.9)}
@@ -280,7 +290,7 @@ def test_a_batch_that_is_run_again_takes_its_frames_once() -> None:
     cameras = {name: CameraConditions() for name in ("front", "rear")}
 
     def batch(stamp_ns: int) -> BatchWeather:
-        return BatchWeather(cameras, {name: Shown(stamp_ns, (32, 64), True) for name in cameras}, parameters)
+        return BatchWeather(cameras, {name: Shown(stamp_ns, (32, 64, "front"), True) for name in cameras}, parameters)
 
     first = batch(0)
     assert [first.decide(["front", "rear"])(index, clear) for index in (0, 1)] == [None, None]
