@@ -292,11 +292,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = Place(found) if found else None
         if place is None:
             print(f"gpu_bringup: the CUDA layer is not checked by itself, {NO_KERNELS}")
-    if options.break_the_context and place:
+    if place and options.break_the_context:
         place.module = sys.modules["tensorrt"] = stand_in(place.kernels, *place.largest)
         print(json.dumps(broken(place)))
         return 0
-    if options.only_layer and place:
+    if place and options.only_layer:
         print(json.dumps(check_layer(place)))
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
@@ -306,6 +306,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (options.out / "gpu_bringup.md").write_text(page(result))
 
     result = bring_up(place, options.minutes, not options.cpu, write)
+    if not result["checks"] and not result["backends"]:
+        print("gpu_bringup: nothing was checked: install PyTorch with CUDA or CuPy, or a backend for the GPU")
+        return 1
     failed = [name for group in ("checks", "backends") for name, one in result[group].items() if not one["ok"]]
     print(f"{options.out}/gpu_bringup.md: " + (f"failed: {', '.join(failed)}" if failed else "all is well"))
     return 1 if failed else 0

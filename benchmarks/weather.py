@@ -2,8 +2,7 @@
 
 A recording of the sample drive goes through clear weather, fog, clear weather and rain (`make_bag --schedule`), and its
 frames through the networks as the node has them: conditions averaged over time, restoration where they are there. On a
-CPU times are the processor's, which other work costs little of. The exit status is 1 where a goal is
-missed.
+CPU times are the processor's, which other work costs little of. The exit status is 1 where a goal is missed.
 """
 
 from __future__ import annotations

@@ -66,8 +66,9 @@ def main() -> None:
     parser.add_argument("--only-measure", action="store_true", help="leave the documents as they are")
     options = parser.parse_args()
     measured, manifest = options.out / MANIFEST, options.bundle / MANIFEST
-    if measured.exists() and read_yaml(measured)["networks"] != read_yaml(manifest)["networks"]:
-        parser.error(f"{options.out} holds figures of another bundle; remove it, or name another folder")
+    same = measured.exists() and read_yaml(measured)["networks"] == read_yaml(manifest)["networks"]
+    if not same and any(options.out.glob("*/results.json")):
+        parser.error(f"{options.out} holds figures of another bundle, or of one unknown; remove it, or name another")
     options.out.mkdir(parents=True, exist_ok=True)
     measured.write_bytes(manifest.read_bytes())
     found = {}

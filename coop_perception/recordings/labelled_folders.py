@@ -103,7 +103,7 @@ def find_references(images: Path, references: Path) -> dict[Path, Path]:
         clean[path.stem] = path
     pairs = {}
     for path in sorted(image_files(images, below=True)):
-        parts = [stem for stem in clean if _is_part(stem, path.stem)]
+        parts = [path.stem] if path.stem in clean else [stem for stem in clean if _is_part(stem, path.stem)]
         longest = max(map(len, parts), default=0)
         fitting = [stem for stem in parts if len(stem) == longest]
         fitting = fitting or [stem for stem in clean if _is_part(path.stem, stem)]
@@ -121,10 +121,10 @@ def find_references(images: Path, references: Path) -> dict[Path, Path]:
 
 
 def _is_part(part: str, whole: str) -> bool:
-    """Whether a stem is another one, or that with more words before or behind it. No word ends between two digits or
-    two letters, but for letters before a name with a number in it: `norain-001`."""
-    if part == whole:
-        return True
+    """Whether a stem is another, longer one without words before or behind. No word ends between two digits or two
+    letters, but for letters before a name with a number in it: `norain-001`."""
+    if len(part) >= len(whole):
+        return False
     if whole.startswith(part) and not _one_word(part[-1], whole[len(part)]):
         return True
     before, first = whole.removesuffix(part)[-1:], part[0]

@@ -149,6 +149,9 @@ def test_where_no_kernels_stand_in_the_backends_alone_are_tried(
     page = (tmp_path / "gpu_bringup.md").read_text()
     assert "The CUDA layer was not checked by itself: for neither PyTorch with CUDA nor CuPy is installed" in page
     assert "| tensorrt, fp16 | ok |" in page
+    monkeypatch.setattr(benchmark, "check_backends", lambda left: {})
+    assert benchmark.main(["--out", str(tmp_path)]) == 1
+    assert "nothing was checked" in capsys.readouterr().out
 
 
 def test_a_part_that_does_not_end_costs_itself_alone(place: gpu_checks.Place, monkeypatch: pytest.MonkeyPatch) -> None:
