@@ -181,7 +181,7 @@ def _cases(arguments: argparse.Namespace, bundle: Bundle, sets: LabelSets | None
         if arguments.conditions:
             raise DatasetError(f"--conditions names published ones; of --suite {arguments.suite} all are scored")
         return suite_cases(arguments.suite)
-    conditions = arguments.conditions or list(CONDITIONS)
+    conditions = list(CONDITIONS) if arguments.conditions is None else arguments.conditions
     needs_depth = [name for name in conditions if CONDITIONS[name].needs_depth]
     if needs_depth and arguments.labels and sets is None and not arguments.depths and not is_street(bundle.classes):
         raise DatasetError(
