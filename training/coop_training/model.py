@@ -22,7 +22,7 @@ from coop_training.networks.restoration import Restoration
 from coop_training.networks.segmenter import Segmenter
 
 ABERRATION, SOILING = "chromatic_aberration", "soiling"
-"""The conditions of which something is measured, where there are they."""
+"""The conditions of which something is measured, where a configuration has them."""
 COSTLY = 10.0
 """How much worse a condition's false alarm is than missing it, from which on restoration has to be surer of it."""
 FIELD = 0.75

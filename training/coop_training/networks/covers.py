@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from coop_training.networks.precision import full_precision
 from coop_training.networks.sensor import TILES, split
+from coop_training.strength import COVERED
 
 MIXED = (0.29, 0.6, 0.11)
 """Shares of red, green and blue in the value by which pixels are compared."""
@@ -35,8 +36,6 @@ LEAST, SURE = 0.005, 0.01
 """Share of a frame that is covered for it to be filled, and wholly."""
 CERTAIN = 0.97
 """Presence of what is surely seen: nothing is certain."""
-WEAK, STRONG = 0.01, 0.25
-"""Shares between which strength rises from 0.1 to 1, in their logarithm."""
 _LARGEST = 32
 """Side of the largest squares that are filled from, a power of 2."""
 
@@ -97,7 +96,8 @@ def seen(sensor: Tensor) -> tuple[Tensor, Tensor]:
     """Presence and strength, 0..1, [N] both, of what covers the frames of these sensor views [N,3,T,T] in 0..1."""
     share = covered(split(sensor)).mean((1, 2, 3)).unflatten(0, (-1, TILES**2)).mean(1)
     presence = CERTAIN * ((share - SEEN) / (SURELY_SEEN - SEEN)).clamp(0, 1)
-    place = (share.clamp(min=WEAK) / WEAK).log() / math.log(STRONG / WEAK)
+    weak, strong = COVERED
+    place = (share.clamp(min=weak) / weak).log() / math.log(strong / weak)
     return presence, (0.1 + 0.9 * place).clamp(max=1)
 
 
