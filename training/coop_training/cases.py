@@ -28,7 +28,7 @@ _BROADER: Mapping[str, str] = {
     **dict.fromkeys(("jpeg", "jpeg_offset", "jpeg_twice", "jpeg_scaled", "webp", "JPEG", "WebP"), "compression"),
     "haze": "fog",
     "rain_streaks": "rain",
-    **dict.fromkeys(("lens_drops", "lens_dirt", "irregular_mask", "drops", "dirt"), "soiling"),
+    **dict.fromkeys(("lens_drops", "lens_dirt", "drops", "dirt"), "soiling"),
     **dict.fromkeys(("night", "low light"), "low_light"),
     "reflection_street": "reflection",
 }

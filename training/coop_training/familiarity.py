@@ -74,7 +74,7 @@ STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY, JITTER = 4000, 128, 1e-3, 0.1, 0.05
 @dataclass(frozen=True, slots=True)
 class Outcomes:
     """Of N frames: statistics [N,S], presence and strength [N,K] by them, and how far restoration is `wanted` by these
-    [N]; means over pixels, values in 0..1, of the squared error before it, when what is measured is undone
+    [N]; means over pixels, values in 0..1, of the squared error before it, when colours are laid onto each other
     already, of error times change, and of the squared change that it makes as a whole [N]. With a weight w on the
     change the error is error - 2·w·common + w²·change.
     """

@@ -20,7 +20,7 @@ from coop_perception.degradations.arrays import FloatArray, UInt8Array
 from coop_perception.degradations.realistic import camera, codec, lens, optics, sensor, weather
 from coop_perception.degradations.realistic.light import to_linear, to_srgb
 from coop_training.layouts.frame import LabelledFrame
-from coop_training.strength import COVERED, strength_of
+from coop_training.strength import strength_of
 
 Rng = np.random.Generator
 
@@ -215,8 +215,8 @@ def _drops(image: UInt8Array, scene: Scene, rng: Rng) -> tuple[UInt8Array, float
 
 
 def _dirt(image: UInt8Array, scene: Scene, rng: Rng) -> tuple[UInt8Array, float]:
-    share = _between(rng, *COVERED)
-    return lens.dirt(image, share, rng), _of_range(share, *COVERED)
+    share = _between(rng, 0.01, 0.25)
+    return lens.dirt(image, share, rng), _of_range(share, 0.01, 0.25)
 
 
 _LINEAR: NDArray[np.float32] = (np.arange(256, dtype=np.float32) / 255) ** np.float32(2.2)

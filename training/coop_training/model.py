@@ -21,8 +21,8 @@ from coop_training.networks.refinement import Refinement
 from coop_training.networks.restoration import Restoration
 from coop_training.networks.segmenter import Segmenter
 
-ABERRATION, SOILING = "chromatic_aberration", "soiling"
-"""The conditions of which something is measured, where a configuration has them."""
+ABERRATION = "chromatic_aberration"
+"""The condition, where there is it."""
 COSTLY = 10.0
 """How much worse a condition's false alarm is than missing it, from which on restoration has to be surer of it."""
 FIELD = 0.75
@@ -88,12 +88,8 @@ class Cooperative(nn.Module):
         if isinstance(self.restoration, Restoration):
             if ABERRATION in config.conditions:
                 self.restoration.aberration = config.conditions.index(ABERRATION)
-            if SOILING in config.conditions:
-                self.restoration.soiling = config.conditions.index(SOILING)
             if config.mixtures:
                 self.restoration.costly = tuple(index for index, kind in enumerate(KINDS) if kind.false_alarm >= COSTLY)
-        if isinstance(self.refinement, Refinement) and SOILING in config.conditions:
-            self.refinement.soiling = config.conditions.index(SOILING)
         self.guidance = config.guidance
         if config.losses.adversarial:
             # Made last: the others then start from the same weights with and without them.
@@ -131,17 +127,17 @@ class Cooperative(nn.Module):
 
     def change(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
         """What `restore` adds to the frame."""
-        measured, change = self.proposed(frame, image, refined, estimate)
-        return measured + estimate.weight[:, None, None, None] * change
+        alignment, change = self.proposed(frame, image, refined, estimate)
+        return alignment + estimate.weight[:, None, None, None] * change
 
     def proposed(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> tuple[Tensor, Tensor]:
-        """What `restore` adds to the frame because it is measured, and the most that it adds to that, were the estimate
-        sure and familiar; [N,3,h,w] both."""
+        """What `restore` adds to the frame to lay its colours onto each other, and the most that it adds to that, were
+        the estimate sure and familiar; [N,3,h,w] both."""
         if not isinstance(self.restoration, Restoration):
             return torch.zeros_like(frame), self.restored(frame, image, refined, estimate) - frame
         received = self._received(refined, estimate)
-        measured = self.restoration.measured(frame, estimate)
-        return measured, self.restoration.change(frame + measured, image, *received, FIELD)
+        alignment = self.restoration.alignment(frame, estimate)
+        return alignment, self.restoration.change(frame + alignment, image, *received, FIELD)
 
     def restored(self, frame: Tensor, image: Tensor, refined: Tensor, estimate: Estimate) -> Tensor:
         """Restoration as it is trained: peers that know of no condition change clear frames too. Arguments as

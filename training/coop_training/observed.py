@@ -63,10 +63,11 @@ def statistics(model: Cooperative, frame: Pixels, sizes: InputSizes) -> Tensor:
 
 @torch.no_grad()
 def wholly_changed(model: Cooperative, seen: Observation, estimate: Estimate) -> tuple[Pixels, Pixels]:
-    """The frame with what is measured undone, and that with the whole of restoration's change; uint8 [h,w,3] both."""
-    measured, change = model.proposed(seen.frame, seen.image, seen.refined, estimate)
-    known = seen.frame + measured
-    return _pixels(known), _pixels(known + change)
+    """The frame with its colours laid onto each other, and that with the whole of restoration's change; uint8 [h,w,3]
+    both."""
+    alignment, change = model.proposed(seen.frame, seen.image, seen.refined, estimate)
+    aligned = seen.frame + alignment
+    return _pixels(aligned), _pixels(aligned + change)
 
 
 def adverse(

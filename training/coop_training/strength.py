@@ -10,10 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-COVERED = (0.01, 0.25)
-"""Shares of an image that weak and strong soiling covers: between them its strength rises from 0.1 to 1, linear in the
-logarithm."""
-
 
 def strength_of(parameter: float, levels: Sequence[float]) -> float:
     """parameter > 0, on the scale of a condition's levels, which may rise or fall. A strength in 0..1."""

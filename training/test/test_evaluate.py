@@ -149,7 +149,9 @@ def test_a_condition_is_known_by_its_own_name_or_a_broader_one() -> None:
     assert applied["motion_blur"] == applied["defocus"] == ("blur",)
     assert (applied["webp"], applied["haze"], applied["night"]) == (("compression",), ("fog",), ("low_light",))
     assert applied["other_camera"] == ()
-    assert {name for name, found in applied.items() if not found} == {"other_camera", "watermark", "caption"}
+    assert {name for name, found in applied.items() if not found} == {
+        *("other_camera", "watermark", "caption", "irregular_mask")
+    }
     (blur, *_) = published_cases(["gaussian_blur"])
     assert blur.applied(known) == ("blur",)
     assert blur.applied(("gaussian_blur", "blur")) == ("gaussian_blur",)

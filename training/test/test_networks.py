@@ -305,11 +305,11 @@ def test_as_deployed_three_quarters_of_the_field_are_made_and_all_of_the_residua
     with torch.no_grad():
         whole, residual = (model.restoration.change(frame, image, refined, known, share) for share in (1.0, 0.0))
         trained, deployed = (restore(frame, image, refined, known) for restore in (model.restored, model.restore))
-        measured, change = model.proposed(frame, image, refined, known)
+        alignment, change = model.proposed(frame, image, refined, known)
     torch.testing.assert_close(trained, frame + whole / 2)
     torch.testing.assert_close(change, residual + FIELD * (whole - residual))
     torch.testing.assert_close(deployed, frame + change / 2)
-    assert not measured.any()
+    assert not alignment.any()
 
 
 @pytest.mark.parametrize("size", [(64, 96), (16, 24)])

@@ -47,18 +47,6 @@ class Estimate:
         somewhat = (self.presence.amax(1) - BEGIN) / (_CERTAIN - BEGIN)
         return somewhat.clamp(0, 1)
 
-    def joined(self, condition: int, presence: Tensor, strength: Tensor) -> Estimate:
-        """With the condition of this index as present and strong as has been measured besides, [N] both, where that is
-        surer."""
-        own = torch.arange(self.presence.shape[1], device=presence.device) == condition
-        measured = torch.where(own, presence[:, None], 0.0)
-        surer = measured > self.presence
-        return Estimate(
-            torch.where(surer, measured, self.presence),
-            torch.where(surer, strength[:, None], self.strength),
-            self.familiarity,
-        )
-
 
 class Estimator(nn.Module):
     """Estimates conditions from statistics of images; fitted on many images' at once (`fit_estimator`).

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from coop_training.networks import covers
 from coop_training.networks.bands import BAND_STATISTICS, band_statistics
 from coop_training.networks.blocks import EMBEDDING, keep_statistics, resized, zeroed
 from coop_training.networks.decoder import WIDTH, Decoder
@@ -36,9 +35,6 @@ class Refinement(nn.Module):
     Outputs: refined logits [N,C,H/4,W/4]; logits of the conditions' presence [N,K] and their strengths [N,K], which
     teach the embedding what to estimate; statistics of the scene [N,SEEN_STATISTICS], for the estimate.
     """
-
-    soiling: int | None = None
-    """Index of soiling among the conditions, where it is one: covers in flat colour are measured (`covers`)."""
 
     def __init__(self, classes: int, conditions: int) -> None:
         super().__init__()
@@ -76,8 +72,7 @@ class Refinement(nn.Module):
         """The conditions as they are published, of the scene's statistics and sensor views [N,3,T,T] in 0..1. No
         gradient: what the estimator learns is the truth, not what suits restoration."""
         with torch.no_grad():
-            estimate = self.estimator.estimate(self.estimator.statistics(scene, sensor))
-            return estimate if self.soiling is None else estimate.joined(self.soiling, *covers.seen(sensor))
+            return self.estimator.estimate(self.estimator.statistics(scene, sensor))
 
     @torch.no_grad()
     def statistics(self, image: Tensor, sensor: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from coop_perception.model.clear_weather import BEGIN
 from coop_training.networks.blocks import EMBEDDING, Convolution, conv3x3, resized, zeroed
-from coop_training.networks.covers import uncovering
 from coop_training.networks.estimate import Estimate
 from coop_training.networks.registration import registered
 from coop_training.networks.shrinkage import Shrinkage
@@ -23,19 +22,18 @@ ACTS, SURELY = (BEGIN, 0.5), (0.8, 0.95)
 """Presences from which on, and from which on wholly, restoration acts on a condition: on most; on those of which a
 false alarm spoils a whole image."""
 LIKELY, KNOWN = 0.6, 0.25
-"""Presence of a condition from which what is measured of it is undone wholly, and familiarity from which colours are
-laid onto each other wholly: both are checked against the frame itself, and need not be trusted much."""
+"""Presence of chromatic aberration and familiarity from which colours are laid onto each other wholly: it is checked
+against the frame itself, so that it need not be trusted much."""
 
 
 class Restoration(nn.Module):
     """Restores a frame under semantic guidance, conditioned on an estimate; starts as identity.
 
-    I_r = I_a + w·(I_a·g + o + r). I_a is the frame without what covers it in flat colour (`covers`), with red and blue
-    laid onto green where they are displaced (`registration`): both are measured, not learnt. What depends on the scene
-    is seen in the image at the networks' size with S_r: the scene branch predicts the field of gain g and offset o,
-    smooth as transmission is (I = t·R + (1-t)·L), and features for the other one. What is seen pixel by pixel only, the
-    frame's branch predicts at the camera's own resolution: the residual r. The weight w is the estimate's: familiarity,
-    and nothing where no condition is present.
+    I_r = I_a + w·(I_a·g + o + r). I_a is the frame with red and blue laid onto green where they are displaced, which is
+    measured, not learnt (`registration`). What depends on the scene is seen in the image at the networks' size with
+    S_r: the scene branch predicts the field of gain g and offset o, smooth as transmission is (I = t·R + (1-t)·L), and
+    features for the other one. What is seen pixel by pixel only, the frame's branch predicts at the camera's own
+    resolution: the residual r. The weight w is the estimate's: familiarity, and nothing where no condition is present.
 
     Inputs: frame [N,3,h,w] RGB in 0..1, of any h, w; image [N,3,H,W], the same scaled so that H and W are divisible by
     32; probabilities [N,C,·,·]; estimate of K conditions.
@@ -44,8 +42,6 @@ class Restoration(nn.Module):
 
     aberration: int | None = None
     """Index of chromatic aberration among the conditions, where it is one."""
-    soiling: int | None = None
-    """That of soiling."""
     costly: tuple[int, ...] = ()
     """Indices of the conditions of which a false alarm spoils a whole image."""
 
@@ -56,21 +52,17 @@ class Restoration(nn.Module):
         self.detail = FrameBranch()
 
     def forward(self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate) -> Tensor:
-        known = frame + self.measured(frame, estimate)
-        return known + estimate.weight[:, None, None, None] * self.change(known, image, probabilities, estimate)
+        aligned = frame + self.alignment(frame, estimate)
+        return aligned + estimate.weight[:, None, None, None] * self.change(aligned, image, probabilities, estimate)
 
-    def measured(self, frame: Tensor, estimate: Estimate) -> Tensor:
-        """I_a - I_d, [N,3,h,w]: nothing, to the last bit, where neither soiling nor aberration is present. Colours are
-        laid onto each other only as far as the frame is familiar, too."""
-        change = torch.zeros_like(frame)
-        if self.soiling is not None:
-            change = _likely(estimate, self.soiling)[:, None, None, None] * uncovering(frame)
-        if self.aberration is not None:
-            moved, sure = registered(frame + change)
-            known = (estimate.familiarity / KNOWN).clamp(max=1)
-            share = sure * (_likely(estimate, self.aberration) * known)[:, None]
-            change = change + share[:, :, None, None] * (moved - (frame + change))
-        return change
+    def alignment(self, frame: Tensor, estimate: Estimate) -> Tensor:
+        """I_a - I_d, [N,3,h,w]: nothing, to the last bit, where no aberration is present or nothing is familiar."""
+        if self.aberration is None:
+            return torch.zeros_like(frame)
+        present = (estimate.presence[:, self.aberration] - BEGIN) / (LIKELY - BEGIN)
+        moved, sure = registered(frame)
+        share = sure * (present.clamp(0, 1) * (estimate.familiarity / KNOWN).clamp(max=1))[:, None]
+        return share[:, :, None, None] * (moved - frame)
 
     def change(
         self, frame: Tensor, image: Tensor, probabilities: Tensor, estimate: Estimate, share: float = 1.0
@@ -208,11 +200,6 @@ class GatedBlock(nn.Module):
         features, gate = self.spatial(self.expand(x)).chunk(2, 1)
         scale, shift = self.condition(embedding)[:, :, None, None].chunk(2, 1)
         return x + self.contract((features * (1 + scale) + shift) * torch.sigmoid(gate))
-
-
-def _likely(estimate: Estimate, condition: int) -> Tensor:
-    """How far what is measured of a condition is undone, 0..1, [N]."""
-    return ((estimate.presence[:, condition] - BEGIN) / (LIKELY - BEGIN)).clamp(0, 1)
 
 
 def neighbours_median(image: Tensor) -> Tensor:

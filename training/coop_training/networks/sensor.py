@@ -23,14 +23,11 @@ SENSOR_STATISTICS = 5 * OCTAVES + _LOCAL * len(_QUANTILES) + 2 * _BLOCK + 2 * TI
 
 def sensor_statistics(sensor: Tensor) -> Tensor:
     """[N,3,T,T] RGB in 0..1, T divisible by 2·8·TILES → [N,SENSOR_STATISTICS], each about -3..3."""
-    tiles, count = split(sensor), TILES**2
+    tiles = sensor.unflatten(2, (TILES, -1)).unflatten(4, (TILES, -1)).permute(0, 2, 4, 1, 3, 5)
+    tiles = tiles.flatten(0, 2)  # [N·TILES²,3,t,t]
+    count = TILES**2
     means = torch.cat([gradient_spectrum(tiles), blockiness(tiles)], 1).unflatten(0, (-1, count)).mean(1)
     return torch.cat([means, local_quantiles(tiles), misalignment(tiles).unflatten(0, (-1, count)).flatten(1)], 1)
-
-
-def split(sensor: Tensor) -> Tensor:
-    """The tiles of mosaics [N,3,T,T], [N·TILES²,3,t,t]."""
-    return sensor.unflatten(2, (TILES, -1)).unflatten(4, (TILES, -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 def gradient_spectrum(image: Tensor) -> Tensor:
